@@ -1,0 +1,1 @@
+"""minidl: multilayer perceptrons on NumPy, every gradient written by hand."""

@@ -1,0 +1,38 @@
+"""The failures that a user can cause or meet, each with the exit code of the command line.
+
+Whatever is raised as one of these ends a command with its one clear message and no traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MinidlError(Exception):
+    """Base of every expected failure; the message says what is wrong, where, and what to do."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(MinidlError):
+    """A config or an argument is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MinidlError):
+    """Data is missing, unreadable, or cannot be used for what was asked."""
+
+    exit_code = 3
+
+
+class DivergenceError(MinidlError):
+    """Training produced a number that is not finite."""
+
+    exit_code = 4
+
+
+class CheckpointError(MinidlError):
+    """A checkpoint or model file is damaged, forged, or of a newer format."""
+
+    exit_code = 5
