@@ -1,0 +1,428 @@
+"""One file of named arrays and one JSON document, safe against crashes, damage and forgery.
+
+Checkpoints and model files are archives.  Writing never touches the file that is already there
+before the new one is on the disk; reading believes nothing that a file says about itself until
+it is checked, and takes no memory before that.  An archive is a plain .npz, which `np.load`
+opens too: a zip, not compressed, of
+
+    document.json    {"arrays": [names], "document": ..., "kind": ..., "version": ...}
+    NAME.npy         one for each name
+    sha256           of document.json and every array's name, dtype, shape and bytes
+
+Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy); Pillai et al., "All File
+Systems Are Not Created Equal", OSDI 2014 (what survives a crash, and why the folder is synced).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from minidl.errors import CheckpointError, DivergenceError
+
+Arrays = dict[str, NDArray[Any]]
+Result = TypeVar("Result")
+
+_DOCUMENT, _HASH, _SUFFIX = "document.json", "sha256", ".npy"
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_CHUNK = 2**20  # bytes: the most that is read at once, and the longest document
+_MAX_ARRAYS = 1000
+_MAX_HEADER = 4096  # bytes of one .npy header
+_MAX_INFLATION = 1032  # deflate cannot do better, so a larger ratio is a lie
+_NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_ADVICE = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space within your quota",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.ENOENT: "make its folder first",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+}
+
+
+def write_archive(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    document: Mapping[str, Any],
+    *,
+    kind: str,
+    version: int,
+    previous: Path | None = None,
+) -> None:
+    """Write an archive so that, whatever happens, a good file stands at `path` or `previous`.
+
+    The new file is written beside `path`, synced, and only then renamed over it.  Equal contents
+    give equal bytes.
+
+    path      : the file; its folder must exist
+    arrays    : name -> array of bools, integers, floats (float16 to float64), str or bytes
+    document  : JSON values; tuples come back as lists, at most 1 MiB as text
+    kind      : what the file is ("checkpoint", "model"); `read_archive` asks for the same
+    version   : of the layout of `arrays` and `document`, 1 or more
+    previous  : where the file that now stands at `path` is kept, in the same folder
+
+    Raises `DivergenceError` for an array that is not finite, `CheckpointError` for what the disk
+    refuses, `ValueError` for what an archive cannot hold; the old files are intact after each.
+    """
+    path = Path(path)
+    if previous is not None and Path(previous).parent != path.parent:
+        raise ValueError(f"previous must stand in the folder of {path}, got {previous}")
+    stored = {name: _storable(name, array, path) for name, array in arrays.items()}
+    text = _document_text(list(stored), document, kind, version)
+    temporary, link = _temporary(path), _temporary(path)
+    try:
+        with _retry(lambda: open(temporary, "xb")) as file:
+            _write_zip(file, text, stored)
+            file.flush()
+            _retry(lambda: os.fsync(file.fileno()))
+        _put_in_place(temporary, path, previous, link)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check that disk")
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; the last good file is kept; {advice}"
+        ) from error
+    finally:
+        for leftover in (temporary, link):
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def read_archive(
+    path: Path, *, kind: str, newest_version: int, max_bytes: int = 2**34
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return (arrays, document) of the file that `write_archive` wrote, or `CheckpointError`.
+
+    kind            : what the file has to be
+    newest_version  : the newest layout the caller understands
+    max_bytes       : of the file
+
+    Takes no more memory than the file's size and 64 MB, whatever the file claims.  The hash
+    finds damage; it is no signature, so the caller still judges what the document says.
+    """
+    with _opened_zip(Path(path), max_bytes) as (file_size, archive):
+        members = _members(archive)
+        if _DOCUMENT not in members or _HASH not in members:
+            raise ValueError("it is not a file of minidl")
+        for name, member in members.items():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name!r} is compressed")
+            if member.compress_size != member.file_size:
+                raise ValueError(f"the sizes of {name!r} contradict each other")
+        if sum(member.file_size for member in members.values()) > file_size:
+            raise ValueError("it claims to hold more than its size")
+
+        text = _read_small(archive, members[_DOCUMENT], _CHUNK)
+        manifest = json.loads(text)
+        _check_kind_and_version(manifest, kind, newest_version)
+        names, document = manifest["arrays"], manifest["document"]
+        if not isinstance(names, list) or not isinstance(document, dict):
+            raise ValueError(f"{_DOCUMENT} is malformed")
+        if sorted(members) != sorted([_DOCUMENT, _HASH, *(f"{name}{_SUFFIX}" for name in names)]):
+            raise ValueError(f"its members are not those that {_DOCUMENT} lists")
+
+        arrays = {name: _read_array(archive, members[name + _SUFFIX]) for name in names}
+        if _read_small(archive, members[_HASH], 64) != _digest(text, arrays):
+            raise ValueError("it is damaged: its contents do not match its SHA-256")
+        return arrays, document
+
+
+def read_arrays(
+    path: Path, *, names: tuple[str, ...] | None = None, max_bytes: int = 2**31
+) -> Arrays:
+    """Return the arrays of any .npz, such as Keras' mnist.npz, or `CheckpointError`.
+
+    names      : those wanted; None for all
+    max_bytes  : of the arrays together
+
+    Compressed or not; nothing is unpickled, and sizes are checked before memory is taken.
+    """
+    with _opened_zip(Path(path), max_bytes) as (file_size, archive):
+        members = {
+            name.removesuffix(_SUFFIX): member
+            for name, member in _members(archive).items()
+            if name.endswith(_SUFFIX)
+        }
+        for name in names or ():
+            if name not in members:
+                raise ValueError(f"it has no array {name!r}; it holds {', '.join(members)}")
+        chosen = {name: members[name] for name in names or members}
+        for name, member in chosen.items():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name!r} is compressed by a method that .npz does not use")
+            if member.file_size > _MAX_INFLATION * member.compress_size:
+                raise ValueError(f"{name!r} claims to be larger than its bytes can be")
+        if sum(member.compress_size for member in chosen.values()) > file_size:
+            raise ValueError("it claims to hold more than its size")
+        if (total := sum(member.file_size for member in chosen.values())) > max_bytes:
+            raise ValueError(f"its arrays take {total} bytes, more than the {max_bytes} allowed")
+        return {name: _read_array(archive, member) for name, member in chosen.items()}
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files that killed writers left in `folder`; return how many.
+
+    The caller is the folder's only writer (it holds the run's lock), so whoever left them is
+    dead.  A living writer whose file this takes fails with `CheckpointError`, and loses nothing.
+    """
+    leftovers = [file for file in Path(folder).iterdir() if _TEMPORARY.fullmatch(file.name)]
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+# ---- writing
+
+
+def _storable(name: str, array: NDArray[Any], path: Path) -> NDArray[Any]:
+    """The array as it is stored: C order, little-endian; a copy only where it is not so yet."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"arrays: {name!r} must be 1 to 100 of the characters A-Z a-z 0-9 _ . -")
+    array = np.asarray(array)
+    if not _is_plain(array.dtype):
+        raise ValueError(f"arrays: {name!r} has dtype {array.dtype}, which cannot be stored")
+    # The extremes are finite if and only if every value is, and need no temporary array.
+    if array.dtype.kind == "f" and array.size:
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            raise DivergenceError(
+                f"{path} is not written: the array {name!r} holds values that are not finite"
+            )
+    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+
+
+def _document_text(names: list[str], document: Mapping[str, Any], kind: str, version: int) -> bytes:
+    if len(names) > _MAX_ARRAYS:
+        raise ValueError(f"arrays must be at most {_MAX_ARRAYS}, got {len(names)}")
+    if version < 1:
+        raise ValueError(f"version must be 1 or more, got {version}")
+    manifest = {"arrays": names, "document": dict(document), "kind": kind, "version": version}
+    try:
+        text = json.dumps(manifest, allow_nan=False, indent=1, sort_keys=True).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"document cannot be stored as JSON: {error}") from error
+    if len(text) > _CHUNK:
+        raise ValueError(f"document must be at most {_CHUNK} bytes as JSON, got {len(text)}")
+    return text
+
+
+def _write_zip(file: BinaryIO, text: bytes, arrays: Arrays) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        _write_member(archive, _DOCUMENT, text)
+        for name, array in arrays.items():
+            header = io.BytesIO()
+            npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
+            _write_member(archive, name + _SUFFIX, header.getvalue(), _raw(array))
+        _write_member(archive, _HASH, _digest(text, arrays))
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, *parts: bytes | memoryview) -> None:
+    member = zipfile.ZipInfo(name)  # dated 1980, so that equal contents give equal bytes
+    member.create_system = 3
+    member.external_attr = 0o644 << 16
+    member.file_size = sum(len(part) for part in parts)
+    with archive.open(member, "w") as stream:
+        for part in parts:
+            stream.write(part)
+
+
+def _raw(array: NDArray[Any]) -> memoryview:
+    """The bytes of a contiguous array, in C order, not copied."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _digest(text: bytes, arrays: Arrays) -> bytes:
+    """SHA-256 in hexadecimal; JSON delimits itself, so no two contents give the same stream."""
+    digest = hashlib.sha256(text)
+    for name, array in arrays.items():
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(_raw(array))
+    return digest.hexdigest().encode()
+
+
+def _put_in_place(temporary: Path, path: Path, previous: Path | None, link: Path) -> None:
+    """Rename `temporary` to `path`, and what stood there to `previous`.
+
+    A second name for the old file (a hard link) makes it safe at every instant: `path` goes
+    from the old file to the new, and the older `previous` stays until the new one is durable.
+    """
+    if previous is None or not path.exists():
+        _retry(lambda: os.replace(temporary, path))
+    elif _hard_linked(path, link):
+        _retry(lambda: os.replace(temporary, path))
+        _sync_folder(path.parent)
+        _retry(lambda: os.replace(link, previous))
+    else:  # `path` is missing for an instant, in which `previous` is the good file
+        _retry(lambda: os.replace(path, previous))
+        _sync_folder(path.parent)
+        _retry(lambda: os.replace(temporary, path))
+    _sync_folder(path.parent)
+
+
+def _hard_linked(path: Path, link: Path) -> bool:
+    try:
+        _retry(lambda: os.link(path, link))
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            return False  # FAT and some network file systems have no links
+        raise
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames in a folder durable."""
+    if os.name != "posix":  # Windows opens no folders; it journals renames itself
+        return
+    descriptor = _retry(lambda: os.open(folder, os.O_RDONLY))
+    try:
+        _retry(lambda: os.fsync(descriptor))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _retry(call: Callable[[], Result]) -> Result:
+    """Call again while a signal interrupts: Python itself (PEP 475) does so for some calls only."""
+    while True:
+        try:
+            return call()
+        except InterruptedError:
+            continue
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+# ---- reading
+
+
+class _CappedReader(io.BufferedReader):
+    """A file that hands out at most `_CHUNK` bytes a read.
+
+    `zipfile` reads the whole directory at the size a file claims, and builds an object an entry;
+    so the directory ends here after 1 MiB, more than the members an archive may have can fill.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(_CHUNK if size is None or size < 0 else min(size, _CHUNK))
+
+
+@contextmanager
+def _opened_zip(path: Path, max_bytes: int) -> Iterator[tuple[int, zipfile.ZipFile]]:
+    """Yield (file size, open zip); whatever goes wrong in the block is the file's fault.
+
+    Bad bytes bring some ten kinds of exception out of zipfile, zlib, json and NumPy, and which
+    ones changes with their versions: hence the broad `except`.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never open
+            raise ValueError("it is not a regular file")
+        with _CappedReader(io.FileIO(path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ValueError(f"it has {size} bytes, more than the {max_bytes} allowed")
+            with zipfile.ZipFile(file) as archive:
+                yield size, archive
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        line = (reason or type(error).__name__).splitlines()[0][:300]
+        raise CheckpointError(f"cannot read {path}: {line}") from error
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members = {member.filename: member for member in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise ValueError("two members have the same name")
+    return members
+
+
+def _check_kind_and_version(manifest: Any, kind: str, newest_version: int) -> None:
+    if not isinstance(manifest, dict) or not {"kind", "version"} <= manifest.keys():
+        raise ValueError(f"{_DOCUMENT} is malformed")
+    if manifest["kind"] != kind:
+        raise ValueError(f"it is a {manifest['kind']!r}, not a {kind!r}")
+    version = manifest["version"]
+    if type(version) is not int or version < 1:
+        raise ValueError(f"version {version!r} is not a version")
+    if version > newest_version:
+        raise ValueError(
+            f"a newer minidl wrote it (format {version}; this one reads up to {newest_version}): "
+            "update minidl"
+        )
+    if manifest.keys() != {"arrays", "document", "kind", "version"}:
+        raise ValueError(f"{_DOCUMENT} is malformed")
+
+
+def _read_small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    if member.file_size > limit:
+        raise ValueError(f"{member.filename!r} has {member.file_size} bytes, not up to {limit}")
+    with archive.open(member) as stream:
+        return stream.read(limit)
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One .npy, straight into its array once its header and the declared size agree.
+
+    Only `_MAX_HEADER` bytes go to NumPy's parser: it would read a header of any claimed length.
+    """
+    with archive.open(member) as stream:
+        start = io.BytesIO(stream.read(_MAX_HEADER))
+        read_header = _NPY_HEADERS.get(npy.read_magic(start))
+        if read_header is None:
+            raise ValueError(f"{member.filename!r} has an .npy version that is not known")
+        shape, fortran_order, dtype = read_header(start, max_header_size=_MAX_HEADER)
+        if not _is_plain(dtype):
+            raise ValueError(f"{member.filename!r} has dtype {dtype}, which is not allowed")
+        n_bytes = member.file_size - start.tell()
+        if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != n_bytes:
+            raise ValueError(
+                f"{member.filename!r} has {n_bytes} bytes, which shape {shape} and dtype {dtype} "
+                "do not give"
+            )
+        raw = np.empty(n_bytes, np.uint8)
+        filled = 0
+        chunk = start.read()
+        while chunk:
+            raw[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            filled += len(chunk)
+            chunk = stream.read(_CHUNK)
+    if filled != n_bytes:
+        raise ValueError(f"{member.filename!r} ends after {filled} of {n_bytes} bytes")
+    array = raw.view(dtype).reshape(shape, order="F" if fortran_order else "C")
+    _check_values(array, member.filename)
+    return array
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether values are just bytes: no objects, fields, dates, or sizes that hang on the CPU."""
+    if dtype.kind == "f":
+        return dtype.itemsize <= 8
+    return dtype.kind in "biuSU" and dtype.itemsize > 0
+
+
+def _check_values(array: NDArray[Any], name: str) -> None:
+    """Refuse bit patterns that no bool or character has, on which NumPy stumbles much later."""
+    if array.size and array.dtype.kind == "b" and array.view(np.uint8).max() > 1:
+        raise ValueError(f"{name!r} holds bools that are neither 0 nor 1")
+    if array.size and array.dtype.kind == "U":
+        points = array.reshape(-1).view(array.dtype.str[0] + "u4")
+        if points.max() > 0x10FFFF:
+            raise ValueError(f"{name!r} holds text that is not Unicode")
