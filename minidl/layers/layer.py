@@ -45,6 +45,13 @@ class Layer:
         """Overwrite the gradients of the parameters; return dx, or None where it is not needed."""
         raise NotImplementedError
 
+    def input_size(self) -> int | None:
+        """Return the number of features that the layer is made for, or None if any will do."""
+        for name in ("n_in", "n_features"):
+            if hasattr(self, name):
+                return int(getattr(self, name))
+        return next((n for layer in self.layers if (n := layer.input_size()) is not None), None)
+
     def output_size(self, n_in: int) -> int:
         """Return the number of output features for `n_in` input features, or raise ValueError."""
         return n_in
@@ -57,6 +64,9 @@ class Layer:
         """Position the noise of a layer that has any; see `Dropout`."""
         for layer in self.layers:
             layer.begin_step(step, first_row)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_saved", "_scratch")}
 
     def _take_saved(self) -> tuple[Any, ...]:
         """What the last training forward saved; it can be used once."""

@@ -1,0 +1,246 @@
+"""`Sequential`: owns the two flat vectors, lends views, runs layers forwards and backwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.layers.layer import Array, Layer
+from minidl.optimizers import ParameterGroup
+
+GROUP_NAMES = ("weights", "biases", "scales")  # the order of the flat vector; only weights decay
+
+
+class Sequential:
+    """A stack of layers over one vector of parameters and one of gradients.
+
+    params, grads: 1-D and contiguous. Each layer's `W, b, dW, db, ...` are views into them, so one
+    array operation updates, clips, saves or compares the whole model. What decays stands first:
+    all weights, then biases, then scales, each in the order of the layers.
+    buffers: 1-D, the running statistics of the layers that keep some; no gradient touches them.
+
+        logits = model.forward(x)
+        loss, dlogits = head(logits, labels)
+        model.backward(dlogits)
+        optimizer.step(model.params, model.grads)
+
+    Raises ValueError where a layer is used twice, sizes do not fit, or dtypes differ.
+    """
+
+    layers: tuple[Layer, ...]
+    params: Array
+    grads: Array
+    buffers: Array
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._bind(layers)
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return the outputs, (n_samples, n_out), for x, (n_samples, n_in)."""
+        if x.dtype != self.dtype:
+            x = x.astype(self.dtype)
+        for layer in self.layers:
+            x = layer.forward(x, train)
+        return x
+
+    def backward(self, dy: Array, need_dx: bool = False) -> Array | None:
+        """Overwrite `grads`, given the gradient of the outputs; return dx only where asked."""
+        dx: Array | None = dy
+        for layer in reversed(self.layers[1:]):
+            assert dx is not None
+            dx = layer.backward(dx)
+        assert dx is not None
+        return self.layers[0].backward(dx, need_dx)
+
+    def begin_step(self, step: int, first_row: int = 0) -> None:
+        """Position all noise: the next training forward is of this step, from this row on."""
+        for layer in self.layers:
+            layer.begin_step(step, first_row)
+
+    def lend_scratch(self) -> None:
+        """Let the layers write each step's results over those of the step before.
+
+        Faster, for a loop that is done with one step's arrays before the next begins.
+        """
+        for layer in walk(self.layers):
+            layer._scratch = {}
+
+    def replica(self) -> Sequential:
+        """Return a model on the same `params`, with gradients, buffers and activations of its own.
+
+        Replicas run parts of a batch on several threads; a step of `params` is a step of them all.
+        """
+        twin = object.__new__(Sequential)
+        twin._bind([_fresh_copy(layer) for layer in self.layers], self.params)
+        return twin
+
+    def named_parameters(self) -> Iterator[tuple[str, Array]]:
+        """Yield ("0.W", view), ("0.b", view), ("2.W", view), ... in the order of the layers.
+
+        A layer within a layer is named by the path to it: "3.0.W".
+        """
+        for path, layer in walk_paths(self.layers):
+            for name in layer.param_names:
+                yield f"{path}.{name}", getattr(layer, name)
+
+    def parameter_groups(
+        self,
+        learning_rate_multipliers: Mapping[str, float] | None = None,
+        max_norm: float | None = None,
+    ) -> tuple[ParameterGroup, ...]:
+        """Return the groups of the vector with settings for an optimizer.
+
+        learning_rate_multipliers: by group name, "weights", "biases", "scales"; default 1 each.
+        max_norm: bound on the norm of the incoming weights of each unit.
+        """
+        multipliers = dict(learning_rate_multipliers or {})
+        unknown = set(multipliers) - set(GROUP_NAMES)
+        if unknown:
+            raise ValueError(
+                f"learning_rate_multipliers names {sorted(unknown)}; groups are {GROUP_NAMES}"
+            )
+        matrices = tuple(p for _, p in self.named_parameters() if p.ndim == 2)
+        return tuple(
+            ParameterGroup(
+                name,
+                self._group_slices[name],
+                decays=name == "weights",
+                learning_rate_multiplier=multipliers.get(name, 1.0),
+                max_norm=max_norm if name == "weights" else None,
+                matrices=matrices if name == "weights" else (),
+            )
+            for name in GROUP_NAMES
+        )
+
+    @property
+    def groups(self) -> tuple[ParameterGroup, ...]:
+        """The groups of the vector, without multipliers or max-norm."""
+        return self.parameter_groups()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters, inputs and outputs."""
+        return self._dtype
+
+    @property
+    def input_size(self) -> int | None:
+        """The number of input features; None where the layers take any."""
+        return next((n for layer in self.layers if (n := layer.input_size()) is not None), None)
+
+    def summary(self) -> str:
+        """Return a table of the layers: output shape, parameters, multiply-adds a sample."""
+        rows = [("layer", "output", "parameters", "multiply-adds")]
+        size, total = self.input_size, 0
+        for path, layer in enumerate(self.layers):
+            inside = list(walk([layer]))
+            n_params = sum(getattr(one, n).size for one in inside for n in one.param_names)
+            cost = 0 if size is None else layer.multiply_adds(size)
+            size = None if size is None else layer.output_size(size)
+            total += cost
+            shape = "(n, any)" if size is None else f"(n, {size})"
+            rows.append((f"{path} {type(layer).__name__}", shape, f"{n_params:,}", f"{cost:,}"))
+        rows.append(("total", "", f"{self.params.size:,}", f"{total:,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip()
+            for a, b, c, d in rows
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layers": self.layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies of views are arrays of their own: without this the model would go on training
+        # a vector that its layers no longer see.
+        self._bind(state["layers"])
+
+    def _bind(self, layers: Sequence[Layer], params: Array | None = None) -> None:
+        """Adopt the layers: move their arrays into the flat vectors and lend them views.
+
+        With `params` the layers become views of that vector, and its values stay.
+        """
+        self.layers = tuple(layers)
+        if not self.layers:
+            raise ValueError("layers must not be empty")
+        inside = list(walk(self.layers))
+        if len({id(layer) for layer in inside}) < len(inside):
+            raise ValueError("layers must be different objects: one is used twice")
+        self._check_sizes()
+        tensors: dict[str, list[tuple[Layer, str]]] = {group: [] for group in GROUP_NAMES}
+        for layer in inside:
+            for name in layer.param_names:
+                tensors[_group_of(name, getattr(layer, name))].append((layer, name))
+        stats = [(layer, name) for layer in inside for name in layer.buffer_names]
+        self._dtype = self._common_dtype([pair for group in tensors.values() for pair in group])
+
+        self._group_slices = {}
+        start = 0
+        for group, pairs in tensors.items():
+            stop = start + sum(getattr(layer, name).size for layer, name in pairs)
+            self._group_slices[group] = slice(start, stop)
+            start = stop
+        pairs = [pair for group in tensors.values() for pair in group]
+        self.params = np.empty(start, self._dtype) if params is None else params
+        self.grads = np.zeros(start, self._dtype)
+        self.buffers = np.empty(sum(getattr(o, n).size for o, n in stats), self._dtype)
+        _lend_views(self.params, pairs, "", copy_values=params is None)
+        _lend_views(self.grads, pairs, "d", copy_values=True)
+        _lend_views(self.buffers, stats, "", copy_values=True)
+
+    def _check_sizes(self) -> None:
+        size = self.input_size
+        for i, layer in enumerate(self.layers):
+            if size is None:
+                break
+            try:
+                size = layer.output_size(size)
+            except ValueError as error:
+                raise ValueError(f"layer {i} ({type(layer).__name__}): {error}") from None
+
+    @staticmethod
+    def _common_dtype(pairs: Sequence[tuple[Layer, str]]) -> np.dtype[Any]:
+        dtypes = {getattr(layer, name).dtype for layer, name in pairs}
+        if len(dtypes) > 1:
+            raise ValueError(f"layers must have one dtype, got {sorted(map(str, dtypes))}")
+        return dtypes.pop() if dtypes else np.dtype(np.float32)
+
+
+def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield the layers and the layers within them, depth first."""
+    for _, layer in walk_paths(layers):
+        yield layer
+
+
+def walk_paths(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield ("0", layer), ("1", layer), ("1.0", layer within it), ..."""
+    for i, layer in enumerate(layers):
+        yield f"{prefix}{i}", layer
+        yield from walk_paths(layer.layers, f"{prefix}{i}.")
+
+
+def _group_of(name: str, array: Array) -> str:
+    if array.ndim >= 2:
+        return "weights"
+    return "biases" if name in ("b", "beta") else "scales"
+
+
+def _lend_views(
+    vector: Array, pairs: Sequence[tuple[Layer, str]], prefix: str, *, copy_values: bool
+) -> None:
+    start = 0
+    for layer, name in pairs:
+        own = getattr(layer, prefix + name)
+        view = vector[start : start + own.size].reshape(own.shape)
+        if copy_values:
+            view[:] = own
+        setattr(layer, prefix + name, view)
+        start += own.size
+
+
+def _fresh_copy(layer: Layer) -> Layer:
+    twin = copy.copy(layer)
+    twin.layers = tuple(_fresh_copy(inner) for inner in layer.layers)
+    return twin

@@ -1,0 +1,357 @@
+"""Optimizers: one step on two flat arrays, the parameters and their gradients.
+
+An optimizer owns its running averages and nothing else. It walks the vector in blocks that stay in
+the cache, so each of its few passes reads memory once; blocks are independent of each other, so
+threads may share them out without changing a bit of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """A contiguous part of the flat vector whose parameters are treated alike.
+
+    `matrices` are the views, (n_in, n_out), whose columns max-norm bounds.
+    """
+
+    name: str
+    slice: slice
+    decays: bool = True
+    learning_rate_multiplier: float = 1.0
+    max_norm: float | None = None
+    matrices: tuple[Array, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Views of one part of the vector, of its gradient and of each of the optimizer's averages."""
+
+    slice: slice
+    params: Array
+    grads: Array
+    averages: tuple[Array, ...]
+    weight_decay: float
+    learning_rate_multiplier: float
+
+
+@dataclass
+class Optimizer:
+    """The base of all optimizers: groups, blocks, clipping, max-norm; subclasses write the rule.
+
+    Per step, for each group:
+    1. with `clip_grad_norm` c:  g *= min(1, c / norm of the whole gradient);
+    2. with `clip_grad_value` v:  g = min(max(g, -v), v);
+    3. the optimizer's rule, with learning rate times the group's multiplier, and weight decay only
+       in groups that decay (weights, not biases or scales);
+    4. with a group's `max_norm` m:  each column of its matrices, the incoming weights of one unit,
+       is scaled down to norm m where it is longer (Srivastava et al., Dropout, 2014).
+
+    `params` and `grads` must be the same two arrays in each call. Gradients are left as they were.
+    Without `groups` everything is one group that decays. Settings out of range raise ValueError.
+    """
+
+    learning_rate: float = 0.1
+    weight_decay: float = field(default=0.0, kw_only=True)
+    clip_grad_norm: float | None = field(default=None, kw_only=True)
+    clip_grad_value: float | None = field(default=None, kw_only=True)
+    groups: Sequence[ParameterGroup] | None = field(default=None, kw_only=True, repr=False)
+
+    average_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < np.inf, "positive")
+        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < np.inf, "at least 0")
+        for name in ("clip_grad_norm", "clip_grad_value"):
+            bound = getattr(self, name)
+            _require(name, bound, bound is None or 0 < bound < np.inf, "positive")
+        self.n_steps = 0
+        self.averages: dict[str, Array] = {}
+        self._bound: tuple[Array, Array] | None = None
+        self._blocks: list[Block] = []
+        self._scratch = np.empty((0, 0))
+        self._clip_scale = 1.0
+
+    def step(self, params: Array, grads: Array, learning_rate: float | None = None) -> None:
+        """Change `params` by one step against `grads`, both 1-D and of equal shape."""
+        blocks = self.begin_step(params, grads)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        for block in blocks:
+            self.update(block, rate, self._scratch)
+        self.end_step()
+
+    def begin_step(self, params: Array, grads: Array) -> list[Block]:
+        """Count a step, measure the gradient where it is clipped, and return the blocks."""
+        if self._bound is None or self._bound[0] is not params or self._bound[1] is not grads:
+            self._bind(params, grads)
+        self.n_steps += 1
+        if self.clip_grad_norm is not None:
+            norm = float(np.sqrt(np.dot(grads, grads)))
+            self._clip_scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
+        return self._blocks
+
+    def update(self, block: Block, learning_rate: float, scratch: Array) -> None:
+        """Apply the rule to one block; `scratch` is a work area that no other thread uses."""
+        p, g = block.params, block.grads
+        s, t, u = scratch[:, : p.size] if p.size < scratch.shape[1] else scratch
+        if self._clip_scale < 1.0:
+            g = np.multiply(g, self._clip_scale, out=u)
+        if self.clip_grad_value is not None:
+            g = np.clip(g, -self.clip_grad_value, self.clip_grad_value, out=u)
+        self._rule(block, g, learning_rate * block.learning_rate_multiplier, s, t)
+
+    def end_step(self) -> None:
+        """Enforce max-norm, once all blocks are updated."""
+        for group in self.groups or ():
+            if group.max_norm is not None:
+                for W in group.matrices:
+                    norms = np.sqrt(np.einsum("ij,ij->j", W, W))
+                    np.maximum(norms, group.max_norm, out=norms)
+                    W *= group.max_norm / norms
+
+    def scratch(self) -> Array:
+        """Return a work area for `update`; each thread needs its own."""
+        return np.empty_like(self._scratch)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a later `restore` needs to go on with the same bits."""
+        return {"n_steps": self.n_steps, **self.averages}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned."""
+        self.n_steps = int(state["n_steps"])
+        names = [name for name in self.average_names if name in state]
+        self.averages = {name: np.array(state[name]) for name in names}
+        self._bound = None
+
+    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
+        """Change block.params and block.averages in place; `s` and `t` are free to use, `g` not."""
+        raise NotImplementedError
+
+    def _bind(self, params: Array, grads: Array) -> None:
+        """Cut the vector into blocks and keep their views, so that a step makes none."""
+        if params.shape != grads.shape or params.ndim != 1:
+            raise ValueError(
+                f"params and grads must be 1-D and of equal shape, got {params.shape} "
+                f"and {grads.shape}"
+            )
+        for name in self.average_names:
+            if name not in self.averages:
+                self.averages[name] = np.zeros_like(params)
+        groups = self.groups or (ParameterGroup("all", slice(0, params.size)),)
+        runs: list[tuple[int, int, float, float]] = []  # groups that are treated alike are joined
+        for group in groups:
+            decay = self.weight_decay if group.decays else 0.0
+            run = (group.slice.start, group.slice.stop, decay, group.learning_rate_multiplier)
+            if runs and runs[-1][1:] == (run[0], *run[2:]):
+                run = (runs.pop()[0], *run[1:])
+            runs.append(run)
+        self._blocks = [
+            Block(
+                part := slice(first, min(first + BLOCK, stop)),
+                params[part],
+                grads[part],
+                tuple(self.averages[name][part] for name in self.average_names),
+                decay,
+                multiplier,
+            )
+            for start, stop, decay, multiplier in runs
+            for first in range(start, stop, BLOCK)
+        ]
+        self._scratch = np.empty((3, min(BLOCK, params.size)), params.dtype)
+        self._bound = (params, grads)
+
+
+@dataclass
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    d = g + weight_decay * p
+    v = momentum * v + d
+    p = p - learning_rate * v                       (nesterov: learning_rate * (d + momentum * v))
+
+    The gradient is a mean over the batch, so the strength of the decay does not depend on its size.
+    Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
+    """
+
+    average_names = ("velocity",)
+
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+
+    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
+        p, (v,) = block.params, block.averages
+        d = _decayed(g, p, block.weight_decay, t)
+        np.multiply(v, self.momentum, out=v)
+        np.add(v, d, out=v)
+        if self.nesterov:
+            np.multiply(v, self.momentum, out=s)
+            np.add(s, d, out=s)
+            np.multiply(s, learning_rate, out=s)
+        else:
+            np.multiply(v, learning_rate, out=s)
+        np.subtract(p, s, out=p)
+
+
+@dataclass
+class Adam(Optimizer):
+    """Adam: steps scaled by running averages of the gradient and its square.
+
+    d = g + weight_decay * p
+    m = beta1 * m + (1 - beta1) * d
+    v = beta2 * v + (1 - beta2) * d**2
+    p = p - learning_rate * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps)
+
+    t counts steps from 1. Kingma and Ba, Adam, 2015 (the last line as at the end of section 2).
+    """
+
+    average_names = ("mean", "square")
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("beta1", self.beta1, 0 <= self.beta1 < 1, "in [0, 1)")
+        _require("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)")
+        _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
+
+    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
+        self._adam(block, _decayed(g, block.params, block.weight_decay, t), learning_rate, s)
+
+    def _adam(self, block: Block, d: Array, learning_rate: float, s: Array) -> None:
+        p, (m, v) = block.params, block.averages
+        np.multiply(m, self.beta1, out=m)
+        np.multiply(d, 1 - self.beta1, out=s)
+        np.add(m, s, out=m)
+        np.multiply(v, self.beta2, out=v)
+        np.multiply(d, d, out=s)
+        np.multiply(s, 1 - self.beta2, out=s)
+        np.add(v, s, out=v)
+        np.sqrt(v, out=s)
+        np.add(s, self.eps, out=s)
+        np.divide(m, s, out=s)
+        unbias = np.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
+        np.multiply(s, learning_rate * float(unbias), out=s)
+        np.subtract(p, s, out=p)
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with the decay taken out of the gradient and applied to the parameters.
+
+    p = p - learning_rate * weight_decay * p
+    then Adam's step with d = g.
+
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
+    """
+
+    weight_decay: float = field(default=0.01, kw_only=True)
+
+    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
+        if block.weight_decay:
+            p = block.params
+            np.multiply(p, 1 - learning_rate * block.weight_decay, out=p)
+        self._adam(block, g, learning_rate, s)
+
+
+@dataclass
+class RMSprop(Optimizer):
+    """Steps scaled by a running average of the squared gradient.
+
+    d = g + weight_decay * p
+    v = decay * v + (1 - decay) * d**2
+    p = p - learning_rate * d / (sqrt(v) + eps)
+
+    Tieleman and Hinton, Lecture 6.5 of Neural Networks for Machine Learning, 2012.
+    """
+
+    average_names = ("square",)
+
+    learning_rate: float = 0.01
+    decay: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("decay", self.decay, 0 <= self.decay < 1, "in [0, 1)")
+        _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
+
+    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
+        p, (v,) = block.params, block.averages
+        d = _decayed(g, p, block.weight_decay, t)
+        np.multiply(v, self.decay, out=v)
+        np.multiply(d, d, out=s)
+        np.multiply(s, 1 - self.decay, out=s)
+        np.add(v, s, out=v)
+        np.sqrt(v, out=s)
+        np.add(s, self.eps, out=s)
+        np.divide(d, s, out=s)
+        np.multiply(s, learning_rate, out=s)
+        np.subtract(p, s, out=p)
+
+
+class WeightAverage:
+    """Exponential moving average of the parameters, to be evaluated and saved in their place.
+
+    d = min(decay, (1 + t) / (10 + t))
+    average = d * average + (1 - d) * params
+
+    t counts updates from 0; the short memory at the start forgets the random first weights.
+    Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float, params: Array) -> None:
+        _require("decay", decay, 0 < decay < 1, "in (0, 1)")
+        self.decay = decay
+        self.n_updates = 0
+        self.params = params.copy()
+
+    def update(self, params: Array) -> None:
+        """Take in the parameters of one more step."""
+        d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        self.n_updates += 1
+        for first in range(0, params.size, BLOCK):
+            part = slice(first, first + BLOCK)
+            average = self.params[part]
+            average += (1 - d) * (params[part] - average)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+
+
+def _decayed(g: Array, p: Array, weight_decay: float, out: Array) -> Array:
+    """The gradient with the pull of L2 decay, in `out`; `g` itself where nothing decays."""
+    if not weight_decay:
+        return g
+    np.multiply(p, weight_decay, out=out)
+    return np.add(out, g, out=out)
+
+
+def _require(name: str, value: float | None, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {value}")
