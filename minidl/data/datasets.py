@@ -1,0 +1,281 @@
+"""From a name to arrays: every data set that a config can name.
+
+The keyword arguments of a function in `DATASETS` are the options of that data set in a config.
+scikit-learn is imported by the functions that use it: MNIST from a file needs NumPy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.data import openml as openml_fetch
+from minidl.data.mnist import find_mnist
+from minidl.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Arrays and what is known about them.
+
+    X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, else float64; or SciPy CSR.
+    y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
+    (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
+    classes: the labels in the order of the class numbers, None for a regression.
+    image_shape: (height, width, channels) where a row is an image, else None.
+    """
+
+    name: str
+    X: np.ndarray | csr_matrix
+    y: np.ndarray
+    X_test: np.ndarray | csr_matrix | None = None
+    y_test: np.ndarray | None = None
+    classes: tuple[Any, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether y holds class numbers."""
+        return self.classes is not None
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; None for a regression."""
+        return None if self.classes is None else len(self.classes)
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of X."""
+        return int(self.X.shape[1])
+
+
+def mnist(*, path: str | None = None) -> Dataset:
+    """60,000 training and 10,000 test images of handwritten digits, 784 pixels as bytes."""
+    arrays = find_mnist(path)
+    return Dataset(
+        "mnist",
+        arrays["x_train"],
+        arrays["y_train"],
+        arrays["x_test"],
+        arrays["y_test"],
+        classes=tuple(range(10)),
+        image_shape=(28, 28, 1),
+    )
+
+
+def digits() -> Dataset:
+    """1,797 images of handwritten digits, 8 x 8 pixels from 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    return _bundled("digits", load_digits(), image_shape=(8, 8, 1))
+
+
+def iris() -> Dataset:
+    """150 flowers of 3 species, 4 measures in cm."""
+    from sklearn.datasets import load_iris
+
+    return _bundled("iris", load_iris())
+
+
+def wine() -> Dataset:
+    """178 wines from 3 growers, 13 chemical measures."""
+    from sklearn.datasets import load_wine
+
+    return _bundled("wine", load_wine())
+
+
+def breast_cancer() -> Dataset:
+    """569 tumours, malignant or benign, 30 measures of cell nuclei."""
+    from sklearn.datasets import load_breast_cancer
+
+    return _bundled("breast_cancer", load_breast_cancer())
+
+
+def diabetes() -> Dataset:
+    """442 patients, 10 features already centred and scaled; target: the progress in a year."""
+    from sklearn.datasets import load_diabetes
+
+    return _bundled("diabetes", load_diabetes())
+
+
+def moons(*, n_samples: int = 1000, noise: float = 0.2, seed: int = 0) -> Dataset:
+    """Two interleaved half circles in the plane, with Gaussian noise of deviation `noise`."""
+    _check_generated(n_samples, 2, seed, noise=noise)
+    from sklearn.datasets import make_moons
+
+    X, y = make_moons(n_samples, noise=noise, random_state=seed)
+    return _generated("moons", X, y, n_classes=2)
+
+
+def circles(
+    *, n_samples: int = 1000, noise: float = 0.1, factor: float = 0.5, seed: int = 0
+) -> Dataset:
+    """A circle in another, `factor` times as large, with Gaussian noise of deviation `noise`."""
+    _check_generated(n_samples, 2, seed, noise=noise)
+    if not 0 <= factor < 1:
+        raise ValueError(f"factor must be in [0, 1), got {factor}")
+    from sklearn.datasets import make_circles
+
+    X, y = make_circles(n_samples, noise=noise, factor=factor, random_state=seed)
+    return _generated("circles", X, y, n_classes=2)
+
+
+def blobs(
+    *,
+    n_samples: int = 1000,
+    n_features: int = 2,
+    n_classes: int = 3,
+    cluster_std: float = 1.0,
+    seed: int = 0,
+) -> Dataset:
+    """One Gaussian cloud of deviation `cluster_std` for each class."""
+    _check_generated(n_samples, n_classes, seed, cluster_std=cluster_std)
+    _check_at_least("n_features", n_features, 1)
+    from sklearn.datasets import make_blobs
+
+    X, y = make_blobs(
+        n_samples, n_features, centers=n_classes, cluster_std=cluster_std, random_state=seed
+    )[:2]
+    return _generated("blobs", X, y, n_classes)
+
+
+def classification(
+    *,
+    n_samples: int = 1000,
+    n_features: int = 20,
+    n_informative: int = 5,
+    n_classes: int = 2,
+    class_sep: float = 1.0,
+    flip_y: float = 0.01,
+    seed: int = 0,
+) -> Dataset:
+    """Two Gaussian clusters a class, at corners of a cube in `n_informative` dimensions.
+
+    The other features are noise.  class_sep: half the side of the cube.  flip_y: the share of
+    labels that are drawn at random.
+    """
+    _check_generated(n_samples, n_classes, seed, class_sep=class_sep)
+    _check_at_least("n_features", n_features, 1)
+    _check_at_least("n_informative", n_informative, 1)
+    if n_informative > n_features:
+        raise ValueError(f"n_informative must be at most n_features, {n_features}")
+    if 2 * n_classes > 2 ** min(n_informative, 64):
+        raise ValueError(f"n_informative must be larger for {n_classes} classes: two corners each")
+    if not 0 <= flip_y <= 1:
+        raise ValueError(f"flip_y must be in [0, 1], got {flip_y}")
+    from sklearn.datasets import make_classification
+
+    X, y = make_classification(
+        n_samples,
+        n_features,
+        n_informative=n_informative,
+        n_redundant=0,
+        n_classes=n_classes,
+        class_sep=class_sep,
+        flip_y=flip_y,
+        random_state=seed,
+    )
+    return _generated("classification", X, y, n_classes)
+
+
+def openml(*, id: str, target: str | None = None) -> Dataset:
+    """The data set of openml.org with this name or number; `target` names another target column."""
+    if not id:
+        raise ValueError("id must be the name or the number of a data set on openml.org")
+    arrays = openml_fetch.fetch(id, target)
+    if "X" in arrays:
+        X = arrays["X"].astype(np.float64)
+    else:
+        from scipy.sparse import csr_matrix
+
+        parts = arrays["X_data"], arrays["X_indices"], arrays["X_indptr"]
+        X = csr_matrix(parts, shape=tuple(arrays["X_shape"]), dtype=np.float64)
+    y, classes = arrays["y"], None
+    if y.dtype.kind == "U":
+        if y.ndim != 1:
+            raise DataError(f"openml {id}: has several class targets; name one with data.target")
+        labels, y = np.unique(y, return_inverse=True)
+        classes = tuple(labels.tolist())
+    names = tuple(arrays["feature_names"].tolist())
+    dtype = np.float64 if classes is None else np.int64
+    return Dataset(f"openml:{id}", X, y.astype(dtype), classes=classes, feature_names=names)
+
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "mnist": mnist,
+    "digits": digits,
+    "iris": iris,
+    "wine": wine,
+    "breast_cancer": breast_cancer,
+    "diabetes": diabetes,
+    "moons": moons,
+    "circles": circles,
+    "blobs": blobs,
+    "classification": classification,
+    "openml": openml,
+}
+
+
+def load_dataset(name: str, **options: Any) -> Dataset:
+    """Return the data set of that name in `DATASETS`, its function called with `options`.
+
+    Raises ValueError for an unknown name or an option out of range, TypeError for an unknown
+    option, DataError for data that cannot be had.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
+    return DATASETS[name](**options)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256, in hexadecimal, over names, dtypes, shapes and bytes of the data set's arrays."""
+    digest = hashlib.sha256()
+    for name in ("X", "y", "X_test", "y_test"):
+        value = getattr(dataset, name)
+        if value is None or isinstance(value, np.ndarray):
+            parts = {} if value is None else {name: value}
+        else:
+            parts = {
+                f"{name}.{part}": getattr(value, part) for part in ("data", "indices", "indptr")
+            }
+        for part, array in parts.items():
+            digest.update(f"{part} {array.dtype.str} {array.shape} {value.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _bundled(name: str, bunch: Any, image_shape: tuple[int, int, int] | None = None) -> Dataset:
+    if "target_names" in bunch:
+        y, classes = bunch.target.astype(np.int64), tuple(bunch.target_names.tolist())
+    else:
+        y, classes = bunch.target.astype(np.float64), None
+    X = np.ascontiguousarray(bunch.data, dtype=np.float64)
+    names = tuple(str(feature) for feature in bunch.feature_names)
+    return Dataset(name, X, y, classes=classes, feature_names=names, image_shape=image_shape)
+
+
+def _generated(name: str, X: np.ndarray, y: np.ndarray, n_classes: int) -> Dataset:
+    return Dataset(name, X, y.astype(np.int64), classes=tuple(range(n_classes)))
+
+
+def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def _check_generated(n_samples: int, n_classes: int, seed: int, **deviations: float) -> None:
+    _check_at_least("n_classes", n_classes, 2)
+    _check_at_least("n_samples", n_samples, n_classes)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+    for name, value in deviations.items():
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be finite and not negative, got {value}")

@@ -1,0 +1,95 @@
+"""MNIST: 70,000 handwritten digits of 28 x 28 pixels, wherever this machine has them.
+
+LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from minidl.archive import read_arrays, write_archive
+from minidl.data import openml
+from minidl.errors import CheckpointError, DataError
+
+N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part
+ADVICE = (
+    "set data.path to a mnist.npz with the arrays x_train, y_train, x_test, y_test, "
+    "or MINIDL_DATA_DIR to its folder"
+)
+
+
+def find_mnist(path: str | None = None) -> dict[str, np.ndarray]:
+    """Return x_train, x_test (n, 784) uint8 and y_train, y_test (n,) int64.
+
+    Looks at `path`, and nowhere else if it is given; at $MINIDL_DATA_DIR/mnist.npz; in the user's
+    cache folder; then asks OpenML, and keeps the answer in the cache.  Raises DataError, also for
+    a file that is there but cannot be used: to pass over it would train on other data than meant.
+    """
+    if path is not None:
+        file = Path(path).expanduser()
+        if not file.exists():
+            raise DataError(f"mnist: {file}: no such file; {ADVICE}")
+        return _read(file)
+    tried = []
+    folder = os.environ.get("MINIDL_DATA_DIR")
+    cached = _cache_folder() / "mnist.npz"
+    if not folder:
+        tried.append("$MINIDL_DATA_DIR (not set)")
+    for file in [Path(folder, "mnist.npz"), cached] if folder else [cached]:
+        if file.exists():
+            return _read(file)
+        tried.append(f"{file} (no such file)")
+    try:
+        arrays = _from_openml()
+    except DataError as error:
+        tried.append(f"{error}")
+        raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(cached, arrays, {"source": "OpenML mnist_784"}, kind="mnist", version=1)
+    except (OSError, CheckpointError) as error:
+        warnings.warn(f"mnist is not kept for the next time: {error}", stacklevel=2)
+    return arrays
+
+
+def _cache_folder() -> Path:
+    """The folder after the XDG specification, which tells to ignore a relative path."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (root if root.is_absolute() else Path.home() / ".cache") / "minidl"
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        arrays = read_arrays(file, names=names, max_bytes=2**28)
+    except CheckpointError as error:
+        raise DataError(f"mnist: {error}; {ADVICE}") from error
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype != np.uint8 or x.shape[1:] not in ((28, 28), (784,)) or len(x) == 0:
+            raise DataError(
+                f"mnist: {file}: x_{part} must hold (n, 28, 28) uint8, got {x.shape} {x.dtype}"
+            )
+        if y.dtype.kind not in "iu" or y.shape != x.shape[:1] or y.min() < 0 or y.max() > 9:
+            raise DataError(f"mnist: {file}: y_{part} must hold {len(x)} integers from 0 to 9")
+        arrays[f"x_{part}"] = x.reshape(len(x), 784)
+        arrays[f"y_{part}"] = y.astype(np.int64)
+    return arrays
+
+
+def _from_openml() -> dict[str, np.ndarray]:
+    table = openml.fetch("mnist_784")
+    x, y = table.get("X", np.empty(0)), table["y"]
+    if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
+        raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
+    y = y.astype(np.int64)
+    return {
+        "x_train": x[:N_TRAIN],
+        "y_train": y[:N_TRAIN],
+        "x_test": x[N_TRAIN:],
+        "y_test": y[N_TRAIN:],
+    }

@@ -1,0 +1,280 @@
+"""What happens to the features before the first layer; fitted on the training part only.
+
+The model keeps it, so that a prediction starts from raw features.  Today's
+preprocessings are affine; the interface lets `transform` return another number of columns.
+NumPy only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class Preprocessing(ABC):
+    """A map from raw features to the network's inputs, row by row.
+
+    X: (n_samples, n_features), result: (n_samples, n_out).  Each row is mapped by itself, to the
+    same bits in whatever batch it comes.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, X: np.ndarray | csr_matrix) -> Self:
+        """Take what must be known from the training part, and return self.  Raises DataError."""
+
+    @abstractmethod
+    def transform(
+        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
+    ) -> Any:
+        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+
+    @property
+    @abstractmethod
+    def n_out(self) -> int:
+        """Number of columns that `transform` returns."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `fit` found, as named arrays to be saved."""
+
+    @abstractmethod
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Take what `state` returned, and return self.  Raises CheckpointError."""
+
+
+class Affine(Preprocessing):
+    """A shift and a scale, for all features or for each.
+
+    y = (x - center) * scale
+
+    center, scale: () or (n_features,) float64; scale = 1 / spread, and 1 where the spread is 0, so
+    that a constant feature becomes 0.  Subtracting first keeps the digits of a feature that is far
+    from zero.  A CSR matrix stays one, and is refused where centring would fill it.
+    """
+
+    needs_center: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._keep(np.zeros(()), np.ones(()), 0)
+
+    @abstractmethod
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        """Return center and spread, each () or (n_features,), of X with at least one row."""
+
+    def fit(self, X: np.ndarray | csr_matrix) -> Self:
+        """Take center and scale from X, in float64.  Raises DataError, also for a CSR matrix."""
+        if X.shape[0] == 0:
+            raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+        if self.needs_center and not isinstance(X, np.ndarray):
+            raise DataError(
+                f"preprocessing {self.name}: X is sparse, and taking off a center would fill every "
+                "zero; use unit or none"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._center_and_spread(X)
+        center, spread = (np.asarray(value, dtype=np.float64) for value in found)
+        if not (np.isfinite(center).all() and np.isfinite(spread).all()):
+            raise DataError(
+                f"preprocessing {self.name}: X holds numbers that are not finite or too large"
+            )
+        self._keep(center, 1.0 / np.where(spread == 0, 1.0, spread), X.shape[1])
+        return self
+
+    def transform(
+        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
+    ) -> Any:
+        """Return (X - center) * scale in `out`, or if that is None in a new array of `dtype`.
+
+        For CSR a new CSR matrix that shares X's indices; `out` must then be None.
+        """
+        if X.shape[1:] != (self.n_out,):
+            raise ValueError(f"X must have {self.n_out} columns, got an array of shape {X.shape}")
+        if not isinstance(X, np.ndarray):
+            if self.needs_center or out is not None:
+                raise ValueError("X must be dense for a preprocessing that centers, or with out")
+            values = (X.data * self.scale).astype(dtype)
+            return type(X)((values, X.indices, X.indptr), shape=X.shape)
+        if out is None:
+            out = np.empty(X.shape, dtype)
+        # Bytes are exact in float32; float64 features are scaled before they are rounded.
+        work = np.result_type(X.dtype, out.dtype)
+        y = out if work == out.dtype else np.empty(X.shape, work)
+        center, scale = self._constants_in(work)
+        np.copyto(y, X)
+        if center is not None:
+            np.subtract(y, center, out=y)
+        if scale is not None:
+            np.multiply(y, scale, out=y)
+        if y is not out:
+            np.copyto(out, y, casting="same_kind")
+        return out
+
+    @property
+    def n_out(self) -> int:
+        """As many columns as were fitted."""
+        return self._n_features
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return center and scale, () or (n_features,) float64, and n_features, () int64."""
+        return {
+            "center": self.center,
+            "scale": self.scale,
+            "n_features": np.array(self._n_features, dtype=np.int64),
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Take what `state` returned, and return self.  Raises CheckpointError."""
+        wrong = CheckpointError(f"preprocessing {self.name}: the saved arrays are not its own")
+        if set(arrays) != {"center", "scale", "n_features"}:
+            raise wrong
+        center, scale, n_features = arrays["center"], arrays["scale"], arrays["n_features"]
+        if n_features.shape != () or n_features.dtype != np.int64 or n_features < 1:
+            raise wrong
+        for array in (center, scale):
+            if array.dtype != np.float64 or array.shape not in ((), (int(n_features),)):
+                raise wrong
+            if not np.isfinite(array).all():
+                raise wrong
+        self._keep(center, scale, int(n_features))
+        return self
+
+    def _keep(self, center: np.ndarray, scale: np.ndarray, n_features: int) -> None:
+        self.center, self.scale, self._n_features = center, scale, n_features
+        self._constants: dict[np.dtype[Any], tuple[Any, Any]] = {}
+
+    def _constants_in(self, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+        """Center and scale in this dtype, kept for the next batch; None if they change nothing."""
+        if dtype not in self._constants:
+            self._constants[dtype] = (
+                self.center.astype(dtype) if self.center.any() else None,
+                self.scale.astype(dtype) if (self.scale != 1).any() else None,
+            )
+        return self._constants[dtype]
+
+
+class Unchanged(Affine):
+    """The features as they are.
+
+    y = x
+    """
+
+    name = "none"
+    needs_center = False
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        return 0.0, 1.0
+
+
+class Unit(Affine):
+    """Into [-1, 1], zeros kept.
+
+    y = x / 255 for bytes, else y = x / max(abs(x)) over all features
+    """
+
+    name = "unit"
+    needs_center = False
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        if X.dtype == np.uint8:
+            return 0.0, 255.0
+        values = X if isinstance(X, np.ndarray) else X.data
+        return 0.0, max(float(values.max(initial=0)), -float(values.min(initial=0)))
+
+
+class MeanStd(Affine):
+    """One mean and one standard deviation over all features, which keeps the contrast of an image.
+
+    y = (x - mean(x)) / std(x)
+    """
+
+    name = "mean_std"
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        origin, n_values, total, squares = float(X[0, 0]), X.size, 0.0, 0.0
+        for d in _chunks(X, origin):
+            total += d.sum()
+            squares += np.einsum("ij,ij->", d, d)
+        return _mean_and_deviation(origin, n_values, total, squares)
+
+
+class Standard(Affine):
+    """Mean 0 and standard deviation 1 for each feature.
+
+    y = (x - mean(x)) / std(x)
+    """
+
+    name = "standard"
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        origin = X[0].astype(np.float64)
+        total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+        for d in _chunks(X, origin):
+            total += d.sum(axis=0)
+            squares += np.einsum("ij,ij->j", d, d)
+        return _mean_and_deviation(origin, len(X), total, squares)
+
+
+class MinMax(Affine):
+    """Each feature into [0, 1] on the training part.
+
+    y = (x - min(x)) / (max(x) - min(x))
+    """
+
+    name = "minmax"
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        least = X.min(axis=0).astype(np.float64)
+        return least, X.max(axis=0) - least
+
+
+class Robust(Affine):
+    """The median and the range of the middle half of each feature, which outliers do not move.
+
+    y = (x - median(x)) / (quantile(x, 0.75) - quantile(x, 0.25))
+    """
+
+    name = "robust"
+
+    def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+        return median, high - low
+
+
+PREPROCESSINGS: dict[str, type[Preprocessing]] = {
+    kind.name: kind for kind in (Unchanged, Unit, MeanStd, Standard, MinMax, Robust)
+}
+
+
+def from_state(name: str, arrays: Mapping[str, np.ndarray]) -> Preprocessing:
+    """Return the preprocessing of that name with what its `state` gave.  Raises CheckpointError."""
+    if name not in PREPROCESSINGS:
+        raise CheckpointError(f"preprocessing {name!r} is not known to this version")
+    return PREPROCESSINGS[name]().restore(arrays)
+
+
+def _chunks(X: np.ndarray, origin: Any) -> Iterator[np.ndarray]:
+    """X - origin in float64, some rows at a time: bytes are never widened all at once."""
+    n_rows = max(1, 2**16 // X.shape[1])
+    for start in range(0, len(X), n_rows):
+        yield np.subtract(X[start : start + n_rows], origin, dtype=np.float64)
+
+
+def _mean_and_deviation(origin: Any, n: int, total: Any, squares: Any) -> tuple[Any, Any]:
+    """From the sums of d = x - origin and of d**2, where origin is one of the x.
+
+    var(x) >= (origin - mean(x))**2 / n, so the difference below loses a factor n of the digits and
+    no more, and is exactly 0 for a constant.
+    """
+    mean = total / n
+    return origin + mean, np.sqrt(np.maximum(squares / n - mean * mean, 0.0))

@@ -1,0 +1,194 @@
+"""A data set is checked, and cut into a training, a validation and a test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from minidl.data.datasets import Dataset
+from minidl.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Method = Literal["stratified", "random", "last"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set.  indices: positions in X and y; None for the set's own test part."""
+
+    X: np.ndarray | csr_matrix
+    y: np.ndarray
+    indices: np.ndarray | None
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+
+def split(
+    dataset: Dataset,
+    *,
+    validation: float,
+    test: float,
+    method: Method = "stratified",
+    rng: np.random.Generator,
+) -> tuple[Split, Split | None, Split | None]:
+    """Return (train, validation, test); the last two are None where they are not asked for.
+
+    validation, test: 0 for none, a share in (0, 1) of the rows, or a count of rows as an int.  A
+    set with a test part of its own keeps it: `test` is then not used, and the share is of the
+    other rows.
+    method: "stratified" keeps the share of each class within one row, and where it can gives each
+    part a row of every class; "random" draws without regard to classes (a regression is always
+    drawn so); "last" takes the last rows for the test part and those before them for validation,
+    as views.  Rows keep their order.
+
+    Raises ValueError for a share or count out of range, DataError for data that cannot be used.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    _check(dataset)
+    n_samples = len(dataset.y)
+    own_test = dataset.X_test is not None and dataset.y_test is not None
+    n_test = 0 if own_test else _count("test", test, n_samples)
+    n_validation = _count("validation", validation, n_samples)
+    if n_validation + n_test >= n_samples:
+        raise DataError(
+            f"{dataset.name}: nothing is left for training: {n_samples} rows, "
+            f"{n_validation} for validation, {n_test} for test"
+        )
+
+    def part(rows: slice | np.ndarray) -> Split | None:
+        indices = np.arange(n_samples)[rows]
+        return Split(dataset.X[rows], dataset.y[rows], indices) if len(indices) else None
+
+    end = n_samples - n_test
+    cuts: list[slice | np.ndarray]
+    if method == "last" or n_validation + n_test == 0:
+        cuts = [slice(end - n_validation), slice(end - n_validation, end), slice(end, None)]
+    else:
+        if method == "stratified" and dataset.classes is not None:
+            assigned = _stratified(dataset, n_validation, n_test, rng)
+        else:
+            assigned = rng.permutation(
+                np.repeat([0, 1, 2], [end - n_validation, n_validation, n_test])
+            )
+        cuts = [np.flatnonzero(assigned == number) for number in range(3)]
+    train, held_out, test_part = (part(rows) for rows in cuts)
+    assert train is not None
+    _check_classes(dataset, train)
+    if own_test:
+        test_part = Split(dataset.X_test, dataset.y_test, None)  # type: ignore[arg-type]
+    return train, held_out, test_part
+
+
+def _count(name: str, size: float, n_samples: int) -> int:
+    if isinstance(size, float) and 0 < size < 1:
+        return max(1, round(size * n_samples))
+    if size == 0 or (isinstance(size, int | np.integer) and size > 0 and size is not True):
+        return int(size)
+    raise ValueError(f"{name} must be 0, a share in (0, 1) or a count of rows, got {size}")
+
+
+def _stratified(
+    dataset: Dataset, n_validation: int, n_test: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the part of each row: 0 train, 1 validation, 2 test."""
+    assert dataset.classes is not None
+    labels, counts = np.unique(dataset.y, return_counts=True)
+    if counts.min() == 1:
+        raise DataError(
+            f"{dataset.name}: class {dataset.classes[labels[counts.argmin()]]!r} has a single row, "
+            "which cannot be in two parts: drop it, or split with method random"
+        )
+    n_train = len(dataset.y) - n_validation - n_test
+    if n_train < len(labels):
+        raise DataError(
+            f"{dataset.name}: {n_train} rows are left for training, but {len(labels)} classes"
+        )
+    # A row of each class stays for training, and one for validation where that can have them all.
+    reserved = np.minimum(1 + (n_validation >= len(labels)), counts - 1)
+    of_test = _share_out(n_test, counts, counts - reserved)
+    of_validation = _share_out(n_validation, counts, counts - of_test - 1)
+    assigned = np.zeros(len(dataset.y), dtype=np.int8)
+    for label, first, second in zip(labels, of_test, of_test + of_validation, strict=True):
+        rows = rng.permutation(np.flatnonzero(dataset.y == label))
+        assigned[rows[:first]] = 2
+        assigned[rows[first:second]] = 1
+    return assigned
+
+
+def _share_out(n_rows: int, counts: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Return how many of `n_rows` each class gives, by largest remainders.
+
+    At most `limit`, and at least 1 where that is possible for all.
+
+    counts, limit and the result: (n_classes,) int64.  Needs n_rows <= sum(limit).
+    """
+    quota = counts * (n_rows / counts.sum())
+    least = np.minimum(limit, 1 if n_rows >= len(counts) else 0)
+    given: np.ndarray = np.clip(np.floor(quota).astype(np.int64), least, limit)
+    while (missing := n_rows - given.sum()) != 0:
+        if missing > 0:
+            given[np.where(given < limit, quota - given, -np.inf).argmax()] += 1
+        else:
+            given[np.where(given > least, quota - given, np.inf).argmin()] -= 1
+    return given
+
+
+def _check(dataset: Dataset) -> None:
+    """Raise DataError where nothing could be learnt, or where a number is not finite."""
+    name, n_samples = dataset.name, len(dataset.y)
+    if dataset.X.shape[0] != n_samples:
+        raise DataError(f"{name}: X has {dataset.X.shape[0]} rows and y has {n_samples}")
+    if dataset.classes is not None:
+        n_classes = len(dataset.classes)
+        if n_samples < n_classes:
+            raise DataError(f"{name}: {n_samples} rows are fewer than {n_classes} classes")
+        if dataset.y.min() < 0 or dataset.y.max() >= n_classes:
+            raise DataError(f"{name}: y must hold class numbers from 0 to {n_classes - 1}")
+        if dataset.y.min() == dataset.y.max():
+            raise DataError(f"{name}: y holds one class only; a classifier needs at least two")
+    for array_name in ("X", "y", "X_test", "y_test"):
+        array = getattr(dataset, array_name)
+        if array is not None:
+            _check_finite(dataset, array_name, array)
+
+
+def _check_finite(dataset: Dataset, array_name: str, array: Any) -> None:
+    """array: a matrix as NumPy or CSR, or a vector of targets."""
+    values = array if isinstance(array, np.ndarray) else array.data
+    if values.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    first = np.unravel_index(int(bad.argmax()), values.shape)
+    value, row = values[first], int(first[0])
+    column: int | None = int(first[1]) if values.ndim == 2 else None
+    if values is not array:
+        row, column = int(np.searchsorted(array.indptr, row, "right")) - 1, int(array.indices[row])
+    where = f"row {row}"
+    if column is not None:
+        names = dataset.feature_names if array_name.startswith("X") else None
+        where += f", column {column}" + (f" ({names[column]})" if names else "")
+    raise DataError(
+        f"{dataset.name}: {array_name} holds {value} at {where}: fill in or drop what is missing"
+    )
+
+
+def _check_classes(dataset: Dataset, train: Split) -> None:
+    if dataset.classes is None:
+        return
+    n_classes = len(dataset.classes)
+    absent = np.bincount(dataset.y, minlength=n_classes) > 0
+    absent &= np.bincount(train.y, minlength=n_classes) == 0
+    if absent.any():
+        raise DataError(
+            f"{dataset.name}: no row of class {dataset.classes[absent.argmax()]!r} is left for "
+            "training: split with method stratified, or hold fewer rows back"
+        )

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn import datasets as sklearn_datasets
+
+from minidl.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
+from minidl.data.openml import fetch
+from minidl.errors import DataError
+
+BUNDLED = ["digits", "iris", "wine", "breast_cancer", "diabetes"]
+GENERATED = ["moons", "circles", "blobs", "classification"]
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Lets the test say what OpenML returns; holds the arguments of the call."""
+
+    class Answer:
+        arrays: dict[str, np.ndarray]
+        asked: tuple
+
+        def fetch(self, *asked):
+            inspect.signature(fetch).bind(*asked)
+            self.asked = asked
+            return self.arrays
+
+    answer = Answer()
+    monkeypatch.setattr("minidl.data.openml.fetch", answer.fetch)
+    return answer
+
+
+@pytest.mark.parametrize("name", BUNDLED + GENERATED)
+def test_the_arrays_are_as_the_class_says(name):
+    data = load_dataset(name)
+    n_samples, n_features = data.X.shape
+    assert data.name == name
+    assert data.X.dtype == np.float64
+    assert data.X.flags.c_contiguous
+    assert data.y.shape == (n_samples,)
+    assert data.n_features == n_features
+    assert data.X_test is None
+    assert data.y_test is None
+    assert data.feature_names is None or len(data.feature_names) == n_features
+    assert data.image_shape is None or np.prod(data.image_shape) == n_features
+    if data.is_classification:
+        assert data.y.dtype == np.int64
+        assert np.unique(data.y).tolist() == list(range(data.n_classes))
+        assert {type(label) for label in data.classes} <= {int, str}
+    else:
+        assert data.y.dtype == np.float64
+        assert data.n_classes is None
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_data_is_scikit_learns(name):
+    data, bunch = load_dataset(name), getattr(sklearn_datasets, f"load_{name}")()
+    assert np.array_equal(data.X, bunch.data)
+    assert np.array_equal(data.y, bunch.target)
+    if data.is_classification:
+        assert data.classes == tuple(bunch.target_names)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_data_follows_its_seed_and_size(name):
+    first, again, other = (load_dataset(name, n_samples=50, seed=seed) for seed in (3, 3, 4))
+    assert first.X.tobytes() == again.X.tobytes()
+    assert first.X.tobytes() != other.X.tobytes()
+    assert len(first.y) == 50
+
+
+def test_options_shape_what_is_generated():
+    blobs = load_dataset("blobs", n_samples=40, n_features=7, n_classes=5, cluster_std=0.0)
+    assert blobs.X.shape == (40, 7)
+    assert len(np.unique(blobs.X, axis=0)) == blobs.n_classes == 5
+    table = load_dataset("classification", n_features=6, n_informative=4, n_classes=3, flip_y=0.0)
+    assert table.X.shape == (1000, 6)
+    assert table.n_classes == 3
+    circles = load_dataset("circles", noise=0.0, factor=0.25)
+    assert np.unique(np.linalg.norm(circles.X, axis=1).round(9)).tolist() == [0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("moons", {"n_samples": 1}),
+        ("moons", {"noise": -0.1}),
+        ("moons", {"noise": float("nan")}),
+        ("moons", {"seed": -1}),
+        ("moons", {"seed": 2**32}),
+        ("circles", {"factor": 1.0}),
+        ("circles", {"factor": -0.1}),
+        ("blobs", {"n_classes": 1}),
+        ("blobs", {"n_features": 0}),
+        ("blobs", {"cluster_std": float("inf")}),
+        ("classification", {"n_informative": 0}),
+        ("classification", {"n_informative": 21}),
+        ("classification", {"n_informative": 2, "n_classes": 3}),
+        ("classification", {"flip_y": 1.1}),
+        ("classification", {"class_sep": -1.0}),
+        ("openml", {"id": ""}),
+    ],
+)
+def test_an_option_out_of_range_is_named(name, options):
+    wrong = next(iter(options))
+    with pytest.raises(ValueError, match=f"^{wrong} must be"):
+        load_dataset(name, **options)
+
+
+def test_unknown_names_and_options_are_refused():
+    with pytest.raises(ValueError, match=r"^name must be one of mnist, digits, .*, got 'mnits'"):
+        load_dataset("mnits")
+    with pytest.raises(TypeError, match="n_sample"):
+        load_dataset("moons", n_sample=3)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_option_is_a_keyword_with_a_type(name):
+    signature = inspect.signature(DATASETS[name], eval_str=True)
+    for option in signature.parameters.values():
+        assert option.kind is option.KEYWORD_ONLY
+        assert option.annotation in (int, float, str, str | None)
+    required = [p.name for p in signature.parameters.values() if p.default is p.empty]
+    assert required == (["id"] if name == "openml" else [])
+
+
+def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
+    answer.arrays = {
+        "X": np.array([[1, 2], [3, 4], [5, 6]], dtype=np.uint8),
+        "y": np.array(["no", "yes", "maybe"]),
+        "feature_names": np.array(["height", "width"]),
+    }
+    data = load_dataset("openml", id="weather", target="rain")
+    assert answer.asked == ("weather", "rain")
+    assert data.X.dtype == np.float64
+    assert data.X.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert data.y.tolist() == [1, 2, 0]
+    assert data.y.dtype == np.int64
+    assert data.classes == ("maybe", "no", "yes")
+    assert data.feature_names == ("height", "width")
+
+
+def test_openml_may_be_sparse_and_a_regression(answer):
+    X = csr_matrix(np.array([[0, 2.5], [3, 0]]))
+    answer.arrays = {
+        "X_data": X.data,
+        "X_indices": X.indices,
+        "X_indptr": X.indptr,
+        "X_shape": np.array(X.shape),
+        "y": np.array([0.5, 1.5]),
+        "feature_names": np.array(["a", "b"]),
+    }
+    data = load_dataset("openml", id="7")
+    assert isinstance(data.X, csr_matrix)
+    assert (data.X != X).nnz == 0
+    assert data.y.tolist() == [0.5, 1.5]
+    assert not data.is_classification
+
+
+def test_openml_with_several_class_targets_asks_for_one(answer):
+    names = np.array(["a"])
+    answer.arrays = {"X": np.eye(1), "y": np.array([["yes", "no"]]), "feature_names": names}
+    with pytest.raises(DataError, match=r"^openml 7: has several class targets; name one"):
+        load_dataset("openml", id="7")
+
+
+def test_the_fingerprint_changes_with_every_array_and_only_with_them():
+    data = Dataset("a", np.arange(12.0).reshape(3, 4), np.arange(3))
+    changed = [
+        data,
+        replace(data, X=np.arange(12.0).reshape(4, 3)),
+        replace(data, X=data.X.astype(np.float32)),
+        replace(data, X=-data.X),
+        replace(data, y=np.array([0, 2, 1])),
+        replace(data, X_test=data.X, y_test=data.y),
+        replace(data, X_test=data.X),
+        replace(data, X=csr_matrix(data.X)),
+        replace(data, X=csr_matrix(data.X[:, ::-1])),
+        replace(data, X=csr_matrix((3, 5))),
+        replace(data, X=csr_matrix((3, 6))),
+    ]
+    prints = [fingerprint(each) for each in changed]
+    assert len(set(prints)) == len(changed)
+    assert all(len(each) == 64 for each in prints)
+    assert fingerprint(replace(data, name="b")) == prints[0]
+    strided = replace(data, X=np.asfortranarray(data.X))
+    assert fingerprint(strided) == prints[0]
+
+
+def test_mnist_from_a_file_needs_numpy_only(tmp_path):
+    x, y = np.zeros((10, 28, 28), np.uint8), np.arange(10)
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    program = """
+import sys, numpy
+from minidl.data.datasets import fingerprint, load_dataset
+from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.data.splits import split
+data = load_dataset("mnist", path=sys.argv[1])
+train, _, _ = split(data, validation=0, test=0, rng=numpy.random.default_rng(0))
+PREPROCESSINGS["mean_std"]().fit(train.X).transform(train.X)
+fingerprint(data)
+print(*{"sklearn", "scipy", "pandas", "yaml", "pydantic", "tqdm"} & set(sys.modules))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "mnist.npz")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.sparse import csc_matrix
+
+from minidl.archive import read_arrays
+from minidl.data import openml
+from minidl.errors import DataError
+
+
+@pytest.fixture
+def bunch(monkeypatch):
+    """What scikit-learn's fetch_openml returns; holds the arguments of the call."""
+    bunch = SimpleNamespace(
+        data=np.array([[1.0, np.nan], [0.5, 3.0]]),
+        target=np.array(["yes", "no"], dtype=object),
+        feature_names=["height", "width"],
+    )
+
+    def fetch_openml(**asked):
+        bunch.asked = asked
+        return bunch
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
+    return bunch
+
+
+@pytest.fixture
+def download(tmp_path, monkeypatch):
+    """Does in this process what the child does, and reads what it wrote."""
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+    monkeypatch.setattr(openml, "_exit_when_silent", lambda folder, silence: None)
+
+    def run(id="weather", target=""):
+        openml._main(id, target, str(tmp_path / "arrays.npz"), "15")
+        return read_arrays(tmp_path / "arrays.npz")
+
+    return run
+
+
+def test_a_table_of_numbers_and_classes(bunch, download):
+    arrays = download()
+    assert np.array_equal(arrays["X"], bunch.data, equal_nan=True)
+    assert arrays["y"].tolist() == ["yes", "no"]
+    assert arrays["feature_names"].tolist() == ["height", "width"]
+
+
+def test_pandas_is_not_needed_and_names_and_numbers_are_told_apart(bunch, download):
+    download("weather")
+    assert bunch.asked["name"] == "weather"
+    assert bunch.asked["target_column"] == "default-target"
+    assert bunch.asked["as_frame"] is False
+    assert bunch.asked["parser"] == "liac-arff"
+    download("61", "rain")
+    assert bunch.asked["data_id"] == 61
+    assert bunch.asked["target_column"] == "rain"
+    assert "name" not in bunch.asked
+
+
+def test_bytes_travel_as_bytes(bunch, download):
+    bunch.data = np.array([[0.0, 255.0], [7.0, 8.0]])
+    assert download()["X"].dtype == np.uint8
+    assert np.array_equal(download()["X"], bunch.data)
+    bunch.data = np.array([[0.0, 256.0], [-1.0, 8.0]])
+    assert np.array_equal(download()["X"], bunch.data)
+
+
+def test_a_sparse_table_travels_in_parts(bunch, download):
+    bunch.data = csc_matrix(np.array([[0.0, 2.5], [3.0, 0.0]]))
+    bunch.target = np.array([0.5, 1.5])
+    arrays = download()
+    assert arrays["X_data"].tolist() == [2.5, 3.0]
+    assert arrays["X_indices"].tolist() == [1, 0]
+    assert arrays["X_indptr"].tolist() == [0, 1, 2]
+    assert arrays["X_shape"].tolist() == [2, 2]
+    assert arrays["y"].tolist() == [0.5, 1.5]
+
+
+def test_a_set_without_a_target_asks_for_one(bunch, download):
+    bunch.target = None
+    with pytest.raises(SystemExit, match="name a column with `target`"):
+        download()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of the watch: each of its pauses takes 0.2 s, in which `pass_by` happens."""
+
+    class Ended(BaseException):
+        pass
+
+    class Clock:
+        now, busy = 0.0, 0.0
+
+        def pass_by(self):
+            raise NotImplementedError
+
+        def sleep(self, seconds):
+            self.now += seconds
+            self.pass_by()
+
+        def monotonic(self):
+            return self.now
+
+        def process_time(self):
+            return self.busy
+
+        def thread_time(self):
+            return 0.0
+
+        def watch(self, folder):
+            with pytest.raises(Ended):
+                openml._exit_when_silent(folder, 15.0)
+            return self.now
+
+    def end(status):
+        raise Ended
+
+    clock = Clock()
+    monkeypatch.setattr(openml, "time", clock)
+    monkeypatch.setattr("os._exit", end)
+    return clock
+
+
+def test_failed_attempts_share_one_deadline(clock, tmp_path, capsys):
+    def attempts():
+        clock.busy += 0.005
+
+    clock.pass_by = attempts
+    assert clock.watch(tmp_path) == pytest.approx(15, abs=0.5)
+    assert capsys.readouterr().err == "no answer within 15 s\n"
+
+
+def test_a_slow_download_is_not_cut_off(clock, tmp_path):
+    def trickle():
+        if clock.now < 100 and clock.now % 10 < 0.2:
+            with open(tmp_path / "part", "ab") as stream:
+                stream.write(b"x")
+
+    clock.pass_by = trickle
+    assert clock.watch(tmp_path) > 100
+
+
+def test_parsing_is_not_cut_off(clock, tmp_path):
+    def parse():
+        clock.busy += 0.1 if clock.now < 60 else 0
+
+    clock.pass_by = parse
+    assert clock.watch(tmp_path) > 60
+
+
+def test_a_connection_that_says_nothing_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(DataError) as caught:
+            openml.fetch("weather", silence=0.1)
+    assert str(caught.value) == "openml weather: no answer within 0.1 s"
