@@ -320,20 +320,20 @@ class WeightAverage:
     Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
 
-    def __init__(self, decay: float, params: Array) -> None:
+    def __init__(self, decay: float, *vectors: Array) -> None:
         _require("decay", decay, 0 < decay < 1, "in (0, 1)")
         self.decay = decay
         self.n_updates = 0
-        self.params = params.copy()
+        self.vectors = tuple(vector.copy() for vector in vectors)
 
-    def update(self, params: Array) -> None:
-        """Take in the parameters of one more step."""
+    def update(self, *vectors: Array) -> None:
+        """Take in the parameters, and other vectors that belong to them, of one more step."""
         d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
-        for first in range(0, params.size, BLOCK):
-            part = slice(first, first + BLOCK)
-            average = self.params[part]
-            average += (1 - d) * (params[part] - average)
+        for average, vector in zip(self.vectors, vectors, strict=True):
+            for first in range(0, vector.size, BLOCK):
+                part = slice(first, first + BLOCK)
+                average[part] += (1 - d) * (vector[part] - average[part])
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -1,0 +1,106 @@
+"""From arrays to mini-batches: an order of the rows, gathered a few batches at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Transform = Callable[[Any], Any]
+"""From raw rows to the model's inputs, row by row, such as a fitted preprocessing's `transform`."""
+Augment = Callable[[Array, int, int], Array]
+"""(raw rows, step, first row of the batch) -> distorted rows, drawn anew for each step and row."""
+
+CHUNK_BYTES = 1 << 18  # gathered at once: amortises calls over small batches, stays in the cache
+
+
+class Rows(NamedTuple):
+    """Samples in rows: X, (n_samples, n_features); y; and a weight for each, or None for all 1."""
+
+    X: Any
+    y: Array
+    sample_weight: Array | None = None
+
+    def select(self, rows: Any) -> Rows:
+        """Return some of the rows."""
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return Rows(self.X[rows], self.y[rows], weight)
+
+
+def batch_bounds(n_samples: int, batch_size: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of each batch; a single row left over joins the last batch.
+
+    One row would make a noisy step, and has no batch statistics.
+    """
+    starts = list(range(0, n_samples, batch_size))
+    if len(starts) > 1 and n_samples - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n_samples], strict=True))
+
+
+class Batches:
+    """The mini-batches of one data set, in any order of its rows.
+
+    Rows stay in memory as they came (images as bytes); each batch is gathered, distorted where
+    asked, transformed, and given in the model's dtype.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        dtype: Any,
+        transform: Transform | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.rows = rows
+        self.bounds = batch_bounds(rows.X.shape[0], batch_size)
+        self._dtype = np.dtype(dtype)
+        self._transform = transform
+        self._augment = augment
+        largest = max((stop - start for start, stop in self.bounds), default=0)
+        row_bytes = self._dtype.itemsize * rows.X.shape[1]
+        single = augment is not None or not isinstance(rows.X, np.ndarray)
+        self._per_chunk = 1 if single else max(1, CHUNK_BYTES // max(1, row_bytes * largest))
+
+    def __len__(self) -> int:
+        """Return the number of batches, which is the number of steps in an epoch."""
+        return len(self.bounds)
+
+    def in_order(self, order: Array, first_batch: int, first_step: int) -> Iterator[Rows]:
+        """Yield the batches of the rows taken in `order`, from `first_batch` on.
+
+        `first_step` is the training step of the first one yielded; it keys the augmentation.
+        The arrays of one batch are only good until the next is asked for.
+        """
+        buffer: Array | None = None
+        X, y, weight = self.rows
+        for first in range(first_batch, len(self.bounds), self._per_chunk):
+            bounds = self.bounds[first : first + self._per_chunk]
+            start, stop = bounds[0][0], bounds[-1][1]
+            taken = order[start:stop]
+            if isinstance(X, np.ndarray):
+                if buffer is None or buffer.shape[0] < stop - start:
+                    buffer = np.empty((stop - start, X.shape[1]), X.dtype)
+                # Not "raise": that mode gathers into a copy of the buffer first. The order is ours.
+                x = X.take(taken, axis=0, out=buffer[: stop - start], mode="clip")
+            else:
+                x = X[taken]
+            if self._augment is not None:
+                x = self._augment(x, first_step + first - first_batch, 0)
+            if self._transform is not None:
+                x = self._transform(x)
+            if x.dtype != self._dtype:
+                x = x.astype(self._dtype)
+            y_taken = y.take(taken, axis=0)
+            w_taken = None if weight is None else weight.take(taken)
+            if len(bounds) == 1:
+                yield Rows(x, y_taken, w_taken)
+                continue
+            for a, b in bounds:
+                part = slice(a - start, b - start)
+                yield Rows(x[part], y_taken[part], None if w_taken is None else w_taken[part])

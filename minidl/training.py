@@ -1,0 +1,397 @@
+"""The training loop: `Training` can be stopped after any step and resumed to the same bits.
+
+`fit` is a thin generator over it; the experiment and the estimators drive the same loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minidl.data.batches import Augment, Batches, Rows, Transform
+from minidl.errors import DivergenceError
+from minidl.losses import Head
+from minidl.model import Sequential
+from minidl.optimizers import Array, Optimizer, WeightAverage
+from minidl.parallel import Stepper, blas_threads
+from minidl.schedules import Constant, Schedule
+
+EVALUATION_ROWS = 1024  # rows forwarded at once
+TRAIN_METRIC_ROWS = 5000
+
+LOWER_IS_BETTER = ("loss", "rmse", "mae", "mse")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave; `train` and `validation` map "loss" and the head's metrics to figures.
+
+    epoch: from 1.  step: steps made since the start.  learning_rate: of the last step.
+    train: "loss" is the mean over the epoch's batches, each before its step; metrics only where
+    asked for.  validation: empty where nothing is validated.  seconds: of training and validation.
+    improved: whether these are the best weights so far.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    seconds: float
+    improved: bool
+
+
+@dataclass
+class EarlyStopping:
+    """Stop after `patience` epochs in which the monitored figure did not improve by `min_delta`."""
+
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(f"patience must be at least 1, got {self.patience}")
+        if not 0 <= self.min_delta < np.inf:
+            raise ValueError(f"min_delta must be at least 0, got {self.min_delta}")
+
+
+def evaluate(
+    model: Sequential,
+    head: Head,
+    X: Any,
+    y: Array,
+    sample_weight: Array | None = None,
+    *,
+    transform: Transform | None = None,
+) -> dict[str, float]:
+    """Return {"loss": ..., and the head's metrics} of the model on X, (n_samples, n_in), and y."""
+    outputs = predict_outputs(model, X, transform=transform)
+    loss, _ = head(outputs, y, sample_weight)
+    return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
+
+
+def predict_outputs(model: Sequential, X: Any, *, transform: Transform | None = None) -> Array:
+    """Return the model's outputs for X, a bounded number of rows at a time."""
+    parts = []
+    for start in range(0, max(1, X.shape[0]), EVALUATION_ROWS):
+        x = X[start : start + EVALUATION_ROWS]
+        parts.append(model.forward(x if transform is None else transform(x), train=False))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass
+class _Progress:
+    """Where a training stands: everything but arrays and generators."""
+
+    step: int = 0
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches of the present epoch that are done
+    epoch_loss: float = 0.0
+    epoch_weight: float = 0.0
+    learning_rate: float = 0.0
+    seconds: float = 0.0  # of the present epoch
+    best_score: float | None = None
+    best_epoch: int = 0
+    epochs_without_improvement: int = 0
+    stopped_early: bool = False
+
+
+class Training:
+    """The resumable loop over epochs and batches.
+
+        while not training.finished:
+            epoch = training.step()  # an Epoch after the last step of each, otherwise None
+        training.use_best()
+
+    Parameters as for `fit`. `state()` may be taken between any two steps; a new `Training` with the
+    same arguments that is given it by `restore` goes on with the same bits.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        head: Head,
+        optimizer: Optimizer,
+        train: Sequence[Any],
+        validation: Sequence[Any] | None = None,
+        *,
+        epochs: int,
+        batch_size: int,
+        rng: np.random.Generator,
+        schedule: Schedule | None = None,
+        transform: Transform | None = None,
+        augment: Augment | None = None,
+        early_stopping: EarlyStopping | None = None,
+        monitor: str = "loss",
+        ema: float | None = None,
+        train_metrics: bool = False,
+        shards: int = 1,
+        workers: int | None = None,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if early_stopping is not None and validation is None:
+            raise ValueError("early_stopping needs validation data")
+        self.model, self.head, self.optimizer = model, head, optimizer
+        self.train = Rows(*train)
+        self.validation = None if validation is None else Rows(*validation)
+        self.epochs, self.batch_size = epochs, batch_size
+        self.early_stopping, self.monitor = early_stopping, monitor
+        self.train_metrics = train_metrics
+        self._schedule = Constant() if schedule is None else schedule
+        self._transform = transform
+        self._rng = rng
+        self._batches = Batches(
+            self.train,
+            batch_size=batch_size,
+            dtype=model.dtype,
+            transform=transform,
+            augment=augment,
+        )
+        if len(self._batches) == 0:
+            raise ValueError("train holds no row")
+        self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers)
+        self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
+        self._best: tuple[Array, Array] | None = None
+        self._at = _Progress()
+        self._epoch_start = self._rng.bit_generator.state
+        self._feed: Iterator[Rows] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or training stopped early."""
+        return self._at.epoch >= self.epochs or self._at.stopped_early
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches in an epoch."""
+        return len(self._batches)
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """Where training stands: step, epoch, batch, best_epoch, ..."""
+        return dict(self._at.__dict__)
+
+    def step(self) -> Epoch | None:
+        """Make one step; after the last one of an epoch, validate and return what it gave.
+
+        Raises DivergenceError where the loss or a parameter is no longer finite.
+        """
+        at = self._at
+        started = time.perf_counter()
+        if self._feed is None:
+            self._feed = self._start_feed()
+        batch = next(self._feed)
+        total = self._batches_per_epoch * self.epochs
+        factor = self._schedule.factor(at.step, total, self._batches_per_epoch)
+        rate = at.learning_rate = self.optimizer.learning_rate * factor
+        loss, finite = self._stepper.step(batch, rate, at.step)
+        if not finite or loss != loss or loss in (np.inf, -np.inf):
+            raise self._divergence(batch, loss)
+        if self._average is not None:
+            self._average.update(self.model.params, self.model.buffers)
+        weight = batch.X.shape[0]
+        at.epoch_loss += loss * weight
+        at.epoch_weight += weight
+        at.step += 1
+        at.batch += 1
+        at.seconds += time.perf_counter() - started
+        return self._end_epoch() if at.batch == self._batches_per_epoch else None
+
+    def use_best(self) -> None:
+        """Put the best weights so far into the model: the last ones where nothing is validated.
+
+        With `ema` the last ones are the averaged ones.
+        """
+        if self._best is not None:
+            self.model.params[:], self.model.buffers[:] = self._best
+        elif self._average is not None:
+            self.model.params[:], self.model.buffers[:] = self._average.vectors
+
+    def close(self) -> None:
+        """End the worker threads, if there are any."""
+        self._stepper.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on: arrays, and a tree of plain values.
+
+        Arrays are the live ones; copy or write them before the next step.
+        """
+        state: dict[str, Any] = {
+            "params": self.model.params,
+            "buffers": self.model.buffers,
+            "optimizer": self.optimizer.state(),
+            "progress": dict(self._at.__dict__),
+            "rng": self._epoch_start,
+        }
+        if self._average is not None:
+            state["average"] = {
+                "n_updates": self._average.n_updates,
+                "params": self._average.vectors[0],
+                "buffers": self._average.vectors[1],
+            }
+        if self._best is not None:
+            state["best"] = {"params": self._best[0], "buffers": self._best[1]}
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned, and go on from there."""
+        self.model.params[:] = state["params"]
+        self.model.buffers[:] = state["buffers"]
+        self._stepper.share_buffers()
+        self.optimizer.restore(state["optimizer"])
+        self._at = _Progress(**state["progress"])
+        self._rng.bit_generator.state = self._epoch_start = state["rng"]
+        self._feed = None
+        if self._average is not None:
+            average = state["average"]
+            self._average.n_updates = int(average["n_updates"])
+            for own, saved in zip(
+                self._average.vectors, (average["params"], average["buffers"]), strict=True
+            ):
+                own[:] = saved
+        best = state.get("best")
+        self._best = None if best is None else (best["params"].copy(), best["buffers"].copy())
+
+    @property
+    def _batches_per_epoch(self) -> int:
+        return len(self._batches.bounds)
+
+    def _start_feed(self) -> Iterator[Rows]:
+        """The batches of the present epoch from where it stands."""
+        self._epoch_start = self._rng.bit_generator.state
+        order = self._rng.permutation(self.train.X.shape[0])
+        return self._batches.in_order(order, self._at.batch, self._at.step)
+
+    def _end_epoch(self) -> Epoch:
+        at = self._at
+        started = time.perf_counter()
+        at.epoch += 1
+        train = {"loss": at.epoch_loss / at.epoch_weight}
+        validation, improved = self._validate(train)
+        self._feed = None
+        self._epoch_start = self._rng.bit_generator.state
+        seconds = at.seconds + time.perf_counter() - started
+        at.batch, at.epoch_loss, at.epoch_weight, at.seconds = 0, 0.0, 0.0, 0.0
+        return Epoch(at.epoch, at.step, at.learning_rate, train, validation, seconds, improved)
+
+    def _validate(self, train: dict[str, float]) -> tuple[dict[str, float], bool]:
+        """Measure the weights that would be kept now; keep them if they are the best so far."""
+        at, model = self._at, self.model
+        if self.validation is None and not self.train_metrics:
+            return {}, True
+        current = None
+        if self._average is not None:
+            current = model.params.copy(), model.buffers.copy()
+            model.params[:], model.buffers[:] = self._average.vectors
+        try:
+            if self.train_metrics:
+                rows = self.train.select(slice(0, TRAIN_METRIC_ROWS))
+                measured = evaluate(model, self.head, *rows, transform=self._transform)
+                train.update({k: v for k, v in measured.items() if k != "loss"})
+            if self.validation is None:
+                return {}, True
+            validation = evaluate(
+                model, self.head, *self.validation, transform=self._transform
+            )
+            improved = self._judge(validation)
+            if improved:
+                self._best = model.params.copy(), model.buffers.copy()
+                at.best_epoch = at.epoch
+            return validation, improved
+        finally:
+            if current is not None:
+                model.params[:], model.buffers[:] = current
+
+    def _judge(self, validation: Mapping[str, float]) -> bool:
+        """Return whether the monitored figure is the best; count the epochs in which it was not."""
+        at = self._at
+        if self.monitor not in validation:
+            raise ValueError(f"monitor must be one of {', '.join(validation)}, got {self.monitor!r}")
+        score = validation[self.monitor]
+        if self.monitor in LOWER_IS_BETTER:
+            score = -score
+        margin = 0.0 if self.early_stopping is None else self.early_stopping.min_delta
+        improved = at.best_score is None or score > at.best_score
+        if at.best_score is None or score > at.best_score + margin:
+            at.epochs_without_improvement = 0
+        else:
+            at.epochs_without_improvement += 1
+        if improved:
+            at.best_score = score
+        if self.early_stopping is not None:
+            at.stopped_early = at.epochs_without_improvement >= self.early_stopping.patience
+        return improved
+
+    def _divergence(self, batch: Rows, loss: float) -> DivergenceError:
+        """Say where the first number that is not finite came from."""
+        at = self._at
+        where = self._first_not_finite(batch)
+        return DivergenceError(
+            f"training diverged in epoch {at.epoch + 1}, step {at.step + 1} (learning rate "
+            f"{at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller learning_rate, "
+            "a warmup, or clip_grad_norm"
+        )
+
+    def _first_not_finite(self, batch: Rows) -> str:
+        x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
+        if not np.isfinite(x).all():
+            return "the inputs of this batch are not finite"
+        for name, parameter in self.model.named_parameters():
+            if not np.isfinite(parameter).all():
+                return f"parameter {name} is no longer finite after the update"
+        with np.errstate(all="ignore"):
+            x = batch.X
+            for i, layer in enumerate(self.model.layers):
+                x = layer.forward(x, train=False)
+                if not np.isfinite(x).all():
+                    return f"it began in the output of layer {i} ({type(layer).__name__})"
+        return "the outputs are finite, the loss is not"
+
+
+def fit(
+    model: Sequential,
+    head: Head,
+    optimizer: Optimizer,
+    train: Sequence[Any],
+    validation: Sequence[Any] | None = None,
+    *,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    blas: int | None = None,
+    **options: Any,
+) -> Generator[Epoch, None, None]:
+    """Train the model, yielding one record an epoch.
+
+        for epoch in fit(model, head, optimizer, (X, y), (X_val, y_val), epochs=10,
+                         batch_size=128, rng=rng):
+            print(epoch.epoch, epoch.validation["accuracy"])
+
+    However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best weights so far.
+    """
+    training = Training(
+        model,
+        head,
+        optimizer,
+        train,
+        validation,
+        epochs=epochs,
+        batch_size=batch_size,
+        rng=rng,
+        **options,
+    )
+    try:
+        while not training.finished:
+            with blas_threads(blas):
+                while (epoch := training.step()) is None:
+                    pass
+            yield epoch
+    finally:
+        training.close()
+        training.use_best()
