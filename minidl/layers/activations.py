@@ -7,6 +7,15 @@ import numpy as np
 from minidl.layers.layer import Array, Layer
 
 
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), to full precision in both tails."""
+    y = np.negative(x)
+    with np.errstate(over="ignore"):  # far below 0 the exponential is infinite and the result 0
+        np.exp(y, out=y)
+    y += 1
+    return np.divide(1, y, out=y)
+
+
 class ReLU(Layer):
     """Rectified linear unit, elementwise.
 

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ class Layer:
     weights and decay; of the others, `b` and `beta` are biases and the rest scales.
     """
 
-    param_names: ClassVar[tuple[str, ...]] = ()
-    buffer_names: ClassVar[tuple[str, ...]] = ()
+    param_names: tuple[str, ...] = ()
+    buffer_names: tuple[str, ...] = ()
 
     layers: tuple[Layer, ...] = ()  # the layers inside, for a layer that is built of others
     _saved: tuple[Any, ...] | None = None

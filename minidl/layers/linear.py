@@ -33,7 +33,7 @@ class Linear(Layer):
     Saves x, which may be a SciPy CSR matrix when no dx is needed.
     """
 
-    param_names = ("W", "b")
+    param_names: tuple[str, ...] = ("W", "b")
 
     def __init__(
         self,
