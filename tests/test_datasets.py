@@ -82,6 +82,8 @@ def test_options_shape_what_is_generated():
     table = load_dataset("classification", n_features=6, n_informative=4, n_classes=3, flip_y=0.0)
     assert table.X.shape == (1000, 6)
     assert table.n_classes == 3
+    pure, noisy = (load_dataset("classification", flip_y=share).y for share in (0.0, 0.5))
+    assert (pure != noisy).mean() > 0.1
     circles = load_dataset("circles", noise=0.0, factor=0.25)
     assert np.unique(np.linalg.norm(circles.X, axis=1).round(9)).tolist() == [0.25, 1.0]
 
@@ -177,6 +179,8 @@ def test_the_fingerprint_changes_with_every_array_and_only_with_them():
         replace(data, X=np.arange(12.0).reshape(4, 3)),
         replace(data, X=data.X.astype(np.float32)),
         replace(data, X=-data.X),
+        replace(data, X=np.zeros((3, 4), np.float64)),
+        replace(data, X=np.zeros((3, 4), np.int64)),
         replace(data, y=np.array([0, 2, 1])),
         replace(data, X_test=data.X, y_test=data.y),
         replace(data, X_test=data.X),

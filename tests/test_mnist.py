@@ -155,10 +155,12 @@ def test_a_cache_that_cannot_be_written_is_no_failure(places, table):
 
 
 def test_an_answer_that_is_not_mnist_is_refused(places, monkeypatch):
-    answer = {"X": np.eye(784), "y": np.array(["1"] * 784)}
-    monkeypatch.setattr("minidl.data.openml.fetch", lambda id: answer)
-    with pytest.raises(DataError, match="unexpected contents"):
-        load_dataset("mnist")
+    monkeypatch.setattr("minidl.data.mnist.N_TRAIN", 5)
+    for X in (np.eye(784), np.zeros((9, 3), np.uint8), np.zeros((5, 784), np.uint8)):
+        answer = {"X": X, "y": np.array(["1"] * len(X))}
+        monkeypatch.setattr("minidl.data.openml.fetch", lambda id, answer=answer: answer)
+        with pytest.raises(DataError, match="unexpected contents"):
+            load_dataset("mnist")
     assert not places[1].exists()
 
 

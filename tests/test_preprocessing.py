@@ -13,7 +13,7 @@ from minidl.errors import CheckpointError, DataError
 KINDS = {
     "float64": lambda rng: rng.normal(3, 7, (301, 5)) * [1, 10, 0.1, 1e4, 1] + [0, 1e6, 0, 0, 5],
     "float32": lambda rng: rng.normal(3, 7, (301, 5)).astype(np.float32),
-    "uint8": lambda rng: rng.integers(0, 256, (301, 5), dtype=np.uint8),
+    "uint8": lambda rng: rng.integers(0, 200, (301, 5), dtype=np.uint8),
     "int64": lambda rng: rng.integers(-1000, 1000, (301, 5)),
 }
 SPARSE = ("none", "unit")

@@ -56,6 +56,12 @@ def test_two_rows_of_a_class_go_to_both_sides():
     assert (train.y == 1).sum() == (test.y == 1).sum() == 1
 
 
+def test_a_rare_class_is_left_for_validation_and_for_training():
+    for n_validation, n_test in ((2, 21), (20, 2)):
+        parts = split(labelled([3, 30]), validation=n_validation, test=n_test, rng=rng())
+        assert [(part.y == 0).sum() for part in parts] == [1, 1, 1]
+
+
 def test_parts_hold_the_rows_their_indices_name():
     data = labelled([20, 30])
     for method in ("stratified", "random", "last"):
