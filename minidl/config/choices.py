@@ -1,0 +1,285 @@
+"""A choice: a name from one of the registries, and the options of what it names.
+
+The keys, types and defaults of a choice are read off the signature of the class or function that
+the registry names; ranges are checked by calling it once. So a new layer is one class and one
+registry entry, and the YAML, its errors and its schema follow.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import types
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Strict,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from minidl.config.document import brief
+from minidl.layers import Layer
+
+# What the experiment supplies to constructors, and so no config may set; each with a stand-in for
+# the trial call. A name in SIZES is supplied where it is positional (`Linear(n_in, n_out)`).
+# Clipping stands in the train section, whatever the optimizer.
+SUPPLIED: dict[str, Any] = {
+    "rng": np.random.default_rng(0),
+    "dtype": np.float32,
+    "groups": None,
+    "clip_grad_norm": None,
+    "clip_grad_value": None,
+}
+SIZES = {"n_in": 2, "n_features": 2}
+
+# Types made at run time, where a type checker cannot follow.
+_annotated: Any = Annotated
+_dict: Any = dict
+_tuple: Any = tuple
+
+
+class Settings(BaseModel):
+    """Base of all that a config holds: frozen, no conversions, finite numbers, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mark_unknown_keys(cls, data: object) -> object:
+        return mark_unknown(data, cls.model_fields)
+
+
+class Unknown:
+    """Stands in for the value of an unknown key and knows which keys would have been right."""
+
+    def __init__(self, known: Sequence[str]):
+        self.known = known
+
+
+def mark_unknown(data: object, known: Sequence[str] | Mapping[str, object]) -> object:
+    """The map with every value replaced whose key is not one of `known`."""
+    if not isinstance(data, Mapping):
+        return data
+    unknown = Unknown(list(known))
+    return {
+        key: value if key in known or isinstance(value, Unknown) else unknown
+        for key, value in data.items()
+    }
+
+
+def did_you_mean(word: object, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, where one is near."""
+    if isinstance(word, str) and len(word) <= 64:
+        for near in get_close_matches(word.lower(), known, n=1):
+            return f"; did you mean {near!r}?"
+    return ""
+
+
+def file_name(path: str) -> str:
+    """Refuse what no file system takes."""
+    if not path or "\0" in path:
+        raise PydanticCustomError("path", "not a file name")
+    return path
+
+
+def _absolute(path: str, info: ValidationInfo) -> str:
+    """A path relative to the config file (`context["folder"]`) made absolute."""
+    folder = info.context["folder"] if info.context else ""
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+
+
+def _as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+FilePath = Annotated[str, AfterValidator(file_name), AfterValidator(_absolute)]
+# What the name of an option tells beyond its annotation.
+_BY_NAME: dict[tuple[str, Any], Any] = {
+    ("path", str | None): FilePath | None,
+    ("path", str): FilePath,
+    ("id", str): Annotated[str, BeforeValidator(_as_text)],
+    ("n_out", int): int | Literal["auto"],
+}
+
+
+class Choice(Settings):
+    """One entry of a registry with its options, complete and checked.
+
+    Each entry has its own subclass, whose fields are the name and the options.
+    """
+
+    name: str
+    factory: ClassVar[Callable[..., Any]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its value, defaults included."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+
+    @property
+    def layers(self) -> tuple[Choice, ...]:
+        """The layers within this one (`residual`), in order."""
+        values = [value for value in self.options.values() if isinstance(value, tuple)]
+        return tuple(item for value in values for item in value if isinstance(item, Choice))
+
+    def build(self, **supplied: Any) -> Any:
+        """What the entry makes of the options and of those supplied that it takes by name."""
+        factory = type(self).factory
+        taken = inspect.signature(factory).parameters
+        known = {key: value for key, value in supplied.items() if key in taken}
+        return factory(**{**self.options, **known})
+
+
+class Family:
+    """The choices of one registry; as `Annotated[Choice, family]`, the type of a pydantic field."""
+
+    def __init__(
+        self,
+        kind: str,
+        registry: Mapping[str, Callable[..., Any]],
+        *,
+        default: str | None = None,
+        trial: bool = True,
+    ):
+        self.kind = kind
+        self.default = default
+        self.trial = trial
+        self.models = {name: self._model(name, factory) for name, factory in registry.items()}
+        # A map from the name to its model, so that errors are located below the name.
+        self.validators: dict[str, TypeAdapter[dict[str, Choice]]] = {
+            name: TypeAdapter(_dict[str, _annotated[model, AfterValidator(self._try)]])
+            for name, model in self.models.items()
+        }
+
+    @property
+    def first_options(self) -> dict[str, str]:
+        """For each name the option that `name: value` sets; names without options are left out."""
+        fields = {name: list(model.model_fields) for name, model in self.models.items()}
+        return {name: keys[1] for name, keys in fields.items() if len(keys) > 1}
+
+    def spell_out(self, value: object) -> dict[str, object]:
+        """`relu`, `dropout: 0.2` and `dropout: {p: 0.2}` as `{name: ..., option: value}`."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping) or not value:
+            reason = f"expected a {self.kind}, got {brief(value)}"
+            raise PydanticCustomError("choice", "{reason}", {"reason": reason})
+        if "name" not in value and self.default is not None:
+            if any(key in self.models[self.default].model_fields for key in value):
+                value = {**value, "name": self.default}
+        if "name" not in value:
+            if len(value) > 1:
+                keys = ", ".join(map(brief, value))
+                reason = f"expected one {self.kind}, got several keys and no name: {keys}"
+                raise PydanticCustomError("choice", "{reason}", {"reason": reason})
+            ((name, inner),) = value.items()
+            if inner is None:
+                value = {"name": name}
+            elif isinstance(inner, Mapping):
+                value = {**inner, "name": name}
+            else:
+                value = {"name": name, self.first_options.get(name, ""): inner}
+        name = value["name"]
+        if not isinstance(name, str) or name not in self.models:
+            known = list(self.models)
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known) or 'none'}"
+            what = f"unknown {self.kind} {brief(name)}" if name else f"the {self.kind} has no name"
+            raise PydanticCustomError("choice", "{reason}", {"reason": what + hint})
+        if "" in value:
+            raise PydanticCustomError("choice", "{name} takes no options", {"name": name})
+        return dict(value)
+
+    def validate(self, value: object, info: ValidationInfo) -> Choice:
+        """The choice that `value` notes. Raises what pydantic turns into its ValidationError."""
+        if isinstance(value, Choice):
+            return value
+        spelled = self.spell_out(value)
+        name = str(spelled["name"])
+        return self.validators[name].validate_python({name: spelled}, context=info.context)[name]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
+        return {"family": self.kind}  # schema.py writes the definition once and refers to it
+
+    def _model(self, name: str, factory: Callable[..., Any]) -> type[Choice]:
+        """The model of one entry, its fields read off the signature."""
+        fields: dict[str, Any] = {"name": (Literal[name], name)}
+        for key, parameter in inspect.signature(factory, eval_str=True).parameters.items():
+            if key in SUPPLIED or (key in SIZES and parameter.kind != parameter.KEYWORD_ONLY):
+                continue
+            hint = _BY_NAME.get((key, parameter.annotation))
+            try:
+                hint = hint or option_type(parameter.annotation, self)
+            except TypeError as error:
+                raise TypeError(f"{self.kind} {name}, option {key}: {error}") from None
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[key] = (hint, default)
+        summary = inspect.cleandoc(factory.__doc__ or name).split("\n\n")[0].replace("\n", " ")
+        model = create_model(name, __base__=Choice, __doc__=summary, **fields)
+        model.factory = staticmethod(factory)
+        return model
+
+    def _try(self, choice: Choice) -> Choice:
+        """Call the constructor once with tiny sizes, for the ranges that only it knows."""
+        if not self.trial or choice.layers:  # nested layers have been tried one by one
+            return choice
+        trial = {**SUPPLIED, **SIZES}
+        n_out = choice.options.get("n_out")
+        if n_out == "auto" or (isinstance(n_out, int) and n_out > 2):
+            trial["n_out"] = 2
+        try:
+            choice.build(**trial)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise PydanticCustomError("constructor", "{reason}", {"reason": str(error)}) from None
+        return choice
+
+
+def option_type(hint: Any, layers: Family) -> Any:
+    """The type of a YAML value for the annotation of a constructor's argument.
+
+    Sequences, arrays and tuples are lists in YAML, kept as tuples; a sequence of `Layer` is a list
+    of choices of the family `layers`.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in (int, float, str, bool, None, type(None)) or origin is Literal:
+        return hint
+    if origin in (Union, types.UnionType):
+        return reduce(or_, (option_type(each, layers) for each in arguments))
+    if origin is np.ndarray or hint is np.ndarray:
+        return _listed(float)
+    if origin is tuple and arguments[-1:] != (...,):
+        kept = _tuple[tuple(option_type(each, layers) for each in arguments)]
+        return _annotated[kept, Strict(False)]
+    if origin in (tuple, list, Sequence):
+        if inspect.isclass(arguments[0]) and issubclass(arguments[0], Layer):
+            return _listed(Annotated[Choice, layers])
+        return _listed(option_type(arguments[0], layers))
+    if origin in (dict, Mapping):
+        return _dict[option_type(arguments[0], layers), option_type(arguments[1], layers)]
+    raise TypeError(f"no YAML value is a {hint}")
+
+
+def _listed(item: Any) -> Any:
+    return _annotated[_tuple[item, ...], Strict(False)]

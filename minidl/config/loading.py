@@ -1,0 +1,125 @@
+"""A file and overrides become a `Config`, or one error that lists all that is wrong and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from minidl.config import document
+from minidl.config.choices import did_you_mean
+from minidl.config.document import Node, brief
+from minidl.config.settings import FAMILIES, Config, located
+from minidl.errors import ConfigError
+
+# pydantic's kinds of error as what was expected.
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "none_required": "null",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "finite_number": "a finite number",
+    "literal_error": "{expected}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than": "a number < {lt:g}",
+    "less_than_equal": "a number <= {le:g}",
+    "too_long": "at most {max_length} entries",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only",
+}
+
+
+def load_config(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, apply `key.path=value` overrides, and check all of it.
+
+    Paths in the file and in overrides are relative to the folder of the file. Nothing is imported
+    or read because a config names it. Raises ConfigError: a file that cannot be read or is no
+    YAML, or else everything that is wrong, one error a line.
+    """
+    root = document.read(path)
+    short = {name: key for family in FAMILIES for name, key in family.first_options.items()}
+    errors = []
+    for text in overrides:
+        try:
+            document.override(root, text, short)
+        except ConfigError as error:
+            errors.append(str(error))
+    if errors:
+        raise document.fail(errors)
+    return validate(root, Path(path))
+
+
+def validate(root: Node, path: Path) -> Config:
+    """The config that the document of the file at `path` holds. Raises ConfigError."""
+    values: Any = root.plain()
+    values.setdefault("name", default_name(path))
+    try:
+        config = Config.model_validate(values, context={"folder": str(path.parent)})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise document.fail(explain(root, found)) from None
+    config._document = root
+    wrong = [located(root, steps, message) for steps, message in config.conflicts()]
+    if wrong:
+        raise document.fail(wrong)
+    return config
+
+
+def default_name(path: Path) -> str:
+    """The file's name without its ending, made fit for a folder's name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:100].strip("-._")
+    return name or "run"
+
+
+def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """pydantic's errors in the words and at the places of the file; one line for each place."""
+    found: dict[tuple[str, ...], _Place] = {}
+    for error in errors:
+        kind, steps, context = error["type"], list(error["loc"]), error.get("ctx", {})
+        reason = context.get("reason", error["msg"])
+        if kind == "constructor":  # begins with the name of the argument, the key of an option
+            steps.append(reason.split(" ", 1)[0])
+        node, path = root.walk(steps)
+        if kind == "missing":
+            path.append(str(steps[-1]))
+        place = found.setdefault(tuple(path), _Place(node))
+        if kind == "missing":
+            place.wrong.append("missing, and it has no default")
+        elif kind == "extra_forbidden":
+            place.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
+            place.where = node.key_where or node.where
+        elif kind == "constructor" and path and path[-1] == steps[-1]:
+            place.wrong.append(reason.partition(" ")[2])
+        elif kind in _EXPECTED:
+            place.expected.append(_EXPECTED[kind].format(**context))
+        else:
+            place.wrong.append(reason)
+    return [": ".join(filter(None, (p.where, ".".join(path), str(p)))) for path, p in found.items()]
+
+
+class _Place:
+    """What is wrong at one place; each branch of a union says what it would have taken."""
+
+    def __init__(self, node: Node):
+        self.where = node.where
+        self.value = node.value
+        self.expected: list[str] = []
+        self.wrong: list[str] = []
+
+    def __str__(self) -> str:
+        if self.wrong:
+            return "; ".join(dict.fromkeys(self.wrong))
+        expected = " or ".join(dict.fromkeys(self.expected))
+        words = re.findall(r"'(\w+)'", expected)
+        return f"expected {expected}, got {brief(self.value)}{did_you_mean(self.value, words)}"

@@ -1,0 +1,247 @@
+"""The sections of a config in reading order: what each key means, its type, range and default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, PrivateAttr, Strict, model_validator
+from pydantic_core import PydanticCustomError
+
+from minidl.config.choices import (
+    Choice,
+    Family,
+    FilePath,
+    Settings,
+    Unknown,
+    file_name,
+    mark_unknown,
+)
+from minidl.config.document import Node, fail
+from minidl.data.datasets import DATASETS
+from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.errors import ConfigError
+from minidl.layers import LAYERS
+from minidl.losses import HEADS
+from minidl.optimizers import OPTIMIZERS
+from minidl.schedules import SCHEDULES
+
+LAYER = Family("layer", LAYERS)
+LOSS = Family("loss", HEADS, default="softmax_cross_entropy")
+OPTIMIZER = Family("optimizer", OPTIMIZERS, default="sgd")
+SCHEDULE = Family("schedule", SCHEDULES, default="constant")
+DATASET = Family("data set", DATASETS, trial=False)  # calling one reads or makes the data
+PREPROCESSING = Family("preprocessing", PREPROCESSINGS, default="standard")
+AUGMENTATION = Family("augmentation", {})
+FAMILIES = (LAYER, LOSS, OPTIMIZER, SCHEDULE, DATASET, PREPROCESSING, AUGMENTATION)
+
+
+def _share(value: float) -> float:
+    if value == 0:
+        return 0
+    if value < 0 or (isinstance(value, float) and value >= 1):
+        raise PydanticCustomError(
+            "share", "expected 0, a fraction in (0, 1) or a whole number of rows"
+        )
+    return value
+
+
+Share: TypeAlias = Annotated[int | float, AfterValidator(_share)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Auto: TypeAlias = Literal["auto"]
+Names: TypeAlias = tuple[str | int, ...]
+
+
+class Data(Settings):
+    """Where the rows come from, how they are split and what is done to them."""
+
+    dataset: Annotated[Choice, DATASET]
+    """The data set and its options; in a file they stand directly in the section."""
+    validation: Share = 0.1
+    """The part of the rows that chooses the best weights: 0, a fraction or a number of rows."""
+    test: Share = 0.2
+    """The part measured once, at the end, where the data set has no test part of its own."""
+    split: Literal["stratified", "random", "last"] = "stratified"
+    """How rows are chosen; stratified keeps each class's share, last takes the last rows."""
+    preprocessing: Annotated[Choice, PREPROCESSING] = Field(
+        PREPROCESSING.default, validate_default=True
+    )
+    """Fitted on the training part, and kept with the model."""
+    augmentation: Annotated[tuple[Annotated[Choice, AUGMENTATION], ...], Strict(False)] = ()
+    """Random changes of the training rows, one after the other, drawn anew for each epoch."""
+    fallback: FilePath | None = None
+    """The config to train instead when the data cannot be had; relative to this file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_dataset(cls, data: object) -> object:
+        """Move what is not a key of this section into `dataset`."""
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, Mapping) or isinstance(data.get("dataset"), Choice):
+            return data
+        own = [key for key in cls.model_fields if key != "dataset"]
+        section = {key: data[key] for key in own if key in data}
+        rest = {key: value for key, value in data.items() if key not in own}
+        short = [key for key in rest if key in DATASET.models]
+        if "name" not in rest and len(short) == 1:
+            rest |= DATASET.spell_out({short[0]: rest.pop(short[0])})
+        if "name" not in rest:
+            unknown = Unknown(["name", *own])
+            return {**section, **dict.fromkeys(rest, unknown), "dataset": {"name": None}}
+        model = DATASET.models.get(str(rest["name"]))
+        known = [*model.model_fields, *own] if model else list(rest)
+        return {**section, "dataset": mark_unknown(rest, known)}
+
+
+class Multipliers(Settings):
+    """Factors of the learning rate, one for each group of parameters."""
+
+    weights: NonNegative = 1.0
+    biases: NonNegative = 1.0
+    scales: NonNegative = 1.0
+
+
+class EarlyStopping(Settings):
+    """Stop when the validation figure has not improved for a while."""
+
+    patience: Count = 10
+    """Epochs without an improvement before training stops."""
+    min_delta: NonNegative = 0.0
+    """What counts as an improvement."""
+
+
+class CheckpointEvery(Settings):
+    """How often the whole state is written: one of the three."""
+
+    seconds: Positive | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> CheckpointEvery:
+        if sum(value is not None for _, value in self) != 1:
+            raise PydanticCustomError("choice", "give one of seconds, steps and epochs")
+        return self
+
+
+class Train(Settings):
+    """How the model is trained."""
+
+    epochs: Count = 20
+    batch_size: Count = 64
+    """Rows in a step."""
+    optimizer: Annotated[Choice, OPTIMIZER] = Field(OPTIMIZER.default, validate_default=True)
+    schedule: Annotated[Choice, SCHEDULE] = Field(SCHEDULE.default, validate_default=True)
+    """The learning rate over the run, as a factor of the optimizer's."""
+    clip_grad_norm: Positive | None = None
+    """The gradient is scaled down to this norm where it is longer."""
+    clip_grad_value: Positive | None = None
+    """Each entry of the gradient is cut to [-value, value]."""
+    max_norm: Positive | None = None
+    """The longest that the incoming weights of a unit may be, as a vector."""
+    learning_rate_multipliers: Multipliers = Multipliers()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the average of the weights, which is then what is evaluated and saved."""
+    mixup: Positive | None = None
+    """Alpha of the Beta distribution from which the mixing of rows is drawn."""
+    early_stopping: EarlyStopping | None = None
+    monitor: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=40)] = "loss"
+    """The validation figure that decides which weights are best: loss, or a metric of the head."""
+    dtype: Literal["float32", "float64"] = "float32"
+    shards: Count | Auto = "auto"
+    """Parts of a batch whose gradients are summed in order; fixes the arithmetic of a run."""
+    blas_threads: Count | Auto = "auto"
+    """Threads of a matrix product; fixes the arithmetic of a run."""
+    workers: Count | Auto = "auto"
+    """Threads that compute the shards; changes nothing but the time."""
+    checkpoint_every: CheckpointEvery = CheckpointEvery(seconds=30.0)
+
+
+class Output(Settings):
+    """Where the run folder goes."""
+
+    directory: Annotated[str, AfterValidator(file_name)] = "runs"
+    """Holds NAME/TIME; relative to where the command is started."""
+
+
+class Config(Settings):
+    """A whole config, valid and complete.
+
+    `config.data.dataset`, each entry of `config.model`, `config.loss`, `config.train.optimizer`
+    and so on are `Choice`s: a `name`, a dict of `options`, and `build(**supplied)`.
+    """
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Names the run's folder; default: the name of the file."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes everything that is random in the run."""
+    data: Data
+    model: Annotated[tuple[Annotated[Choice, LAYER], ...], Strict(False)]
+    """The layers from the input to the output."""
+    loss: Annotated[Choice, LOSS] = Field(LOSS.default, validate_default=True)
+    train: Train = Field({}, validate_default=True)
+    output: Output = Output()
+
+    _document: Node | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and dict(self) == dict(other)
+
+    def error(self, path: str, message: str) -> ConfigError:
+        """The error for what turned out wrong later, with the place in the file of `path`.
+
+        path: dotted, for example "model.0" or "data.n_samples"; the nearest key above it is
+        located where the file leaves it to its default.
+        """
+        steps = [int(step) if step.isdigit() else step for step in path.split(".")]
+        return fail([located(self._document, steps, message)])
+
+    def conflicts(self) -> Iterator[tuple[Names, str]]:
+        """Settings that are right one by one and wrong together, each as its place and why."""
+        sized = [i for i, layer in enumerate(self.model) if "n_out" in layer.options]
+        if not sized:
+            yield ("model",), "has no linear layer; end it with 'linear: auto'"
+        _, wrong = _sizes(self.model, ("model",), auto_at=sized[-1] if sized else -1)
+        yield from wrong
+        if self.train.early_stopping is not None and self.data.validation == 0:
+            yield (
+                ("train", "early_stopping"),
+                "needs a validation part to watch, and data.validation is 0",
+            )
+        if isinstance(self.train.shards, int) and self.train.shards > self.train.batch_size:
+            yield (
+                ("train", "shards"),
+                f"at most one for each row of a batch ({self.train.batch_size}), "
+                f"got {self.train.shards}",
+            )
+
+
+def _sizes(
+    layers: Sequence[Choice], path: Names, *, auto_at: int, n: int | None = None
+) -> tuple[int | None, list[tuple[Names, str]]]:
+    """Follow the number of features, where it can be told, through the layers."""
+    wrong: list[tuple[Names, str]] = []
+    for i, layer in enumerate(layers):
+        here = (*path, i)
+        if "n_out" in layer.options:
+            n_out = layer.options["n_out"]
+            if n_out == "auto" and i != auto_at:
+                wrong.append(((*here, layer.name), "auto is for the last linear layer only"))
+            n = n_out if isinstance(n_out, int) else None
+        if layer.layers:
+            end, within = _sizes(layer.layers, (*here, layer.name), auto_at=-1, n=n)
+            wrong += within
+            if n is not None and end is not None and end != n:
+                wrong.append((here, f"begins with {n} features and ends with {end}; must be equal"))
+    return n, wrong
+
+
+def located(document: Node | None, steps: Sequence[str | int], message: str) -> str:
+    """One line: where the file says it, the key path, and what is wrong."""
+    if document is None:
+        return f"{'.'.join(map(str, steps))}: {message}"
+    node, path = document.walk(steps)
+    return ": ".join(filter(None, (node.where, ".".join(path), message)))

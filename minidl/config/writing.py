@@ -1,0 +1,66 @@
+"""A `Config` as a YAML file that loads to an equal one."""
+
+from __future__ import annotations
+
+import yaml
+
+from minidl.config.choices import Choice, Settings
+from minidl.config.document import resolve
+from minidl.config.settings import CheckpointEvery, Config, Data
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper, quoting what this package's own reading would not take for text."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)  # lists stand further in than their key
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if resolve(text[:1000]) == text[:1000] else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(config: Config) -> str:
+    """The whole config, defaults included, as YAML text: sections in order, choices on one line."""
+    blocks = []
+    for key, value in config:
+        plain = _plain(value, short=key == "model")
+        section = isinstance(plain, dict | list)
+        block = yaml.dump(
+            {key: plain},
+            Dumper=_Dumper,
+            default_flow_style=None if section else False,
+            sort_keys=False,
+            allow_unicode=True,
+            width=100,
+        )
+        blocks.append("\n" + block if section else block)
+    return "".join(blocks)
+
+
+def _plain(value: object, *, short: bool = False) -> object:
+    """Settings as the maps, lists and scalars of the file; layers in their short notation."""
+    if isinstance(value, Choice):
+        options = {key: _plain(option, short=short) for key, option in value.options.items()}
+        if not short:
+            return {"name": value.name, **options}
+        if not options:
+            return value.name
+        only = next(iter(options.values()))
+        bare = len(options) == 1 and only is not None and not isinstance(only, dict)
+        return {value.name: only if bare else options}
+    if isinstance(value, Data):
+        own = {key: _plain(item) for key, item in value if key != "dataset"}
+        return {"name": value.dataset.name, **value.dataset.options, **own}
+    if isinstance(value, Settings):
+        one_of = isinstance(value, CheckpointEvery)  # the others are null
+        return {key: _plain(item) for key, item in value if item is not None or not one_of}
+    if isinstance(value, tuple):
+        return [_plain(item, short=short) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
