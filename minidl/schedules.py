@@ -1,0 +1,180 @@
+"""Schedules: the learning rate as a closed form of progress.
+
+A schedule has no state, so a resumed run needs nothing but the number of its step. `SCHEDULES`
+gives the name of each in a YAML file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor of the base learning rate for each step; the base of all schedules.
+
+    warmup: epochs, not necessarily whole, in which the factor first rises linearly to 1. The
+    schedule itself starts after them.
+    depends_on_total: whether a longer run has other rates from the start; a finished run of such a
+    schedule cannot be continued for more epochs as if these had been planned.
+
+    Subclasses write `_at(t, epoch)`: t in (0, 1) is the middle of the step as a share of all steps,
+    so that no step is wasted at a rate of 0; epoch counts from 0, with its fraction.
+    """
+
+    depends_on_total: ClassVar[bool] = False
+
+    warmup: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _require("warmup", self.warmup, 0 <= self.warmup < math.inf, "at least 0 epochs")
+
+    def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
+        """Return what the base rate is multiplied with in `step`, 0 to total_steps - 1."""
+        first = round(self.warmup * steps_per_epoch)
+        if step < first:
+            return (step + 1) / first
+        step, total_steps = step - first, total_steps - first
+        return self._at((step + 0.5) / max(total_steps, step + 1), step / steps_per_epoch)
+
+    def _at(self, t: float, epoch: float) -> float:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The base rate, throughout: factor = 1."""
+
+    def _at(self, t: float, epoch: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Down by the factor gamma after every so many epochs.
+
+    factor = gamma ** floor(epoch / every)
+    """
+
+    every: int = 10
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("every", self.every, self.every >= 1, "at least 1 epoch")
+        _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
+
+    def _at(self, t: float, epoch: float) -> float:
+        return self.gamma ** math.floor(epoch / self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """Down by the factor gamma in each epoch, smoothly.
+
+    factor = gamma ** epoch
+    """
+
+    gamma: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
+
+    def _at(self, t: float, epoch: float) -> float:
+        return self.gamma**epoch
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """Along a straight line from 1 to `final`.
+
+    factor = 1 + (final - 1) * t
+    """
+
+    depends_on_total = True
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+
+    def _at(self, t: float, epoch: float) -> float:
+        return 1 + (self.final - 1) * t
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Along half a cosine from 1 to `final`.
+
+    factor = final + (1 - final) * (1 + cos(pi * t)) / 2
+
+    Loshchilov and Hutter, SGDR, 2017, without restarts.
+    """
+
+    depends_on_total = True
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+
+    def _at(self, t: float, epoch: float) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * t)) / 2
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """A triangle: from 0 up to 1 at the share `peak` of training, and down to 0.
+
+    factor = t / peak                   where t < peak
+             (1 - t) / (1 - peak)       after it
+
+    Smith and Topin, Super-Convergence, 2018.
+    """
+
+    depends_on_total = True
+
+    peak: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("peak", self.peak, 0 < self.peak < 1, "in (0, 1)")
+
+    def _at(self, t: float, epoch: float) -> float:
+        return t / self.peak if t < self.peak else (1 - t) / (1 - self.peak)
+
+
+@dataclass(frozen=True)
+class CosLog4(Schedule):
+    """Four cosine cycles, each twice as long as the one before.
+
+    factor = (1 - cos(2 * pi * log2(1 + 15 * t))) / 2
+
+    Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
+    """
+
+    depends_on_total = True
+
+    def _at(self, t: float, epoch: float) -> float:
+        return (1 - math.cos(2 * math.pi * math.log2(1 + 15 * t))) / 2
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "linear": Linear,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "coslog4": CosLog4,
+}
+
+
+def _require(name: str, value: float, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {value}")
