@@ -52,7 +52,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Step(Schedule):
+class StepDecay(Schedule):
     """Down by the factor gamma after every so many epochs.
 
     factor = gamma ** floor(epoch / every)
@@ -67,11 +67,11 @@ class Step(Schedule):
         _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
-        return self.gamma ** math.floor(epoch / self.every)
+        return math.pow(self.gamma, math.floor(epoch / self.every))
 
 
 @dataclass(frozen=True)
-class Exponential(Schedule):
+class ExponentialDecay(Schedule):
     """Down by the factor gamma in each epoch, smoothly.
 
     factor = gamma ** epoch
@@ -84,11 +84,11 @@ class Exponential(Schedule):
         _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
-        return self.gamma**epoch
+        return math.pow(self.gamma, epoch)
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class LinearDecay(Schedule):
     """Along a straight line from 1 to `final`.
 
     factor = 1 + (final - 1) * t
@@ -166,9 +166,9 @@ class CosLog4(Schedule):
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
-    "step": Step,
-    "exponential": Exponential,
-    "linear": Linear,
+    "step": StepDecay,
+    "exponential": ExponentialDecay,
+    "linear": LinearDecay,
     "cosine": Cosine,
     "one_cycle": OneCycle,
     "coslog4": CosLog4,
