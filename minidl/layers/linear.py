@@ -54,7 +54,7 @@ class Linear(Layer):
             raise ValueError(f"init must be one of {', '.join(INITIALIZERS)}, got {init!r}")
         if not np.isfinite(gain):
             raise ValueError(f"gain must be finite, got {gain}")
-        self.n_in, self.n_out = n_in, n_out
+        self.n_in, self.n_out, self.bias = n_in, n_out, bias
         self.W: Array = (gain * INITIALIZERS[init](n_in, n_out, rng)).astype(dtype)
         self.dW = np.zeros_like(self.W)
         if bias:
@@ -81,7 +81,7 @@ class Linear(Layer):
             y = np.matmul(x, W, out=y)
         else:
             y = x @ W
-        if len(self.param_names) == 2:
+        if self.bias:
             y += self.b
         if train:
             self._saved = (x,)
@@ -94,7 +94,7 @@ class Linear(Layer):
             np.matmul(x.T, dy, out=self.dW)
         else:
             self.dW[:] = x.T @ dy
-        if len(self.param_names) == 2:
+        if self.bias:
             np.add.reduce(dy, 0, out=self.db)
         if not need_dx:
             return None

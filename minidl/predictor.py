@@ -1,0 +1,188 @@
+"""A trained model as one file, and what `load` makes of it: raw features in, answers out.
+
+The file holds weights, layers, head, preprocessing, classes and feature names, and nothing of when
+or where it was made, so equal runs give equal files. Needs NumPy only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.archive import read_archive, write_archive
+from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing
+from minidl.errors import CheckpointError
+from minidl.layers import LAYERS
+from minidl.layers.layer import Array, Layer
+from minidl.losses import HEADS, Head
+from minidl.model import Sequential
+from minidl.training import predict_outputs
+
+KIND, VERSION = "model", 1
+
+_SIZES = ("n_in", "n_out", "n_features")
+_UNUSED = ("rng", "dtype", "init", "gain")  # how weights began: not part of a trained model
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model with everything that a prediction from raw features needs.
+
+    classes: the labels in the order of the outputs; None for a regression.
+    feature_names: one for each raw feature, or None.
+    """
+
+    model: Sequential
+    head: Head
+    preprocessing: Preprocessing
+    classes: Sequence[Any] | None = None
+    feature_names: Sequence[str] | None = None
+    _labels: Array | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "_labels", np.asarray(self.classes))
+
+    def predict(self, X: Any) -> Array:
+        """Return the label of the most likely class for each row of X, or the predicted values.
+
+        X: (n_samples, n_features), raw.  Raises ValueError for another number of features or for
+        values that are not finite.  With several labels a row: 0 or 1 for each.
+        """
+        outputs = self.head.predict(self._outputs(X))
+        if self._labels is None:
+            return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+        if self.head.task == "multilabel":
+            marks = (outputs > 0.5).astype(np.int64)
+            return self._labels[marks[:, 0]] if marks.shape[1] == 1 else marks
+        return self._labels[outputs.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.
+
+        Raises AttributeError for a regression.
+        """
+        if self._labels is None:
+            raise AttributeError("predict_proba is for classifiers; this model is a regression")
+        p = self.head.predict(self._outputs(X))
+        return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model file, which `load` reads.
+
+        Raises ValueError for a layer that is not in the registry, CheckpointError where the disk
+        refuses.
+        """
+        document = {
+            "layers": [describe_layer(layer) for layer in self.model.layers],
+            "dtype": self.model.dtype.name,
+            "head": {"name": _name_in(HEADS, self.head), "options": asdict(self.head)},  # type: ignore[call-overload]
+            "preprocessing": self.preprocessing.name,
+            "classes": None if self.classes is None else [_plain(c) for c in self.classes],
+            "feature_names": None if self.feature_names is None else list(self.feature_names),
+        }
+        fitted = {f"preprocessing.{k}": v for k, v in self.preprocessing.state().items()}
+        arrays = {"params": self.model.params, "buffers": self.model.buffers, **fitted}
+        write_archive(Path(path), arrays, document, kind=KIND, version=VERSION)
+
+    def _outputs(self, X: Any) -> Array:
+        X = X if hasattr(X, "tocsr") else np.asarray(X)
+        n = self.preprocessing.n_out if self.model.input_size is None else self._n_features()
+        if X.ndim != 2 or X.shape[1] != n:
+            raise ValueError(f"X must be (n_samples, {n}), got {X.shape}")
+        values = X if isinstance(X, np.ndarray) else X.data
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(self._not_finite(X))
+        return predict_outputs(self.model, X, transform=self._transform)
+
+    def _transform(self, X: Any) -> Any:
+        return self.preprocessing.transform(X, dtype=self.model.dtype)
+
+    def _n_features(self) -> int:
+        return len(self.feature_names) if self.feature_names else self.preprocessing.n_out
+
+    def _not_finite(self, X: Any) -> str:
+        if not isinstance(X, np.ndarray):
+            return "X holds a value that is not finite"
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        name = self.feature_names[column] if self.feature_names else f"column {column}"
+        return f"X holds {X[row, column]} in row {row}, {name}: give a finite value"
+
+
+def load(path: str | os.PathLike[str]) -> Predictor:
+    """Return the model that a run or `Predictor.save` wrote.
+
+    Raises CheckpointError, which names the file and what is wrong with it. Nothing that the file
+    says is run, and no memory is taken that its size does not bear out.
+    """
+    path = Path(path)
+    arrays, document = read_archive(path, kind=KIND, newest_version=VERSION)
+    try:
+        return _rebuild(arrays, document)
+    except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: not a usable model file: {error}") from error
+
+
+def describe_layer(layer: Layer) -> dict[str, Any]:
+    """Return {"name": in the registry, "options": constructor arguments}, all of plain values."""
+    options: dict[str, Any] = {}
+    for key in inspect.signature(type(layer)).parameters:
+        if key == "layers":
+            options[key] = [describe_layer(inner) for inner in layer.layers]
+        elif key not in _UNUSED:
+            options[key] = _plain(getattr(layer, key))
+    return {"name": _name_in(LAYERS, layer), "options": options}
+
+
+def build_layer(description: Mapping[str, Any], n_values: int, dtype: Any) -> Layer:
+    """Return the layer that `describe_layer` described, with weights still to be filled in.
+
+    n_values: how many parameters and statistics there are for the whole model; a layer that claims
+    more is refused before it is made.
+    """
+    kind = LAYERS[description["name"]]
+    options = dict(description["options"])
+    if math.prod(int(options.get(size, 1)) for size in _SIZES) > n_values:
+        raise ValueError(f"layer {description['name']} is larger than the file")
+    known = inspect.signature(kind).parameters
+    if "layers" in options:
+        options["layers"] = [build_layer(inner, n_values, dtype) for inner in options["layers"]]
+    supplied = {"rng": np.random.default_rng(0), "dtype": dtype, "init": "zeros"}
+    options |= {key: value for key, value in supplied.items() if key in known}
+    return kind(**options)
+
+
+def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predictor:
+    params, buffers = arrays["params"], arrays["buffers"]
+    dtype = np.dtype(document["dtype"])
+    if dtype not in (np.float32, np.float64) or not (params.dtype == buffers.dtype == dtype):
+        raise ValueError(f"its parameters are {params.dtype}, not {dtype}")
+    n_values = params.size + buffers.size
+    model = Sequential([build_layer(layer, n_values, dtype) for layer in document["layers"]])
+    if params.shape != model.params.shape or buffers.shape != model.buffers.shape:
+        raise ValueError(f"{params.size} parameters for a model of {model.params.size}")
+    model.params[:], model.buffers[:] = params, buffers
+    head = HEADS[document["head"]["name"]](**document["head"]["options"])
+    prefix = "preprocessing."
+    fitted = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    preprocessing = PREPROCESSINGS[document["preprocessing"]]().restore(fitted)
+    return Predictor(model, head, preprocessing, document["classes"], document["feature_names"])
+
+
+def _name_in(registry: Mapping[str, type], thing: object) -> str:
+    for name, kind in registry.items():
+        if type(thing) is kind:
+            return name
+    raise ValueError(f"{type(thing).__name__} has no name in the registry, so no file can hold it")
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar or array as the Python value that JSON knows."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
