@@ -16,7 +16,7 @@ import numpy as np
 from minidl.layers.activations import sigmoid
 from minidl.layers.layer import Array
 
-Weights = Any  # (n_samples, 1) in the dtype of the logits, or a scalar that all rows share
+Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
 
 
 class Head:
@@ -48,8 +48,7 @@ class Head:
         if weights is None:
             losses, dlogits = self._rows(logits, targets, share)
         else:
-            scaled = (weights * share).astype(logits.dtype)
-            losses, dlogits = self._rows(logits, targets, scaled[:, None])
+            losses, dlogits = self._rows(logits, targets, (weights * share).astype(logits.dtype))
             losses = losses * weights
         return float(np.add.reduce(losses, dtype=np.float64)) * share, dlogits
 
@@ -87,7 +86,7 @@ class Head:
     def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
         return None if sample_weight is None else np.asarray(sample_weight, np.float64)
 
-    def _rows(self, logits: Array, targets: Array, share: Weights) -> tuple[Array, Array]:
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         """Return l_i, (n_samples,), and share_i * d l_i / d logits."""
         raise NotImplementedError
 
@@ -162,33 +161,34 @@ class SoftmaxCrossEntropy(Head):
         by_class = factors[targets] if targets.ndim == 1 else targets @ factors
         return by_class if weights is None else weights * by_class
 
-    def _rows(self, logits: Array, targets: Array, share: Weights) -> tuple[Array, Array]:
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         n, k = logits.shape
         smoothing = self.label_smoothing
-        z = np.subtract(logits, np.maximum.reduce(logits, 1, keepdims=True))
+        # Classes are few and rows many: along the rows every reduction is a run over memory.
+        z = logits.T.copy()
+        z -= np.maximum.reduce(z, 0)
         if targets.ndim == 1:
-            places = np.arange(0, n * k, k)  # of the targets in the flat matrix
-            places += targets
+            places = np.multiply(targets, n, dtype=np.intp)
+            places += np.arange(n)
             fit = z.take(places)
         else:
-            t = targets.astype(z.dtype, copy=False)
-            fit = np.einsum("ij,ij->i", t, z)
+            t = targets.T.astype(z.dtype)
+            fit = np.einsum("ji,ji->i", t, z)
         if smoothing:
             fit *= 1 - smoothing
-            fit += (smoothing / k) * np.add.reduce(z, 1)
+            fit += (smoothing / k) * np.add.reduce(z, 0)
 
-        dlogits = np.exp(z, out=z)
-        total = np.add.reduce(dlogits, 1, keepdims=True)
-        dlogits *= share / total
+        p = np.exp(z, out=z)
+        total = np.add.reduce(p, 0)
+        p *= share / total
         if smoothing:
-            dlogits -= share * (smoothing / k)
-        share = (1 - smoothing) * share
+            p -= (smoothing / k) * share
+            share = (1 - smoothing) * share
         if targets.ndim == 1:
-            flat = dlogits.reshape(-1)
-            flat[places] -= share if np.ndim(share) == 0 else share[:, 0]
+            p.reshape(-1)[places] -= share
         else:
-            dlogits -= share * t
-        return np.log(total[:, 0]) - fit, dlogits
+            p -= t * share
+        return np.log(total, out=total) - fit, p.T.copy()
 
 
 class ElementwiseHead(Head):
@@ -197,10 +197,10 @@ class ElementwiseHead(Head):
     targets: (n_samples,) for one output, or (n_samples, n_outputs).
     """
 
-    def _rows(self, logits: Array, targets: Array, share: Weights) -> tuple[Array, Array]:
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         losses, slopes = self._elementwise(logits, _columns(targets, logits.dtype))
         per_output = self._per_output(logits.shape[1])
-        slopes *= share * per_output
+        slopes *= np.multiply(share, per_output, dtype=slopes.dtype).reshape(-1, 1)
         return np.add.reduce(losses, 1) * per_output, slopes
 
     def _per_output(self, n_outputs: int) -> float:
