@@ -1,43 +1,41 @@
 """One file of named arrays and one JSON document, safe against crashes, damage and forgery.
 
-Checkpoints and model files are archives.  Writing never touches the file that is already there
-before the new one is on the disk; reading believes nothing that a file says about itself until
-it is checked, and takes no memory before that.  An archive is a plain .npz, which `np.load`
-opens too: a zip, not compressed, of
+Checkpoints and model files are archives.  `minidl.durable` puts them on the disk; reading
+believes nothing that a file says about itself until it is checked, and takes no memory before.
+An archive is a plain .npz, which `np.load` opens too: a zip, not compressed, of
 
     document.json    {"arrays": [names], "document": ..., "kind": ..., "version": ...}
     NAME.npy         one for each name
     sha256           of document.json and every array's name, dtype, shape and bytes
 
-Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy); Pillai et al., "All File
-Systems Are Not Created Equal", OSDI 2014 (what survives a crash, and why the folder is synced).
+Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy).
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import math
 import os
 import re
-import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from minidl.durable import remove_leftovers, replace_file
 from minidl.errors import CheckpointError, DivergenceError
 
+__all__ = ["read_archive", "read_arrays", "remove_leftovers", "write_archive"]
+
 Arrays = dict[str, NDArray[Any]]
-Result = TypeVar("Result")
 
 _DOCUMENT, _HASH, _SUFFIX = "document.json", "sha256", ".npy"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -46,15 +44,6 @@ _MAX_ARRAYS = 1000
 _MAX_HEADER = 4096  # bytes of one .npy header
 _MAX_INFLATION = 1032  # deflate cannot do better, so a larger ratio is a lie
 _NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-_ADVICE = {
-    errno.ENOSPC: "free some space on that disk",
-    errno.EDQUOT: "free some space within your quota",
-    errno.EFBIG: "raise the limit on the size of files",
-    errno.ENOENT: "make its folder first",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
-}
 
 
 def write_archive(
@@ -68,8 +57,7 @@ def write_archive(
 ) -> None:
     """Write an archive so that, whatever happens, a good file stands at `path` or `previous`.
 
-    The new file is written beside `path`, synced, and only then renamed over it.  Equal contents
-    give equal bytes.
+    Equal contents give equal bytes.
 
     path      : the file; its folder must exist
     arrays    : name -> array of bools, integers, floats (float16 to float64), str or bytes
@@ -81,27 +69,9 @@ def write_archive(
     Raises `DivergenceError` for an array that is not finite, `CheckpointError` for what the disk
     refuses, `ValueError` for what an archive cannot hold; the old files are intact after each.
     """
-    path = Path(path)
-    if previous is not None and Path(previous).parent != path.parent:
-        raise ValueError(f"previous must stand in the folder of {path}, got {previous}")
     stored = {name: _storable(name, array, path) for name, array in arrays.items()}
     text = _document_text(list(stored), document, kind, version)
-    temporary, link = _temporary(path), _temporary(path)
-    try:
-        with _retry(lambda: open(temporary, "xb")) as file:
-            _write_zip(file, text, stored)
-            file.flush()
-            _retry(lambda: os.fsync(file.fileno()))
-        _put_in_place(temporary, path, previous, link)
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "check that disk")
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; the last good file is kept; {advice}"
-        ) from error
-    finally:
-        for leftover in (temporary, link):
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
+    replace_file(path, lambda file: _write_zip(file, text, stored), previous=previous)
 
 
 def read_archive(
@@ -118,22 +88,16 @@ def read_archive(
     """
     with _opened_zip(Path(path), max_bytes) as (file_size, archive):
         members = _members(archive)
-        if _DOCUMENT not in members or _HASH not in members:
+        if _DOCUMENT not in members:
             raise ValueError("it is not a file of minidl")
         for name, member in members.items():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{name!r} is compressed")
-            if member.compress_size != member.file_size:
-                raise ValueError(f"the sizes of {name!r} contradict each other")
         if sum(member.file_size for member in members.values()) > file_size:
             raise ValueError("it claims to hold more than its size")
 
         text = _read_small(archive, members[_DOCUMENT], _CHUNK)
-        manifest = json.loads(text)
-        _check_kind_and_version(manifest, kind, newest_version)
-        names, document = manifest["arrays"], manifest["document"]
-        if not isinstance(names, list) or not isinstance(document, dict):
-            raise ValueError(f"{_DOCUMENT} is malformed")
+        names, document = _names_and_document(json.loads(text), kind, newest_version)
         if sorted(members) != sorted([_DOCUMENT, _HASH, *(f"{name}{_SUFFIX}" for name in names)]):
             raise ValueError(f"its members are not those that {_DOCUMENT} lists")
 
@@ -173,18 +137,6 @@ def read_arrays(
         if (total := sum(member.file_size for member in chosen.values())) > max_bytes:
             raise ValueError(f"its arrays take {total} bytes, more than the {max_bytes} allowed")
         return {name: _read_array(archive, member) for name, member in chosen.items()}
-
-
-def remove_leftovers(folder: Path) -> int:
-    """Remove the temporary files that killed writers left in `folder`; return how many.
-
-    The caller is the folder's only writer (it holds the run's lock), so whoever left them is
-    dead.  A living writer whose file this takes fails with `CheckpointError`, and loses nothing.
-    """
-    leftovers = [file for file in Path(folder).iterdir() if _TEMPORARY.fullmatch(file.name)]
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)
 
 
 # ---- writing
@@ -255,62 +207,6 @@ def _digest(text: bytes, arrays: Arrays) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _put_in_place(temporary: Path, path: Path, previous: Path | None, link: Path) -> None:
-    """Rename `temporary` to `path`, and what stood there to `previous`.
-
-    A second name for the old file (a hard link) makes it safe at every instant: `path` goes
-    from the old file to the new, and the older `previous` stays until the new one is durable.
-    """
-    if previous is None or not path.exists():
-        _retry(lambda: os.replace(temporary, path))
-    elif _hard_linked(path, link):
-        _retry(lambda: os.replace(temporary, path))
-        _sync_folder(path.parent)
-        _retry(lambda: os.replace(link, previous))
-    else:  # `path` is missing for an instant, in which `previous` is the good file
-        _retry(lambda: os.replace(path, previous))
-        _sync_folder(path.parent)
-        _retry(lambda: os.replace(temporary, path))
-    _sync_folder(path.parent)
-
-
-def _hard_linked(path: Path, link: Path) -> bool:
-    try:
-        _retry(lambda: os.link(path, link))
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            return False  # FAT and some network file systems have no links
-        raise
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
-    if os.name != "posix":  # Windows opens no folders; it journals renames itself
-        return
-    descriptor = _retry(lambda: os.open(folder, os.O_RDONLY))
-    try:
-        _retry(lambda: os.fsync(descriptor))
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _retry(call: Callable[[], Result]) -> Result:
-    """Call again while a signal interrupts: Python itself (PEP 475) does so for some calls only."""
-    while True:
-        try:
-            return call()
-        except InterruptedError:
-            continue
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 # ---- reading
 
 
@@ -354,28 +250,33 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _check_kind_and_version(manifest: Any, kind: str, newest_version: int) -> None:
-    if not isinstance(manifest, dict) or not {"kind", "version"} <= manifest.keys():
-        raise ValueError(f"{_DOCUMENT} is malformed")
-    if manifest["kind"] != kind:
-        raise ValueError(f"it is a {manifest['kind']!r}, not a {kind!r}")
-    version = manifest["version"]
-    if type(version) is not int or version < 1:
-        raise ValueError(f"version {version!r} is not a version")
+def _names_and_document(
+    manifest: Any, kind: str, newest_version: int
+) -> tuple[list[str], dict[str, Any]]:
+    match manifest:
+        case {
+            "kind": str(found),
+            "version": int(version),
+            "arrays": list(names),
+            "document": dict(document),
+        } if version >= 1 and all(isinstance(name, str) for name in names):
+            pass
+        case _:
+            raise ValueError(f"{_DOCUMENT} is malformed")
+    if found != kind:
+        raise ValueError(f"it is a {found!r}, not a {kind!r}")
     if version > newest_version:
         raise ValueError(
             f"a newer minidl wrote it (format {version}; this one reads up to {newest_version}): "
             "update minidl"
         )
-    if manifest.keys() != {"arrays", "document", "kind", "version"}:
-        raise ValueError(f"{_DOCUMENT} is malformed")
+    return names, document
 
 
 def _read_small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
-    if member.file_size > limit:
-        raise ValueError(f"{member.filename!r} has {member.file_size} bytes, not up to {limit}")
+    """A member, or so much of it that it cannot be right."""
     with archive.open(member) as stream:
-        return stream.read(limit)
+        return stream.read(limit + 1)
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:

@@ -238,6 +238,11 @@ class Stepper:
         self.share_buffers()
 
 
+def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
+    """Return (shards, BLAS threads) for a model and a batch size on this machine's cores."""
+    return 1, 1
+
+
 def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:
     """Return (start, stop) of n_parts consecutive parts of n things, of nearly equal size."""
     return [(i * n // n_parts, (i + 1) * n // n_parts) for i in range(n_parts)]

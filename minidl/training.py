@@ -296,9 +296,7 @@ class Training:
                 train.update({k: v for k, v in measured.items() if k != "loss"})
             if self.validation is None:
                 return {}, True
-            validation = evaluate(
-                model, self.head, *self.validation, transform=self._transform
-            )
+            validation = evaluate(model, self.head, *self.validation, transform=self._transform)
             improved = self._judge(validation)
             if improved:
                 self._best = model.params.copy(), model.buffers.copy()
@@ -312,7 +310,9 @@ class Training:
         """Return whether the monitored figure is the best; count the epochs in which it was not."""
         at = self._at
         if self.monitor not in validation:
-            raise ValueError(f"monitor must be one of {', '.join(validation)}, got {self.monitor!r}")
+            raise ValueError(
+                f"monitor must be one of {', '.join(validation)}, got {self.monitor!r}"
+            )
         score = validation[self.monitor]
         if self.monitor in LOWER_IS_BETTER:
             score = -score

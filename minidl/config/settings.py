@@ -96,6 +96,14 @@ class Data(Settings):
         return {**section, "dataset": mark_unknown(rest, known)}
 
 
+# What besides the loss can be monitored, by the task of the head.
+METRICS = {
+    "classification": ("accuracy",),
+    "multilabel": ("accuracy", "f1"),
+    "regression": ("r2", "rmse", "mae"),
+}
+
+
 class Multipliers(Settings):
     """Factors of the learning rate, one for each group of parameters."""
 
@@ -148,7 +156,7 @@ class Train(Settings):
     mixup: Positive | None = None
     """Alpha of the Beta distribution from which the mixing of rows is drawn."""
     early_stopping: EarlyStopping | None = None
-    monitor: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=40)] = "loss"
+    monitor: Literal["loss", "accuracy", "f1", "r2", "rmse", "mae"] = "loss"
     """The validation figure that decides which weights are best: loss, or a metric of the head."""
     dtype: Literal["float32", "float64"] = "float32"
     shards: Count | Auto = "auto"
@@ -206,17 +214,20 @@ class Config(Settings):
             yield ("model",), "has no linear layer; end it with 'linear: auto'"
         _, wrong = _sizes(self.model, ("model",), auto_at=sized[-1] if sized else -1)
         yield from wrong
-        if self.train.early_stopping is not None and self.data.validation == 0:
-            yield (
-                ("train", "early_stopping"),
-                "needs a validation part to watch, and data.validation is 0",
-            )
-        if isinstance(self.train.shards, int) and self.train.shards > self.train.batch_size:
-            yield (
-                ("train", "shards"),
-                f"at most one for each row of a batch ({self.train.batch_size}), "
-                f"got {self.train.shards}",
-            )
+        train = self.train
+        if train.early_stopping is not None and self.data.validation == 0:
+            reason = "needs a validation part to watch, and data.validation is 0"
+            yield ("train", "early_stopping"), reason
+        figures = ("loss", *METRICS[type(self.loss).factory.task])  # type: ignore[attr-defined]
+        if train.monitor not in figures:
+            reason = f"{self.loss.name} gives {' and '.join(figures)}, not {train.monitor}"
+            yield ("train", "monitor"), reason
+        if train.schedule.options["warmup"] >= train.epochs:
+            reason = f"warmup must be shorter than the {train.epochs} epochs of the run"
+            yield ("train", "schedule", "warmup"), reason
+        if train.shards != "auto" and train.shards > train.batch_size:
+            reason = f"at most one for each row of a batch, {train.batch_size}, got {train.shards}"
+            yield ("train", "shards"), reason
 
 
 def _sizes(
