@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from minidl.config import document
 from minidl.config.choices import did_you_mean
 from minidl.config.document import Node, brief
-from minidl.config.settings import FAMILIES, Config, located
+from minidl.config.settings import DATASET, LAYER, Config, located
 from minidl.errors import ConfigError
 
 # pydantic's kinds of error as what was expected.
@@ -48,7 +48,7 @@ def load_config(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Con
     YAML, or else everything that is wrong, one error a line.
     """
     root = document.read(path)
-    short = {name: key for family in FAMILIES for name, key in family.first_options.items()}
+    short = {**DATASET.first_options, **LAYER.first_options}
     errors = []
     for text in overrides:
         try:

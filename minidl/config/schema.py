@@ -19,11 +19,12 @@ def json_schema() -> dict[str, Any]:
     for family in FAMILIES:
         if family is not DATASET:
             schema["$defs"][family.kind] = {"anyOf": _notations(family)}
-    section = schema["$defs"]["Data"]
-    own = {key: value for key, value in section.pop("properties").items() if key != "dataset"}
+    section = schema["$defs"].pop("Data")
+    own = {key: value for key, value in section["properties"].items() if key != "dataset"}
+    schema["$defs"] |= {f"data.{key}": value for key, value in own.items()}
     schema["$defs"]["Data"] = {
         "description": section["description"],
-        "anyOf": _notations(DATASET, own),
+        "anyOf": _notations(DATASET, {key: {"$ref": f"#/$defs/data.{key}"} for key in own}),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

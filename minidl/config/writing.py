@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 from minidl.config.choices import Choice, Settings
-from minidl.config.document import resolve
+from minidl.config.document import MAX_DIGITS, resolve
 from minidl.config.settings import CheckpointEvery, Config, Data
+
+_PLAIN = re.compile(r"[\w./+-]+")
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, quoting what this package's own reading would not take for text."""
+    """PyYAML's dumper, quoting whatever this package's own reading would not take for text."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)  # lists stand further in than their key
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if resolve(text[:1000]) == text[:1000] else "'"
+    plain = _PLAIN.fullmatch(text) and len(text) <= MAX_DIGITS and resolve(text) == text
+    style = None if plain else '"'  # single quotes would fold U+0085 and its like
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
