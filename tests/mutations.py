@@ -110,7 +110,8 @@ def survey(
     """Read `n` mutants of `data`: how many were refused, and how many read the same as `data`.
 
     `read` returns something that compares by `==` over all that the file says.  What must not
-    be is counted too, as "changed: MUTATION" and "ERROR: MUTATION".
+    be is counted too, as "changed: MUTATION" and "ERROR: MUTATION"; a MemoryError is among them,
+    so that a limit on the process's memory makes this a proof that little is taken.
     """
     path = folder / "mutant.npz"
     path.write_bytes(data)
@@ -123,8 +124,9 @@ def survey(
         try:
             same = read(path) == original
             counts["identical" if same else f"changed: {mutate.__name__}"] += 1
-        except CheckpointError:
-            counts["refused"] += 1
+        except CheckpointError as error:
+            memory = isinstance(error.__cause__, MemoryError)
+            counts[f"MemoryError: {mutate.__name__}" if memory else "refused"] += 1
         except Exception as error:
             counts[f"{type(error).__name__}: {mutate.__name__}"] += 1
     path.unlink()
