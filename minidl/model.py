@@ -55,6 +55,16 @@ class Sequential:
         assert dx is not None
         return self.layers[0].backward(dx, need_dx)
 
+    def add_l2(self, strength: float) -> float:
+        """Add the gradient of an L2 penalty to `grads`; return the penalty.
+
+        penalty = strength / 2 * (sum of the squares of all weights, without biases and scales)
+        """
+        part = self._group_slices["weights"]
+        W = self.params[part]
+        self.grads[part] += strength * W
+        return 0.5 * strength * float(W.dot(W))
+
     def begin_step(self, step: int, first_row: int = 0) -> None:
         """Position all noise: the next training forward is of this step, from this row on."""
         for layer in self.layers:

@@ -108,6 +108,7 @@ class Stepper:
     """Runs training steps of a model: forward, loss, backward, update.
 
     The batch is cut into `shards` parts of consecutive rows, each run by a replica of the model.
+    With `l2` the loss gains an L2 penalty of strength l2 / total weight of the batch.
     `model.params` change with every step, and `model.buffers` follow; nothing else of it is used.
     """
 
@@ -119,8 +120,9 @@ class Stepper:
         *,
         shards: int = 1,
         workers: int | None = None,
+        l2: float = 0.0,
     ) -> None:
-        self.model, self.head, self.optimizer = model, head, optimizer
+        self.model, self.head, self.optimizer, self.l2 = model, head, optimizer, l2
         self.replicas = [model.replica() for _ in range(shards)]
         for replica in self.replicas:
             replica.lend_scratch()
@@ -141,6 +143,8 @@ class Stepper:
             loss = self._sharded_gradients(batch, n_shards, step)
         if not math.isfinite(loss):
             return loss, True
+        if self.l2 and (total := self.head.total_weight(batch.y, batch.sample_weight)):
+            loss += self.replicas[0].add_l2(self.l2 / total)
         if self.model.buffers.size:
             self._merge_buffers(batch.X.shape[0], n_shards)
         return loss, self._update(learning_rate, n_shards)

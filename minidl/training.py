@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,8 +107,14 @@ class Training:
             epoch = training.step()  # an Epoch after the last step of each, otherwise None
         training.use_best()
 
-    Parameters as for `fit`. `state()` may be taken between any two steps; a new `Training` with the
-    same arguments that is given it by `restore` goes on with the same bits.
+    Parameters as for `fit`, and three for loops that must take their steps as others do:
+    order: epoch, from 0, -> the order of its rows; by default a permutation drawn from `rng`.
+    join_single_row: whether a last batch of one row joins the one before it.
+    l2: an L2 penalty in the loss of l2 / (2 * total weight of the batch) * sum of squared weights;
+    the `weight_decay` of an optimizer, by contrast, does not depend on the size of the batch.
+
+    `state()` may be taken between any two steps; a new `Training` with the same arguments that is
+    given it by `restore` goes on with the same bits.
     """
 
     def __init__(
@@ -131,6 +137,9 @@ class Training:
         train_metrics: bool = False,
         shards: int = 1,
         workers: int | None = None,
+        order: Callable[[int], Array] | None = None,
+        join_single_row: bool = True,
+        l2: float = 0.0,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
             if value < 1:
@@ -152,10 +161,12 @@ class Training:
             dtype=model.dtype,
             transform=transform,
             augment=augment,
+            join_single_row=join_single_row,
         )
         if len(self._batches) == 0:
             raise ValueError("train holds no row")
-        self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers)
+        self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers, l2=l2)
+        self._order = self._permutation if order is None else order
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
         self._best: tuple[Array, Array] | None = None
         self._at = _Progress()
@@ -265,8 +276,11 @@ class Training:
     def _start_feed(self) -> Iterator[Rows]:
         """The batches of the present epoch from where it stands."""
         self._epoch_start = self._rng.bit_generator.state
-        order = self._rng.permutation(self.train.X.shape[0])
+        order = self._order(self._at.epoch)
         return self._batches.in_order(order, self._at.batch, self._at.step)
+
+    def _permutation(self, epoch: int) -> Array:
+        return self._rng.permutation(self.train.X.shape[0])
 
     def _end_epoch(self) -> Epoch:
         at = self._at

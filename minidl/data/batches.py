@@ -30,13 +30,15 @@ class Rows(NamedTuple):
         return Rows(self.X[rows], self.y[rows], weight)
 
 
-def batch_bounds(n_samples: int, batch_size: int) -> list[tuple[int, int]]:
+def batch_bounds(
+    n_samples: int, batch_size: int, *, join_single_row: bool = True
+) -> list[tuple[int, int]]:
     """Return (start, stop) of each batch; a single row left over joins the last batch.
 
     One row would make a noisy step, and has no batch statistics.
     """
     starts = list(range(0, n_samples, batch_size))
-    if len(starts) > 1 and n_samples - starts[-1] == 1:
+    if join_single_row and len(starts) > 1 and n_samples - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], n_samples], strict=True))
 
@@ -56,9 +58,10 @@ class Batches:
         dtype: Any,
         transform: Transform | None = None,
         augment: Augment | None = None,
+        join_single_row: bool = True,
     ) -> None:
         self.rows = rows
-        self.bounds = batch_bounds(rows.X.shape[0], batch_size)
+        self.bounds = batch_bounds(rows.X.shape[0], batch_size, join_single_row=join_single_row)
         self._dtype = np.dtype(dtype)
         self._transform = transform
         self._augment = augment
