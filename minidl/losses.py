@@ -253,7 +253,9 @@ class SigmoidCrossEntropy(ElementwiseHead):
         return 1.0
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
-        return np.logaddexp(z, 0) - t * z, sigmoid(z) - t
+        # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)), and for t = 1 nothing is lost near 0
+        losses = np.maximum(z, 0) - t * z + np.log1p(np.exp(-np.abs(z)))
+        return losses, sigmoid(z) - t
 
 
 class RegressionHead(ElementwiseHead):

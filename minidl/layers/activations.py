@@ -1,9 +1,17 @@
-"""Elementwise activation functions, each with its derivative."""
+"""Elementwise activation functions, each with its derivative.
+
+All are stable far from 0: no overflow, no loss of the tails. `ACTIVATIONS` gives the name of each
+in a YAML file.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any, Literal
+
 import numpy as np
 
+from minidl.layers.erf import erf
 from minidl.layers.layer import Array, Layer
 
 
@@ -16,13 +24,59 @@ def sigmoid(x: Array) -> Array:
     return np.divide(1, y, out=y)
 
 
-class ReLU(Layer):
-    """Rectified linear unit, elementwise.
+class Activation(Layer):
+    """One function of a number, applied to every entry; the base of all activations.
+
+    y  = f(x)
+    dx = dy * f'(x)
+
+    x, y, dy, dx: (n_samples, n_features).  Subclasses write f and f' next to each other, and say
+    what the one leaves for the other: often f' is a simple function of y.
+    """
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return f(x)."""
+        y, *saved = self._function(x)
+        if train:
+            self._saved = tuple(saved)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Return dy * f'(x)."""
+        saved = self._take_saved()
+        return dy * self._slope(*saved) if need_dx else None
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        """Return y, and after it the arrays that `_slope` is to be given."""
+        raise NotImplementedError
+
+    def _slope(self, *args: Any, **kwargs: Any) -> Array:
+        """Return f'(x), given what `_function` left."""
+        raise NotImplementedError
+
+
+class Identity(Activation):
+    """y = x.  For where a choice must be made and none is wanted."""
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return x itself."""
+        if train:
+            self._saved = ()
+        return x
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Return dy itself."""
+        self._take_saved()
+        return dy if need_dx else None
+
+
+class ReLU(Activation):
+    """Rectified linear unit.
 
     y  = max(x, 0)
     dx = dy where y > 0, else 0
 
-    x, y, dy, dx: (n_samples, n_features).  Saves y.
+    Saves y.
     Nair and Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010.
     """
 
@@ -30,7 +84,7 @@ class ReLU(Layer):
         """Return max(x, 0)."""
         if not train:
             return np.maximum(x, 0)
-        y = np.maximum(x, 0, out=self._empty("y", x.shape, x.dtype))
+        y: Array = np.maximum(x, 0, out=self._empty("y", x.shape, x.dtype))
         self._saved = (y,)
         return y
 
@@ -40,4 +94,252 @@ class ReLU(Layer):
         if not need_dx:
             return None
         positive = np.greater(y, 0, out=self._empty("positive", y.shape, np.bool_))
-        return np.multiply(dy, positive, out=self._empty("dx", dy.shape, dy.dtype))
+        dx: Array = np.multiply(dy, positive, out=self._empty("dx", dy.shape, dy.dtype))
+        return dx
+
+
+class LeakyReLU(Activation):
+    """Rectified linear unit that lets some of the negative side through.
+
+    y  = x where x > 0, else negative_slope * x
+    dx = dy where y > 0, else negative_slope * dy
+
+    negative_slope: in [0, 1).  Saves y.
+    Maas, Hannun and Ng, Rectifier Nonlinearities Improve Neural Network Acoustic Models, 2013.
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        if not 0 <= negative_slope < 1:
+            raise ValueError(f"negative_slope must be in [0, 1), got {negative_slope}")
+        self.negative_slope = negative_slope
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = np.maximum(x, self.negative_slope * x)
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope))
+
+
+class Tanh(Activation):
+    """Hyperbolic tangent.
+
+    y  = tanh(x)
+    dx = dy * (1 - y**2)
+
+    Saves y.  LeCun et al., Efficient BackProp, 1998, section 4.4.
+    """
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = np.tanh(x)
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return 1 - y * y
+
+
+class Sigmoid(Activation):
+    """The logistic function.
+
+    y  = 1 / (1 + exp(-x))
+    dx = dy * y * (1 - y)
+
+    Saves y.
+    """
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = sigmoid(x)
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return y * (1 - y)
+
+
+class ELU(Activation):
+    """Exponential linear unit: smooth, and bounded below by -alpha.
+
+    y  = x where x > 0, else alpha * (exp(x) - 1)
+    dx = dy where y > 0, else dy * (y + alpha)
+
+    alpha: positive.  Saves y.
+    Clevert, Unterthiner and Hochreiter, Fast and Accurate Deep Network Learning, 2016.
+    """
+
+    scale = 1.0
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha must be positive, got {alpha}")
+        self.alpha = alpha
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = np.expm1(np.minimum(x, 0))
+        y *= self.alpha
+        y += np.maximum(x, 0)
+        y *= self.scale
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return np.where(y > 0, y.dtype.type(self.scale), y + self.scale * self.alpha)
+
+
+class SELU(ELU):
+    """ELU with alpha and a scale that keep mean 0 and variance 1 from layer to layer.
+
+    y  = scale * (x where x > 0, else alpha * (exp(x) - 1))
+    dx = dy * (scale where y > 0, else y + scale * alpha)
+
+    alpha = 1.6733, scale = 1.0507, for inputs with mean 0, variance 1 and weights drawn by
+    lecun_normal.  Saves y.
+    Klambauer et al., Self-Normalizing Neural Networks, 2017.
+    """
+
+    scale = 1.0507009873554804934193349852946
+
+    def __init__(self) -> None:
+        super().__init__(alpha=1.6732632423543772848170429916717)
+
+
+class GELU(Activation):
+    """Gaussian error linear unit: x times the probability that a normal variate is below x.
+
+    y  = x * Phi(x);   Phi(x) = (1 + erf(x / sqrt(2))) / 2
+    dx = dy * (Phi(x) + x * phi(x));   phi(x) = exp(-x**2 / 2) / sqrt(2 * pi)
+
+    approximate="tanh" takes instead
+    Phi(x) = (1 + tanh(u)) / 2;   u = sqrt(2 / pi) * (x + 0.044715 * x**3)
+    phi(x) = (1 - tanh(u)**2) / 2 * du/dx;   du/dx = sqrt(2 / pi) * (1 + 0.134145 * x**2)
+
+    Saves x and Phi(x).  Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
+    """
+
+    def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        if self.approximate == "none":
+            cdf = erf(x * math.sqrt(0.5))
+        else:
+            cdf = np.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
+        cdf += 1
+        cdf *= 0.5
+        return x * cdf, x, cdf
+
+    def _slope(self, x: Array, cdf: Array) -> Array:
+        if self.approximate == "none":
+            pdf = np.exp(-0.5 * x * x) * math.sqrt(0.5 / math.pi)
+        else:  # with tanh(u) = 2 * Phi - 1, (1 - tanh(u)**2) / 2 is 2 * Phi * (1 - Phi)
+            slope_of_u = math.sqrt(2 / math.pi) * (1 + 0.134145 * x * x)
+            pdf = 2 * cdf * (1 - cdf) * slope_of_u
+        return cdf + x * pdf
+
+
+class SiLU(Activation):
+    """Sigmoid linear unit, also called swish.
+
+    y  = x * s;   s = 1 / (1 + exp(-x))
+    dx = dy * (s + y * (1 - s))
+
+    Saves y and s.  Elfwing, Uchibe and Doya, Sigmoid-Weighted Linear Units, 2018.
+    """
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        s = sigmoid(x)
+        y = x * s
+        return y, y, s
+
+    def _slope(self, y: Array, s: Array) -> Array:
+        return s + y * (1 - s)
+
+
+class Mish(Activation):
+    """A smooth, slightly non-monotonic relative of SiLU.
+
+    y  = x * t;   t = tanh(log(1 + exp(x)))
+    dx = dy * (t + x * (1 - t**2) * sigmoid(x))
+
+    Saves x and t.  Misra, Mish: A Self Regularized Non-Monotonic Activation Function, 2020.
+    """
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        t = np.tanh(np.logaddexp(x, 0))
+        return x * t, x, t
+
+    def _slope(self, x: Array, t: Array) -> Array:
+        return t + x * (1 - t * t) * sigmoid(x)
+
+
+class Softplus(Activation):
+    """A smooth form of ReLU.
+
+    y  = log(1 + exp(x))
+    dx = dy * sigmoid(x) = dy * (1 - exp(-y))
+
+    Saves y.  Dugas et al., Incorporating Second-Order Functional Knowledge, 2001.
+    """
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = np.logaddexp(x, 0)
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return np.negative(np.expm1(-y))
+
+
+ACTIVATIONS: dict[str, type[Activation]] = {
+    "identity": Identity,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
+    "elu": ELU,
+    "selu": SELU,
+    "gelu": GELU,
+    "silu": SiLU,
+    "mish": Mish,
+    "softplus": Softplus,
+}
+
+
+class ParametricMix(Layer):
+    """A mix of each feature with its activation, in a proportion that is learned.
+
+    y  = (1 - a) * x + a * f(x)
+    dx = (1 - a) * dy + (a * dy) * f'(x)
+    da = (dy * (f(x) - x)).sum(axis=0)
+
+    x, y: (n_samples, n_features).  a: (n_features,), 1 at the start; a scale, it does not decay.
+    activation: the name of f in `ACTIVATIONS`.  Saves f(x) - x.
+    Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
+    """
+
+    param_names = ("a",)
+
+    def __init__(
+        self, n_features: int, activation: str = "relu", *, dtype: Any = np.float32
+    ) -> None:
+        if n_features < 1:
+            raise ValueError(f"n_features must be at least 1, got {n_features}")
+        if activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation must be one of {known}, got {activation!r}")
+        self.n_features = n_features
+        self.layers = (ACTIVATIONS[activation](),)
+        self.a: Array = np.ones(n_features, dtype)
+        self.da = np.zeros_like(self.a)
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return (1 - a) * x + a * f(x)."""
+        change = self.layers[0].forward(x, train) - x
+        if train:
+            self._saved = (change,)
+        return np.asarray(x + self.a * change)
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Overwrite da; return dx."""
+        (change,) = self._take_saved()
+        np.einsum("ij,ij->j", dy, change, out=self.da)
+        through = self.layers[0].backward(self.a * dy, need_dx)
+        return None if through is None else np.asarray((1 - self.a) * dy + through)
