@@ -22,7 +22,7 @@ from minidl.config import settings as sections
 from minidl.config.choices import Choice, Family, option_type
 from minidl.config.loading import validate
 from minidl.errors import ConfigError
-from minidl.layers import LAYERS
+from minidl.layers import LAYERS, Layer
 from minidl.schedules import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
@@ -408,6 +408,55 @@ def test_every_entry_of_every_registry_is_a_choice():
                 assert family.default in family.models
 
 
+class Around(Layer):
+    """Add what the layers within make of the input to the input."""
+
+    def __init__(self, layers: Sequence[Layer], *, scale: float = 1.0): ...
+
+
+@pytest.fixture
+def nesting(monkeypatch):
+    """A registry that has a layer of layers."""
+    family = Family("layer", {**LAYERS, "around": Around})
+    monkeypatch.setattr(sections.LAYER, "models", family.models)
+    monkeypatch.setattr(sections.LAYER, "validators", family.validators)
+
+
+NESTED = """\
+data: digits
+model:
+  - linear: 8
+  - around: [{linear: 4}, relu, {around: [linear: 4]}, {linear: 8}]
+  - around: {layers: [relu], scale: 0.5}
+  - linear: auto
+"""
+
+
+def test_layers_hold_layers(nesting, load):
+    config = load(NESTED, "model.1.around.0.linear=5", "model.1.around.2=relu")
+    assert [layer.name for layer in config.model[1].nested] == ["linear", "relu", "relu", "linear"]
+    assert config.model[1].nested[0].options["n_out"] == 5
+    assert config.model[2].options["scale"] == 0.5
+    assert load(dump(config)) == config
+
+
+def test_errors_within_layers_of_layers_are_located(nesting, errors):
+    assert errors(NESTED, "model.1.around.3.linear=7", "model.1.around.2.around.0.linear=3") == [
+        "c.yaml:4:33: model.1.around.2: begins with 4 features and ends with 3; must be equal",
+        "c.yaml:4:5: model.1: begins with 8 features and ends with 7; must be equal",
+    ]
+    assert errors(NESTED, "model.1.around.3.linear=auto", "model.1.around.1=reluu") == [
+        "override 'model.1.around.1=reluu': model.1.around.1: unknown layer 'reluu'; "
+        "did you mean 'relu'?"
+    ]
+    assert errors(NESTED, "model.1.around.3.linear=auto") == [
+        "override 'model.1.around.3.linear=auto': model.1.around.3.linear: "
+        "auto is for the last linear layer only"
+    ]
+    around = "c.yaml:4:5: model.1: begins with 8 features and ends with 4; must be equal"
+    assert errors(NESTED.replace(", {linear: 8}]", "]")) == [around]
+
+
 # --- overrides -----------------------------------------------------------------------------------
 
 
@@ -510,8 +559,8 @@ def test_any_text_survives_printing(text):
 
 
 def test_the_shipped_schema_is_current():
-    current = json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == current
+    shipped = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert shipped == json_schema(), "write minidl/config.schema.json anew: train --print-schema"
 
 
 def test_the_schema_takes_the_shipped_configs_and_what_is_printed_of_them():

@@ -139,7 +139,7 @@ class Choice(Settings):
         return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
 
     @property
-    def layers(self) -> tuple[Choice, ...]:
+    def nested(self) -> tuple[Choice, ...]:
         """The layers within this one (`residual`), in order."""
         values = [value for value in self.options.values() if isinstance(value, tuple)]
         return tuple(item for value in values for item in value if isinstance(item, Choice))
@@ -245,7 +245,7 @@ class Family:
 
     def _try(self, choice: Choice) -> Choice:
         """Call the constructor once with tiny sizes, for the ranges that only it knows."""
-        if not self.trial or choice.layers:  # nested layers have been tried one by one
+        if not self.trial or choice.nested:  # nested layers have been tried one by one
             return choice
         trial = {**SUPPLIED, **SIZES}
         n_out = choice.options.get("n_out")

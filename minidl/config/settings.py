@@ -242,8 +242,8 @@ def _sizes(
             if n_out == "auto" and i != auto_at:
                 wrong.append(((*here, layer.name), "auto is for the last linear layer only"))
             n = n_out if isinstance(n_out, int) else None
-        if layer.layers:
-            end, within = _sizes(layer.layers, (*here, layer.name), auto_at=-1, n=n)
+        if layer.nested:
+            end, within = _sizes(layer.nested, (*here, layer.name), auto_at=-1, n=n)
             wrong += within
             if n is not None and end is not None and end != n:
                 wrong.append((here, f"begins with {n} features and ends with {end}; must be equal"))
