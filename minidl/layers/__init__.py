@@ -19,13 +19,22 @@ from minidl.layers.activations import (
     Softplus,
     Tanh,
 )
+from minidl.layers.dropout import Dropout
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
+from minidl.layers.normalization import BatchNorm, LayerNorm, RMSNorm, Scale
+from minidl.layers.residual import Residual
 
 LAYERS: dict[str, type[Layer]] = {
     "linear": Linear,
     **ACTIVATIONS,
     "parametric": ParametricMix,
+    "dropout": Dropout,
+    "batch_norm": BatchNorm,
+    "layer_norm": LayerNorm,
+    "rms_norm": RMSNorm,
+    "scale": Scale,
+    "residual": Residual,
 }
 
 __all__ = [
@@ -34,13 +43,19 @@ __all__ = [
     "LAYERS",
     "SELU",
     "Activation",
+    "BatchNorm",
+    "Dropout",
     "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Mish",
     "ParametricMix",
+    "RMSNorm",
     "ReLU",
+    "Residual",
+    "Scale",
     "SiLU",
     "Sigmoid",
     "Softplus",

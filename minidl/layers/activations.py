@@ -118,7 +118,8 @@ class LeakyReLU(Activation):
         return y, y
 
     def _slope(self, y: Array) -> Array:
-        return np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope))
+        slope: Array = np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope))
+        return slope
 
 
 class Tanh(Activation):
@@ -152,7 +153,8 @@ class Sigmoid(Activation):
         return y, y
 
     def _slope(self, y: Array) -> Array:
-        return y * (1 - y)
+        slope: Array = y * (1 - y)
+        return slope
 
 
 class ELU(Activation):
@@ -251,7 +253,8 @@ class SiLU(Activation):
         return y, y, s
 
     def _slope(self, y: Array, s: Array) -> Array:
-        return s + y * (1 - s)
+        slope: Array = s + y * (1 - s)
+        return slope
 
 
 class Mish(Activation):
@@ -268,7 +271,8 @@ class Mish(Activation):
         return x * t, x, t
 
     def _slope(self, x: Array, t: Array) -> Array:
-        return t + x * (1 - t * t) * sigmoid(x)
+        slope: Array = t + x * (1 - t * t) * sigmoid(x)
+        return slope
 
 
 class Softplus(Activation):
