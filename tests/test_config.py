@@ -468,7 +468,8 @@ def test_overrides_reach_maps_lists_defaults_and_short_notations(load):
         "data.n_samples=50",
         "data.name=moons",
         "model.0.linear=8",
-        "model.1=tanh" if "tanh" in LAYERS else "model.1=relu",
+        "model.1=batch_norm",
+        "model.1.batch_norm.momentum=0.2",
         "model.2.linear.bias=false",
         "train.optimizer.learning_rate=1e-3",
         "train.schedule.warmup=2",
@@ -481,6 +482,7 @@ def test_overrides_reach_maps_lists_defaults_and_short_notations(load):
     assert (config.seed, config.name) == (7, "1")
     assert config.data.dataset.options["n_samples"] == 50
     assert config.model[0].options["n_out"] == 8
+    assert config.model[1].options["momentum"] == 0.2
     assert config.model[2].options["n_out"] == "auto"
     assert config.model[2].options["bias"] is False
     assert config.train.optimizer.name == "adam"
@@ -534,10 +536,11 @@ def test_shipped_configs_load_and_come_back_equal_from_what_is_printed(path, loa
 
 
 def test_what_is_printed_reads_well(load):
-    text = dump(load(BASE, "train.optimizer.momentum=0.9", name="digits.yaml"))
+    model = BASE.replace("relu", "relu\n  - dropout: 0.2")
+    text = dump(load(model, "train.optimizer.momentum=0.9", name="digits.yaml"))
     assert text.startswith("name: digits\nseed: 0\n\ndata:\n  name: digits\n  validation: 0.1\n")
     assert "\n  - linear: {n_out: 256, init: he_normal, " in text
-    assert "\n  - relu\n" in text
+    assert "\n  - relu\n  - dropout: 0.2\n" in text
     assert "\n  optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9, " in text
     assert "\n  checkpoint_every: {seconds: 30.0}\n" in text
 

@@ -240,7 +240,7 @@ def from_bytes(content: bytes, name: str) -> Node:
     """The document in the bytes of the file called `name`."""
 
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text (byte {error.start}); is it a config?") from None
     if "\0" in text:
@@ -272,7 +272,7 @@ def override(root: Node, text: str, first_option: Mapping[str, str]) -> None:
     node, before = root, ""
     for i, step in enumerate(steps):
         last = i == len(steps) - 1
-        if node.value is None:
+        if node.value is None or node.value == step:  # nothing yet, or a bare name: `- batch_norm`
             node.value = {}
         elif not isinstance(node.value, dict | list):
             node.value = {first_option.get(before, "name"): Node(node.value, node.where)}

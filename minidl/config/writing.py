@@ -26,7 +26,16 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+class _Entry(dict[str, object]):
+    """A map that is not put in braces: `- dropout: 0.2`."""
+
+
+def _entry(dumper: yaml.SafeDumper, entry: _Entry) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", entry.items(), flow_style=False)
+
+
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(_Entry, _entry)
 
 
 def dump(config: Config) -> str:
@@ -57,7 +66,7 @@ def _plain(value: object, *, short: bool = False) -> object:
             return value.name
         only = next(iter(options.values()))
         bare = len(options) == 1 and only is not None and not isinstance(only, dict)
-        return {value.name: only if bare else options}
+        return _Entry({value.name: only if bare else options})
     if isinstance(value, Data):
         own = {key: _plain(item) for key, item in value if key != "dataset"}
         return {"name": value.dataset.name, **value.dataset.options, **own}
