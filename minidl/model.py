@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Array, Layer, Scratch
 from minidl.optimizers import ParameterGroup
 
 GROUP_NAMES = ("weights", "biases", "scales")  # the order of the flat vector; only weights decay
@@ -70,13 +70,14 @@ class Sequential:
         for layer in self.layers:
             layer.begin_step(step, first_row)
 
-    def lend_scratch(self) -> None:
+    def lend_scratch(self, make: Callable[[int], Scratch] = lambda layer: Scratch()) -> None:
         """Let the layers write each step's results over those of the step before.
 
         Faster, for a loop that is done with one step's arrays before the next begins.
+        `make`: number of the layer -> what to lend it.
         """
-        for layer in walk(self.layers):
-            layer._scratch = {}
+        for i, layer in enumerate(walk(self.layers)):
+            layer._scratch = make(i)
 
     def replica(self) -> Sequential:
         """Return a model on the same `params`, with gradients, buffers and activations of its own.

@@ -7,12 +7,15 @@ threads may share them out without changing a bit of the result.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from minidl import kernels
 
 Array = NDArray[Any]
 
@@ -91,18 +94,26 @@ class Optimizer:
             self.update(block, rate, self._scratch)
         self.end_step()
 
-    def begin_step(self, params: Array, grads: Array) -> list[Block]:
-        """Count a step, measure the gradient where it is clipped, and return the blocks."""
+    def begin_step(
+        self, params: Array, grads: Array, cuts: Sequence[int] = ()
+    ) -> list[Block]:
+        """Count a step, measure the gradient where it is clipped, and return the blocks.
+
+        cuts: positions in the vector, in ascending order, that no block may straddle.
+        """
         if self._bound is None or self._bound[0] is not params or self._bound[1] is not grads:
-            self._bind(params, grads)
+            self._bind(params, grads, cuts)
         self.n_steps += 1
         if self.clip_grad_norm is not None:
             norm = float(np.sqrt(np.dot(grads, grads)))
             self._clip_scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
         return self._blocks
 
-    def update(self, block: Block, learning_rate: float, scratch: Array) -> None:
-        """Apply the rule to one block; `scratch` is a work area that no other thread uses."""
+    def update(self, block: Block, learning_rate: float, scratch: Array) -> bool:
+        """Apply the rule to one block; return whether its parameters are finite after.
+
+        `scratch` is a work area that no other thread uses at the same time.
+        """
         p, g = block.params, block.grads
         s, t, u = scratch[:, : p.size] if p.size < scratch.shape[1] else scratch
         if self._clip_scale < 1.0:
@@ -110,6 +121,7 @@ class Optimizer:
         if self.clip_grad_value is not None:
             g = np.clip(g, -self.clip_grad_value, self.clip_grad_value, out=u)
         self._rule(block, g, learning_rate * block.learning_rate_multiplier, s, t)
+        return kernels.all_finite(p)
 
     def end_step(self) -> None:
         """Enforce max-norm, once all blocks are updated."""
@@ -139,7 +151,7 @@ class Optimizer:
         """Change block.params and block.averages in place; `s` and `t` are free to use, `g` not."""
         raise NotImplementedError
 
-    def _bind(self, params: Array, grads: Array) -> None:
+    def _bind(self, params: Array, grads: Array, cuts: Sequence[int]) -> None:
         """Cut the vector into blocks and keep their views, so that a step makes none."""
         if params.shape != grads.shape or params.ndim != 1:
             raise ValueError(
@@ -157,6 +169,13 @@ class Optimizer:
             if runs and runs[-1][1:] == (run[0], *run[2:]):
                 run = (runs.pop()[0], *run[1:])
             runs.append(run)
+        pieces = [
+            (start, stop, *settings)
+            for run_start, run_stop, *settings in runs
+            for start, stop in itertools.pairwise(
+                [run_start, *(cut for cut in cuts if run_start < cut < run_stop), run_stop]
+            )
+        ]
         self._blocks = [
             Block(
                 part := slice(first, min(first + BLOCK, stop)),
@@ -166,7 +185,7 @@ class Optimizer:
                 decay,
                 multiplier,
             )
-            for start, stop, decay, multiplier in runs
+            for start, stop, decay, multiplier in pieces
             for first in range(start, stop, BLOCK)
         ]
         self._scratch = np.empty((3, min(BLOCK, params.size)), params.dtype)
@@ -196,18 +215,30 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
 
+    def update(self, block: Block, learning_rate: float, scratch: Array) -> bool:
+        """Apply the rule to one block, in a single pass where nothing is clipped by value."""
+        if self.clip_grad_value is not None:
+            return super().update(block, learning_rate, scratch)
+        rate = learning_rate * block.learning_rate_multiplier
+        return self._sgd(block, block.grads, rate, self._clip_scale, scratch)
+
     def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        p, (v,) = block.params, block.averages
-        d = _decayed(g, p, block.weight_decay, t)
-        np.multiply(v, self.momentum, out=v)
-        np.add(v, d, out=v)
-        if self.nesterov:
-            np.multiply(v, self.momentum, out=s)
-            np.add(s, d, out=s)
-            np.multiply(s, learning_rate, out=s)
-        else:
-            np.multiply(v, learning_rate, out=s)
-        np.subtract(p, s, out=p)
+        self._sgd(block, g, learning_rate, 1.0, (s, t))
+
+    def _sgd(
+        self, block: Block, g: Array, learning_rate: float, scale: float, scratch: Sequence[Array]
+    ) -> bool:
+        return kernels.sgd(
+            block.params,
+            g,
+            block.averages[0],
+            learning_rate,
+            self.momentum,
+            block.weight_decay,
+            scale,
+            self.nesterov,
+            scratch,
+        )
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minidl import kernels
 from minidl.layers.erf import erf
 from minidl.layers.layer import Array, Layer
 
@@ -93,8 +94,8 @@ class ReLU(Activation):
         (y,) = self._take_saved()
         if not need_dx:
             return None
-        positive = np.greater(y, 0, out=self._empty("positive", y.shape, np.bool_))
-        dx: Array = np.multiply(dy, positive, out=self._empty("dx", dy.shape, dy.dtype))
+        dx = self._empty("dx", dy.shape, dy.dtype)
+        kernels.relu_backward(dy, y, dx)
         return dx
 
 

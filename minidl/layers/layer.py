@@ -14,12 +14,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+class Scratch:
+    """The arrays that one layer writes its results into, the same ones in each step."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
+
+    def array(self, key: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return the array of that name and shape; what the last step left in it is lost."""
+        found = self._arrays.get((key, shape))
+        if found is None:
+            found = self._arrays[key, shape] = np.empty(shape, dtype)
+        return found
 
 
 class Layer:
@@ -32,10 +46,11 @@ class Layer:
 
     param_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
+    mixes_rows: ClassVar[bool] = False  # whether a row of y depends on other rows of x
 
     layers: tuple[Layer, ...] = ()  # the layers inside, for a layer that is built of others
     _saved: tuple[Any, ...] | None = None
-    _scratch: dict[tuple[str, tuple[int, ...]], Array] | None = None
+    _scratch: Scratch | None = None
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return y = f(x); with `train`, save what backward needs."""
@@ -84,10 +99,6 @@ class Layer:
         Fresh, unless a trainer lends scratch: then the same one in each step, which saves the page
         faults of large temporaries. Results of one step are then overwritten by the next.
         """
-        scratch = self._scratch
-        if scratch is None:
+        if self._scratch is None:
             return np.empty(shape, dtype)
-        array = scratch.get((key, shape))
-        if array is None:
-            array = scratch[key, shape] = np.empty(shape, dtype)
-        return array
+        return self._scratch.array(key, shape, dtype)

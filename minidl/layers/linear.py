@@ -35,6 +35,11 @@ class Linear(Layer):
 
     param_names: tuple[str, ...] = ("W", "b")
 
+    # Where a batch is split in shards, dW is formed later, from the rows of all shards at once:
+    # see parallel.py. backward then leaves dW alone and keeps (x, dy) here.
+    postpones = False
+    postponed: tuple[Array, Array] | None = None
+
     def __init__(
         self,
         n_in: int,
@@ -90,7 +95,9 @@ class Linear(Layer):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dW and db; return dy @ W.T."""
         (x,) = self._take_saved()
-        if type(x) is np.ndarray:
+        if self.postpones:
+            self.postponed = x, dy
+        elif type(x) is np.ndarray:
             np.matmul(x.T, dy, out=self.dW)
         else:
             self.dW[:] = x.T @ dy
