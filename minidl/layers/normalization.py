@@ -145,6 +145,7 @@ class BatchNorm(Normalization):
     """
 
     buffer_names = ("running_mean", "running_var")
+    mixes_rows = True
     axis = 0
 
     def __init__(
