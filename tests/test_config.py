@@ -457,6 +457,13 @@ def test_errors_within_layers_of_layers_are_located(nesting, errors):
     assert errors(NESTED.replace(", {linear: 8}]", "]")) == [around]
 
 
+def test_augmentations_are_a_list_of_choices(load, errors):
+    config = load(BASE, "data.augmentation=[shift, {shift: 2}]")
+    assert [change.options for change in config.data.augmentation] == [{"pixels": 1}, {"pixels": 2}]
+    (found,) = errors(BASE, "data.augmentation=[{shift: -1}]")
+    assert ": data.augmentation.0.shift: pixels must be" in found
+
+
 # --- overrides -----------------------------------------------------------------------------------
 
 

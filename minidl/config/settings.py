@@ -18,6 +18,7 @@ from minidl.config.choices import (
     mark_unknown,
 )
 from minidl.config.document import Node, fail
+from minidl.data.augmentation import AUGMENTATIONS
 from minidl.data.datasets import DATASETS
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.errors import ConfigError
@@ -32,7 +33,7 @@ OPTIMIZER = Family("optimizer", OPTIMIZERS, default="sgd")
 SCHEDULE = Family("schedule", SCHEDULES, default="constant")
 DATASET = Family("data set", DATASETS, trial=False)  # calling one reads or makes the data
 PREPROCESSING = Family("preprocessing", PREPROCESSINGS, default="standard")
-AUGMENTATION = Family("augmentation", {})
+AUGMENTATION = Family("augmentation", AUGMENTATIONS)
 FAMILIES = (LAYER, LOSS, OPTIMIZER, SCHEDULE, DATASET, PREPROCESSING, AUGMENTATION)
 
 
