@@ -330,7 +330,7 @@ class ParametricMix(Layer):
         if activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation must be one of {known}, got {activation!r}")
-        self.n_features = n_features
+        self.n_features, self.activation = n_features, activation
         self.layers = (ACTIVATIONS[activation](),)
         self.a: Array = np.ones(n_features, dtype)
         self.da = np.zeros_like(self.a)
