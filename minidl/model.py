@@ -160,6 +160,10 @@ class Sequential:
             for a, b, c, d in rows
         )
 
+    def __copy__(self) -> Sequential:
+        # A second model on the same layers would take them away from this one.
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"layers": self.layers}
 
