@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from minidl.schedules import Constant, Schedule
 EVALUATION_ROWS = 1024  # rows forwarded at once
 TRAIN_METRIC_ROWS = 5000
 
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "mse")
+LOWER_IS_BETTER = ("loss", "rmse", "mae", "deviance")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,27 @@ def predict_outputs(model: Sequential, X: Any, *, transform: Transform | None = 
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def _fitting_rows(
+    name: str, data: Sequence[Any], model: Sequential, head: Head, transform: Transform | None
+) -> Rows:
+    """The rows; a ValueError where they are incomplete, or do not fit the model or the head."""
+    rows = Rows(*data)
+    n, expected = rows.X.shape[0], model.input_size
+    if len(rows.X.shape) != 2 or n == 0:
+        raise ValueError(f"{name} needs X with rows and columns, got shape {rows.X.shape}")
+    for what, array in (("targets", rows.y), ("sample weights", rows.sample_weight)):
+        if array is not None and len(array) != n:
+            raise ValueError(f"{name} has {n} rows but {len(array)} {what}")
+    if transform is None and expected not in (None, rows.X.shape[1]):
+        raise ValueError(f"{name} has {rows.X.shape[1]} features, the model takes {expected}")
+    outputs = predict_outputs(model, rows.X[:1], transform=transform)
+    try:
+        head.check_targets(rows.y, outputs.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return rows
+
+
 @dataclass
 class _Progress:
     """Where a training stands: everything but arrays and generators."""
@@ -99,6 +121,20 @@ class _Progress:
     epochs_without_improvement: int = 0
     stopped_early: bool = False
 
+    def check(self, batches_per_epoch: int) -> None:
+        """Raise ValueError unless this is a place that a training can be at."""
+        whole = (self.step, self.epoch, self.batch, self.best_epoch, self.epochs_without_improvement)
+        real = (self.epoch_loss, self.epoch_weight, self.learning_rate, self.seconds)
+        score = 0.0 if self.best_score is None else self.best_score
+        if (
+            not all(type(value) is int and value >= 0 for value in whole)
+            or not all(type(value) in (int, float) and isfinite(value) for value in (*real, score))
+            or type(self.stopped_early) is not bool
+            or self.batch >= batches_per_epoch
+            or self.step != self.epoch * batches_per_epoch + self.batch
+        ):
+            raise ValueError("progress is of another training")
+
 
 class Training:
     """The resumable loop over epochs and batches.
@@ -107,7 +143,8 @@ class Training:
             epoch = training.step()  # an Epoch after the last step of each, otherwise None
         training.use_best()
 
-    Parameters as for `fit`, and three for loops that must take their steps as others do:
+    Parameters as for `fit`; `mix`: (batch as the model gets it, step) -> what it gets instead, such
+    as `Mixup`; and three for loops that must take their steps as others do:
     order: epoch, from 0, -> the order of its rows; by default a permutation drawn from `rng`.
     join_single_row: whether a last batch of one row joins the one before it.
     l2: an L2 penalty in the loss of l2 / (2 * total weight of the batch) * sum of squared weights;
@@ -131,6 +168,7 @@ class Training:
         schedule: Schedule | None = None,
         transform: Transform | None = None,
         augment: Augment | None = None,
+        mix: Callable[[Rows, int], Rows] | None = None,
         early_stopping: EarlyStopping | None = None,
         monitor: str = "loss",
         ema: float | None = None,
@@ -147,13 +185,20 @@ class Training:
         if early_stopping is not None and validation is None:
             raise ValueError("early_stopping needs validation data")
         self.model, self.head, self.optimizer = model, head, optimizer
-        self.train = Rows(*train)
-        self.validation = None if validation is None else Rows(*validation)
+        self.train = _fitting_rows("train", train, model, head, transform)
+        self.validation = None
+        if validation is not None:
+            self.validation = _fitting_rows("validation", validation, model, head, transform)
+            first = self.validation.select(slice(0, 1))
+            figures = evaluate(model, head, *first, transform=transform)
+            if monitor not in figures:
+                raise ValueError(f"monitor must be one of {', '.join(figures)}, got {monitor!r}")
         self.epochs, self.batch_size = epochs, batch_size
         self.early_stopping, self.monitor = early_stopping, monitor
         self.train_metrics = train_metrics
         self._schedule = Constant() if schedule is None else schedule
         self._transform = transform
+        self._mix = mix
         self._rng = rng
         self._batches = Batches(
             self.train,
@@ -163,8 +208,6 @@ class Training:
             augment=augment,
             join_single_row=join_single_row,
         )
-        if len(self._batches) == 0:
-            raise ValueError("train holds no row")
         self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers, l2=l2)
         self._order = self._permutation if order is None else order
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
@@ -198,12 +241,17 @@ class Training:
         if self._feed is None:
             self._feed = self._start_feed()
         batch = next(self._feed)
+        if self._mix is not None:
+            batch = self._mix(batch, at.step)
         total = self._batches_per_epoch * self.epochs
         factor = self._schedule.factor(at.step, total, self._batches_per_epoch)
         rate = at.learning_rate = self.optimizer.learning_rate * factor
         loss, finite = self._stepper.step(batch, rate, at.step)
-        if not finite or loss != loss or loss in (np.inf, -np.inf):
-            raise self._divergence(batch, loss)
+        if not (finite and isfinite(loss) and self._buffers_finite()):
+            at.step += 1
+            with np.errstate(all="ignore"):
+                where = self._first_not_finite(batch)
+            raise self._divergence(at.epoch + 1, loss, where)
         if self._average is not None:
             self._average.update(self.model.params, self.model.buffers)
         weight = batch.X.shape[0]
@@ -223,6 +271,7 @@ class Training:
             self.model.params[:], self.model.buffers[:] = self._best
         elif self._average is not None:
             self.model.params[:], self.model.buffers[:] = self._average.vectors
+        self._stepper.share_buffers()
 
     def close(self) -> None:
         """End the worker threads, if there are any."""
@@ -251,23 +300,29 @@ class Training:
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state()` returned, and go on from there."""
-        self.model.params[:] = state["params"]
-        self.model.buffers[:] = state["buffers"]
+        """Take over what `state()` returned, and go on from there.
+
+        Raises KeyError, TypeError or ValueError for what is not a state of this training; the
+        model may then hold a part of it.
+        """
+        at = _Progress(**state["progress"])
+        at.check(self._batches_per_epoch)
+        vectors = (self.model.params, self.model.buffers)
+        _take_over(vectors, state)
         self._stepper.share_buffers()
+        averages = {k: v for k, v in state["optimizer"].items() if isinstance(v, np.ndarray)}
+        for name, average in averages.items():
+            _check_fits(name, average, self.model.params)
         self.optimizer.restore(state["optimizer"])
-        self._at = _Progress(**state["progress"])
-        self._rng.bit_generator.state = self._epoch_start = state["rng"]
-        self._feed = None
         if self._average is not None:
-            average = state["average"]
-            self._average.n_updates = int(average["n_updates"])
-            for own, saved in zip(
-                self._average.vectors, (average["params"], average["buffers"]), strict=True
-            ):
-                own[:] = saved
-        best = state.get("best")
-        self._best = None if best is None else (best["params"].copy(), best["buffers"].copy())
+            self._average.n_updates = int(state["average"]["n_updates"])
+            _take_over(self._average.vectors, state["average"])
+        self._best = None
+        if "best" in state:
+            self._best = self.model.params.copy(), self.model.buffers.copy()
+            _take_over(self._best, state["best"])
+        self._rng.bit_generator.state = self._epoch_start = state["rng"]
+        self._at, self._feed = at, None
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -311,6 +366,8 @@ class Training:
             if self.validation is None:
                 return {}, True
             validation = evaluate(model, self.head, *self.validation, transform=self._transform)
+            if not isfinite(loss := validation["loss"]):
+                raise self._divergence(at.epoch, loss, "that is the loss on the validation rows")
             improved = self._judge(validation)
             if improved:
                 self._best = model.params.copy(), model.buffers.copy()
@@ -323,13 +380,11 @@ class Training:
     def _judge(self, validation: Mapping[str, float]) -> bool:
         """Return whether the monitored figure is the best; count the epochs in which it was not."""
         at = self._at
-        if self.monitor not in validation:
-            raise ValueError(
-                f"monitor must be one of {', '.join(validation)}, got {self.monitor!r}"
-            )
         score = validation[self.monitor]
         if self.monitor in LOWER_IS_BETTER:
             score = -score
+        if score != score:  # not a number: worse than any
+            score = -np.inf
         margin = 0.0 if self.early_stopping is None else self.early_stopping.min_delta
         improved = at.best_score is None or score > at.best_score
         if at.best_score is None or score > at.best_score + margin:
@@ -342,30 +397,52 @@ class Training:
             at.stopped_early = at.epochs_without_improvement >= self.early_stopping.patience
         return improved
 
-    def _divergence(self, batch: Rows, loss: float) -> DivergenceError:
-        """Say where the first number that is not finite came from."""
-        at = self._at
-        where = self._first_not_finite(batch)
+    def _buffers_finite(self) -> bool:
+        buffers = self.model.buffers
+        return buffers.size == 0 or bool(np.isfinite(buffers).all())
+
+    def _divergence(self, epoch: int, loss: float, where: str) -> DivergenceError:
         return DivergenceError(
-            f"training diverged in epoch {at.epoch + 1}, step {at.step + 1} (learning rate "
-            f"{at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller learning_rate, "
-            "a warmup, or clip_grad_norm"
+            f"training diverged in epoch {epoch}, step {self._at.step} (learning rate "
+            f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller "
+            "learning_rate, a warmup, or clip_grad_norm"
         )
 
     def _first_not_finite(self, batch: Rows) -> str:
+        """Say where the first number that is not finite came from, by making the step again."""
         x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
         if not np.isfinite(x).all():
             return "the inputs of this batch are not finite"
-        for name, parameter in self.model.named_parameters():
+        # Backward goes from the last layer to the first, so the last one is where it began.
+        for name, parameter in reversed(list(self.model.named_parameters())):
             if not np.isfinite(parameter).all():
-                return f"parameter {name} is no longer finite after the update"
-        with np.errstate(all="ignore"):
-            x = batch.X
-            for i, layer in enumerate(self.model.layers):
-                x = layer.forward(x, train=False)
-                if not np.isfinite(x).all():
-                    return f"it began in the output of layer {i} ({type(layer).__name__})"
-        return "the outputs are finite, the loss is not"
+                i = int(name.split(".")[0])
+                return f"it began in the update of {name} in {self._layer(i)}"
+        model = self.model.replica()  # its running statistics are its own
+        model.begin_step(self._at.step - 1)
+        x = batch.X
+        for i, layer in enumerate(model.layers):
+            x = layer.forward(x)
+            if not np.isfinite(x).all():
+                return f"it began in the output of {self._layer(i)}"
+        if not np.isfinite(self.model.buffers).all():
+            return "it began in the running statistics of a normalization"
+        return f"the outputs of {self._layer(len(model.layers) - 1)} are finite, their loss is not"
+
+    def _layer(self, i: int) -> str:
+        return f"layer {i} ({type(self.model.layers[i]).__name__})"
+
+
+def _take_over(vectors: Sequence[Array], state: Mapping[str, Any]) -> None:
+    """Fill parameters and running statistics from those of a state."""
+    for name, own in zip(("params", "buffers"), vectors, strict=True):
+        _check_fits(name, state[name], own)
+        own[:] = state[name]
+
+
+def _check_fits(name: str, array: Any, own: Array) -> None:
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (own.shape, own.dtype):
+        raise ValueError(f"{name} does not fit this model of {own.size} {own.dtype} numbers")
 
 
 def fit(
@@ -387,7 +464,8 @@ def fit(
                          batch_size=128, rng=rng):
             print(epoch.epoch, epoch.validation["accuracy"])
 
-    However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best weights so far.
+    However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best
+    weights so far.
     """
     training = Training(
         model,
