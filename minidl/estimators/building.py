@@ -1,0 +1,167 @@
+"""From an estimator's parameters to layers, schedule and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from minidl.config import Choice
+from minidl.config.choices import Family
+from minidl.config.settings import LAYER, LOSS, SCHEDULE
+from minidl.layers import ACTIVATIONS, Layer, Linear
+from minidl.layers.dropout import Dropout
+from minidl.layers.layer import Array
+from minidl.losses import Head
+from minidl.model import Sequential, walk
+from minidl.optimizers import SGD, Adam, AdamW, Optimizer
+from minidl.schedules import Schedule
+
+ACTIVATION_NAMES = {"logistic", *ACTIVATIONS}
+SOLVERS = {"lbfgs", "sgd", "adam", "adamw"}
+
+
+def perceptron_layers(
+    sizes: Sequence[int],
+    activation: str,
+    dropout: float,
+    *,
+    random_state: np.random.RandomState,
+    dtype: Any,
+) -> list[Layer]:
+    """Return linear layers of these sizes, with the activation (and dropout) between them.
+
+    W and b are drawn uniformly from +-sqrt(6 / (n_in + n_out)), or sqrt(2 / ...) for the logistic
+    function, in the order in which scikit-learn draws them.
+    """
+    layers: list[Layer] = []
+    factor = 2.0 if activation == "logistic" else 6.0
+    unused = np.random.default_rng(0)
+    for n_in, n_out in pairwise(sizes):
+        linear = Linear(n_in, n_out, rng=unused, init="zeros", dtype=dtype)
+        bound = np.sqrt(factor / (n_in + n_out))
+        linear.W[:] = random_state.uniform(-bound, bound, (n_in, n_out))
+        linear.b[:] = random_state.uniform(-bound, bound, n_out)
+        layers += [linear, ACTIVATIONS["sigmoid" if activation == "logistic" else activation]()]
+    layers.pop()  # none after the last
+    if dropout:
+        noise = np.random.default_rng(random_state.randint(2**31 - 1))
+        for i in range(len(layers) - 1, 0, -2):
+            layers.insert(i, Dropout(dropout, rng=noise))
+    return layers
+
+
+def chosen_layers(
+    choices: Sequence[Choice],
+    n_in: int,
+    n_outputs: int,
+    *,
+    random_state: np.random.RandomState,
+    dtype: Any,
+) -> list[Layer]:
+    """Return the layers of a config's `model` list, for n_in features and n_outputs outputs."""
+    rng = np.random.default_rng(random_state.randint(2**31 - 1))
+    layers, size = _stack(choices, n_in, n_outputs, rng, dtype, "layers")
+    if size != n_outputs:
+        raise ValueError(
+            f"layers end with {size} outputs, but the targets need {n_outputs}; "
+            "end them with {'linear': 'auto'}"
+        )
+    return layers
+
+
+def _stack(
+    choices: Sequence[Choice],
+    size: int,
+    n_outputs: int,
+    rng: np.random.Generator,
+    dtype: Any,
+    path: str,
+) -> tuple[list[Layer], int]:
+    layers: list[Layer] = []
+    for i, choice in enumerate(choices):
+        here = f"{path}.{i}"
+        supplied: dict[str, Any] = {"n_in": size, "n_features": size, "dtype": dtype, "rng": rng}
+        if choice.options.get("n_out") == "auto":
+            supplied["n_out"] = n_outputs
+        if choice.layers:
+            supplied["layers"] = _stack(choice.layers, size, n_outputs, rng, dtype, here)[0]
+        try:
+            layer: Layer = choice.build(**supplied)
+            size = layer.output_size(size)
+        except ValueError as error:
+            raise ValueError(f"{here} ({choice.name}): {error}") from None
+        layers.append(layer)
+    return layers, size
+
+
+_ANY: Any = Annotated  # made at run time, where a type checker cannot follow
+_LAYERS: TypeAdapter[tuple[Choice, ...]] = TypeAdapter(tuple[_ANY[Choice, LAYER], ...])
+
+
+def layer_choices(layers: Sequence[Any]) -> tuple[Choice, ...]:
+    """Return the choices that a list in the notation of a config's `model` stands for."""
+    return _validated(_LAYERS, layers, "layers")
+
+
+def head_of(loss: str | Mapping[str, Any]) -> Head:
+    """Return the head in the notation of a config's `loss`."""
+    head: Head = _choice(LOSS, loss, "loss").build()
+    return head
+
+
+def schedule_of(schedule: str | Mapping[str, Any] | None) -> Schedule | None:
+    """Return the schedule in the notation of a config's `schedule`."""
+    made: Schedule | None = None
+    if schedule is not None:
+        made = _choice(SCHEDULE, schedule, "schedule").build()
+    return made
+
+
+def weight_lists(model: Sequential) -> tuple[list[Array], list[Array]]:
+    """Return the matrices and the biases of the model's linear layers, views in their order."""
+    linear = [layer for layer in walk(model.layers) if isinstance(layer, Linear)]
+    return [each.W for each in linear], [each.b for each in linear if "b" in each.param_names]
+
+
+def make_optimizer(
+    solver: str,
+    model: Sequential,
+    *,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float | None,
+    clip_grad_norm: float | None,
+) -> Optimizer:
+    """Return the optimizer of a stochastic solver, with decay of the weights alone."""
+    shared: dict[str, Any] = {"learning_rate": learning_rate, "clip_grad_norm": clip_grad_norm}
+    if weight_decay is not None:
+        shared["weight_decay"] = weight_decay
+    if weight_decay or solver == "adamw":
+        shared["groups"] = model.groups
+    if solver == "sgd":
+        return SGD(momentum=momentum, nesterov=nesterov and momentum > 0, **shared)
+    kind = AdamW if solver == "adamw" else Adam
+    return kind(beta1=betas[0], beta2=betas[1], eps=epsilon, **shared)
+
+
+def _choice(family: Family, value: Any, name: str) -> Choice:
+    adapter: TypeAdapter[Choice] = TypeAdapter(_ANY[Choice, family])
+    return _validated(adapter, value, name)
+
+
+def _validated(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        wrong = []
+        for each in error.errors(include_url=False):
+            reason = each.get("ctx", {}).get("reason", each["msg"])
+            wrong.append(f"{'.'.join(map(str, (name, *each['loc'])))}: {reason}")
+        raise ValueError("; ".join(wrong)) from None

@@ -1,0 +1,59 @@
+"""scikit-learn's callbacks (1.9 and newer), told of each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from minidl.data.batches import Rows
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # before scikit-learn 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing to support."""
+
+
+__all__ = ["CallbackSupportMixin", "FitCallbacks"]
+
+
+class FitCallbacks:
+    """One fit as the callbacks of an estimator see it: a task, with one subtask an epoch.
+
+    Does nothing for an estimator without callbacks.
+    """
+
+    def __init__(self, estimator: Any, max_epochs: int, rows: Rows) -> None:
+        self._told: dict[str, Any] = {
+            "estimator": estimator,
+            "X": rows.X,
+            "y": lambda: estimator._as_given(rows.y),
+        }
+        self._root: Any = None
+        if getattr(estimator, "_skl_callbacks", None) or hasattr(estimator, "_parent_callback_ctx"):
+            self._root = estimator._init_callback_context(max_subtasks=max_epochs)
+            self._root.call_on_fit_task_begin(**self._told)
+        self._epoch: Any = None
+
+    def epoch_begins(self) -> None:
+        """Open the subtask of an epoch."""
+        if self._root is not None:
+            self._epoch = self._root.subcontext(task_name="epoch")
+            self._epoch.call_on_fit_task_begin(**self._told)
+
+    def epoch_ends(self, fitted: Callable[[], Mapping[str, Any]]) -> bool:
+        """Close it; return whether a callback asks to stop.
+
+        fitted: gives the attributes of an estimator that stopped here.
+        """
+        if self._root is None:
+            return False
+        return bool(
+            self._epoch.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
+        )
+
+    def fit_ends(self) -> None:
+        """Close the task of the fit."""
+        if self._root is not None:
+            self._root.call_on_fit_task_end(**self._told, reconstruction_attributes=dict)

@@ -1,0 +1,192 @@
+"""The classifier: labels in and out, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy.sparse import csr_matrix, issparse
+from scipy.special import log_expit, log_softmax
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+
+from minidl.data.batches import Rows
+from minidl.estimators.building import head_of
+from minidl.estimators.perceptron import Classes, Perceptron, trains_in_epochs
+from minidl.layers.layer import Array
+from minidl.losses import Head, SigmoidCrossEntropy, SoftmaxCrossEntropy
+
+
+@dataclass(eq=False, repr=False)
+class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
+    """Multilayer perceptron for classification."""
+
+    hidden_layer_sizes: int | Sequence[int] = (100,)
+    activation: str = "relu"
+    loss: str | Mapping[str, Any] = field(default="log_loss", kw_only=True)
+    class_weight: str | Mapping[Any, float] | None = field(default=None, kw_only=True)
+    label_smoothing: float = field(default=0.0, kw_only=True)
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Perceptron._parameter_constraints,
+        "loss": [str, dict],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+    _score_name = "accuracy"
+
+    @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Update the model with one epoch over the given data.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        sample_weight : array-like of shape (n_samples,), default=None
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come; needed in the first call, and only there.
+
+        Returns
+        -------
+        self : object
+        """
+        if _check_partial_fit_first_call(self, classes):
+            self._set_kind(y)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class, (n_samples, n_classes), in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        """
+        outputs = self._outputs(X)
+        p = self._head.predict(outputs)
+        if p.shape[1] > 1:
+            return p
+        return np.ones_like(p) if len(self.classes_) == 1 else np.hstack([1 - p, p])
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithm of `predict_proba`, finite also where that is 0.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        """
+        outputs = self._outputs(X)
+        if isinstance(self._head, SoftmaxCrossEntropy):
+            logs: Array = log_softmax(outputs, axis=1)
+        elif outputs.shape[1] > 1:
+            logs = log_expit(outputs)
+        elif len(self.classes_) == 1:
+            logs = np.zeros_like(outputs)
+        else:
+            logs = np.hstack([log_expit(-outputs), log_expit(outputs)])
+        return logs
+
+    def _set_kind(self, y: Any) -> None:
+        """Tell labels from indicator matrices."""
+        kind = type_of_target(y, input_name="y")
+        check_classification_targets(y)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                "Multioutput target data is not supported with label binarization: give one label "
+                "a row, or a matrix of 0 and 1 with a column for each label"
+            )
+        self._multilabel = kind == "multilabel-indicator"
+        self._sparse_labels = issparse(y)
+
+    def _check_targets(self, y: Any, dtype: Any, classes: Classes) -> Array:
+        if classes == "new" and not hasattr(self, "coefs_") and hasattr(self, "classes_"):
+            classes = "known"  # of the first partial_fit
+        if classes == "new":
+            self._set_kind(y)
+            self.classes_ = unique_labels(y)
+        else:
+            given = unique_labels(y)
+            if classes == "same" and set(given) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the "
+                    f"previous call to fit. Previously got {self.classes_}, `y` has {given}"
+                )
+            if len(np.setdiff1d(given, self.classes_, assume_unique=True)):
+                raise ValueError(
+                    "`y` has classes not in `self.classes_`. "
+                    f"`self.classes_` has {self.classes_}. 'y' has {given}."
+                )
+        if self._multilabel:
+            targets = (y.toarray() if issparse(y) else np.asarray(y)).astype(dtype)
+        else:
+            targets = np.searchsorted(self.classes_, y)
+            if self._has_one_logit:
+                targets = targets.astype(dtype)
+        if self.label_smoothing and targets.dtype == dtype:
+            targets = (1 - self.label_smoothing) * targets + self.label_smoothing / 2
+        return targets
+
+    def _as_given(self, targets: Array) -> Array:
+        marks = targets if targets.dtype.kind == "i" else (targets > 0.5).astype(np.int64)
+        return marks if self._multilabel else self.classes_[marks]
+
+    def _make_head(self) -> Head:
+        if self.loss == "log_loss":
+            if self._multilabel or len(self.classes_) <= 2:
+                head: Head = SigmoidCrossEntropy()
+            else:
+                head = SoftmaxCrossEntropy(label_smoothing=self.label_smoothing)
+        else:
+            head = head_of(self.loss)
+            if head.task == "regression":
+                raise ValueError(f"loss must be one for classification, got {self.loss!r}")
+        self.out_activation_ = "softmax" if head.task == "classification" else "logistic"
+        return head
+
+    def _count_outputs(self, targets: Array) -> int:
+        if self._multilabel:
+            return int(targets.shape[1])
+        return 1 if self._has_one_logit else len(self.classes_)
+
+    def _decide(self, outputs: Array) -> Array:
+        if self._multilabel:
+            marks = (outputs > 0).astype(np.int64)
+            return csr_matrix(marks) if self._sparse_labels else marks
+        if outputs.shape[1] > 1:
+            return self.classes_[outputs.argmax(axis=1)]
+        return self.classes_[np.minimum(outputs[:, 0] > 0, len(self.classes_) - 1)]
+
+    def _training_rows(self, rows: Rows) -> Rows:
+        if self.class_weight is None:
+            return rows
+        weight = compute_sample_weight(self.class_weight, self._as_given(rows.y))
+        weight = weight.astype(rows.X.dtype)
+        return rows._replace(
+            sample_weight=weight if rows.sample_weight is None else weight * rows.sample_weight
+        )
+
+    def _strata(self, targets: Array) -> Array | None:
+        return targets > 0.5 if self.n_outputs_ == 1 else None
+
+    @property
+    def _has_one_logit(self) -> bool:
+        return len(self.classes_) <= 2 and (
+            self.loss == "log_loss" or head_of(self.loss).task == "multilabel"
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,143 @@
+"""L-BFGS: SciPy's minimiser over the flat vector, the whole data in each step.
+
+For small data and few weights it needs far fewer passes than stochastic steps, and no learning
+rate. It needs an objective that gives the same value for the same weights, so it refuses layers
+that draw noise or look at the statistics of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from minidl.data.batches import Rows, batch_bounds
+from minidl.errors import DivergenceError
+from minidl.layers.layer import Array, Layer
+from minidl.losses import Head
+from minidl.model import Sequential, walk_paths
+from minidl.parallel import blas_threads
+
+CHUNK_ROWS = 1024  # of the data at a time: activations stay in the cache, and memory is bounded
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where L-BFGS ended.
+
+    loss: with the penalty.  iterations: line searches made.  evaluations: of loss and gradient.
+    converged: whether the gradient, or the gain of the last iteration, was within tolerance.
+    status, message: SciPy's own account.
+    """
+
+    loss: float
+    iterations: int
+    evaluations: int
+    converged: bool
+    status: int
+    message: str
+
+
+def fit_lbfgs(
+    model: Sequential,
+    head: Head,
+    train: Sequence[Any],
+    *,
+    weight_decay: float = 0.0,
+    max_iterations: int = 200,
+    max_evaluations: int = 15000,
+    tolerance: float = 1e-4,
+    callback: Callable[[int, float], object] | None = None,
+) -> Minimum:
+    """Minimise the mean loss over all of `train` plus weight_decay / 2 * (sum of squared weights).
+
+    model: changed in place; holds the best weights found, also when interrupted.
+    train: (X, y) or (X, y, sample_weight), as for `fit`.
+    tolerance: it ends when no component of the gradient is larger.
+    callback: called with (iteration, loss) after each iteration.
+
+    Raises ValueError for a model with dropout, batch normalization or other noise, and
+    DivergenceError where the loss is not finite at the start.
+    Liu and Nocedal, On the Limited Memory BFGS Method, 1989; SciPy's `L-BFGS-B` without bounds.
+    """
+    refuse_noise(model)
+    objective = _Objective(model, head, Rows(*train), weight_decay)
+    iteration = 0
+
+    def after_iteration(x: Array) -> None:
+        nonlocal iteration
+        iteration += 1
+        if callback is not None:
+            callback(iteration, objective.loss)
+
+    # NumPy's and SciPy's BLAS are two libraries whose threads fight for the cores.
+    with blas_threads(1):
+        found = minimize(
+            objective,
+            model.params.astype(np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            callback=after_iteration,
+            options={"maxiter": max_iterations, "maxfun": max_evaluations, "gtol": tolerance},
+        )
+    model.params[:] = found.x
+    return Minimum(
+        float(found.fun),
+        min(int(found.nit), max_iterations),
+        int(found.nfev),
+        found.status == 0,
+        int(found.status),
+        str(found.message),
+    )
+
+
+def refuse_noise(model: Sequential) -> None:
+    """Raise ValueError if the model's loss is not a function of its weights alone."""
+    for path, layer in walk_paths(model.layers):
+        if type(layer).begin_step is not Layer.begin_step or layer.buffer_names:
+            what = "batch statistics" if layer.buffer_names else "noise"
+            raise ValueError(
+                f"model must be free of noise for L-BFGS: layer {path} is {type(layer).__name__}, "
+                f"with {what}; use a stochastic optimizer, or leave the layer out"
+            )
+
+
+class _Objective:
+    """The flat vector, as float64, -> (loss, gradient)."""
+
+    def __init__(self, model: Sequential, head: Head, rows: Rows, weight_decay: float) -> None:
+        self.model, self.head, self.weight_decay = model, head, weight_decay
+        self.loss = math.nan
+        self._total = head.total_weight(rows.y, rows.sample_weight)
+        self._chunks = [
+            rows.select(slice(start, stop))
+            for start, stop in batch_bounds(rows.X.shape[0], CHUNK_ROWS)
+        ]
+        self._replica = model.replica()
+        self._replica.lend_scratch()
+        self._first = True
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        model = self._replica  # its `params` are the model's
+        model.params[:] = x
+        loss, gradient = 0.0, np.zeros_like(x)
+        for chunk in self._chunks:
+            outputs = model.forward(chunk.X)
+            part, d_outputs = self.head(outputs, chunk.y, chunk.sample_weight, self._total)
+            model.backward(d_outputs)
+            loss += part
+            gradient += model.grads
+        if self.weight_decay:
+            model.grads[:] = 0
+            loss += model.add_l2(self.weight_decay)
+            gradient += model.grads
+        if self._first and not math.isfinite(loss):
+            raise DivergenceError(
+                f"the loss is {loss} at the first weights: scale the inputs, or start smaller"
+            )
+        self._first, self.loss = False, loss
+        return loss, gradient
