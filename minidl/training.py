@@ -123,7 +123,13 @@ class _Progress:
 
     def check(self, batches_per_epoch: int) -> None:
         """Raise ValueError unless this is a place that a training can be at."""
-        whole = (self.step, self.epoch, self.batch, self.best_epoch, self.epochs_without_improvement)
+        whole = (
+            self.step,
+            self.epoch,
+            self.batch,
+            self.best_epoch,
+            self.epochs_without_improvement,
+        )
         real = (self.epoch_loss, self.epoch_weight, self.learning_rate, self.seconds)
         score = 0.0 if self.best_score is None else self.best_score
         if (
@@ -272,6 +278,17 @@ class Training:
         elif self._average is not None:
             self.model.params[:], self.model.buffers[:] = self._average.vectors
         self._stepper.share_buffers()
+
+    def begin_at(self, step: int, best_score: float | None = None) -> None:
+        """Number the steps from `step` on, as one of several trainings of the same model.
+
+        best_score: the monitored figure, higher is better, of the weights that the model has now;
+        they are then the best until an epoch beats them.
+        """
+        self._at.step = step
+        if best_score is not None:
+            self._at.best_score = best_score
+            self._best = self.model.params.copy(), self.model.buffers.copy()
 
     def close(self) -> None:
         """End the worker threads, if there are any."""
