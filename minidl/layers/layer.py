@@ -69,6 +69,9 @@ class Layer:
 
     def output_size(self, n_in: int) -> int:
         """Return the number of output features for `n_in` input features, or raise ValueError."""
+        expected = self.input_size()
+        if expected is not None and n_in != expected:
+            raise ValueError(f"takes {expected} features, but is given {n_in}")
         return n_in
 
     def multiply_adds(self, n_in: int) -> int:

@@ -204,8 +204,7 @@ class Linear(Layer):
 
     def output_size(self, n_in: int) -> int:
         """Return n_out; refuse any other input than n_in features."""
-        if n_in != self.n_in:
-            raise ValueError(f"takes {self.n_in} features, but is given {n_in}")
+        super().output_size(n_in)
         return self.n_out
 
     def multiply_adds(self, n_in: int) -> int:

@@ -28,12 +28,6 @@ class Scale(Layer):
         self.gamma: Array = np.ones(n_features, dtype)
         self.dgamma = np.zeros_like(self.gamma)
 
-    def output_size(self, n_in: int) -> int:
-        """Return n_features; refuse any other input."""
-        if n_in != self.n_features:
-            raise ValueError(f"takes {self.n_features} features, but is given {n_in}")
-        return n_in
-
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return x * gamma."""
         if train:

@@ -33,9 +33,7 @@ class Residual(Layer):
         for layer in self.layers:
             n_out = layer.output_size(n_out)
         if n_out != n_in:
-            raise ValueError(
-                f"layers must end with as many features as before, {n_in}, not {n_out}"
-            )
+            raise ValueError(f"layers must lead back to {n_in} features, not to {n_out}")
         return n_in
 
     def forward(self, x: Array, train: bool = True) -> Array:
