@@ -55,7 +55,7 @@ def fit_lbfgs(
 ) -> Minimum:
     """Minimise the mean loss over all of `train` plus weight_decay / 2 * (sum of squared weights).
 
-    model: changed in place; holds the best weights found, also when interrupted.
+    model: changed in place; holds the last weights accepted, also when interrupted.
     train: (X, y) or (X, y, sample_weight), as for `fit`.
     tolerance: it ends when no component of the gradient is larger.
     callback: called with (iteration, loss) after each iteration.
@@ -65,26 +65,33 @@ def fit_lbfgs(
     Liu and Nocedal, On the Limited Memory BFGS Method, 1989; SciPy's `L-BFGS-B` without bounds.
     """
     refuse_noise(model)
-    objective = _Objective(model, head, Rows(*train), weight_decay)
+    rows = Rows(*train)
+    head.check_targets(rows.y, model.forward(rows.X[:1], train=False).shape[1])
+    objective = _Objective(model, head, rows, weight_decay)
+    accepted = model.params.astype(np.float64)
     iteration = 0
 
     def after_iteration(x: Array) -> None:
         nonlocal iteration
         iteration += 1
+        accepted[:] = x
         if callback is not None:
             callback(iteration, objective.loss)
 
     # NumPy's and SciPy's BLAS are two libraries whose threads fight for the cores.
-    with blas_threads(1):
-        found = minimize(
-            objective,
-            model.params.astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            callback=after_iteration,
-            options={"maxiter": max_iterations, "maxfun": max_evaluations, "gtol": tolerance},
-        )
-    model.params[:] = found.x
+    try:
+        with blas_threads(1):
+            found = minimize(
+                objective,
+                accepted.copy(),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after_iteration,
+                options={"maxiter": max_iterations, "maxfun": max_evaluations, "gtol": tolerance},
+            )
+        accepted[:] = found.x
+    finally:
+        model.params[:] = accepted
     return Minimum(
         float(found.fun),
         min(int(found.nit), max_iterations),

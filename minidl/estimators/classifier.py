@@ -75,13 +75,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         """
         outputs = self._outputs(X)
-        p = self._head.predict(outputs)
-        if p.shape[1] > 1:
-            return p
-        return np.ones_like(p) if len(self.classes_) == 1 else np.hstack([1 - p, p])
+        if outputs.shape[1] == 1 and len(self.classes_) == 1:
+            return np.ones_like(outputs)
+        if outputs.shape[1] == 1:
+            outputs = np.hstack([-outputs, outputs])
+        return self._head.predict(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of `predict_proba`, finite also where that is 0.
+        """Return the logarithm of `predict_proba`; for classes also where that is 0 to rounding.
 
         Parameters
         ----------
@@ -90,8 +91,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         outputs = self._outputs(X)
         if isinstance(self._head, SoftmaxCrossEntropy):
             logs: Array = log_softmax(outputs, axis=1)
-        elif outputs.shape[1] > 1:
-            logs = log_expit(outputs)
+        elif self._multilabel:
+            with np.errstate(divide="ignore"):
+                logs = np.log(self._head.predict(outputs))
         elif len(self.classes_) == 1:
             logs = np.zeros_like(outputs)
         else:
@@ -178,7 +180,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         )
 
     def _strata(self, targets: Array) -> Array | None:
-        return targets > 0.5 if self.n_outputs_ == 1 else None
+        return targets[:, None] > 0.5 if self.n_outputs_ == 1 and targets.ndim == 1 else None
 
     @property
     def _has_one_logit(self) -> bool:

@@ -44,7 +44,7 @@ def fit_in_epochs(
         rows, held_out = rows.select(parts[0]), rows.select(parts[1])
     epochs = _Epochs(estimator, rows, held_out, incremental=incremental)
     epochs.run()
-    if estimator.warm_start == "exact":
+    if estimator.warm_start == "exact" and not incremental:
         estimator._resume = {"training": epochs.last, "order": epochs.order, "parts": parts}
 
 
@@ -136,7 +136,7 @@ class _Epochs:
         finally:
             bar.close()
             training.close()
-        if estimator.warm_start == "exact":
+        if estimator.warm_start == "exact" and not self.incremental:
             self.last = copy.deepcopy(training.state())
         training.use_best()
         callbacks.fit_ends()
@@ -222,15 +222,9 @@ class _Epochs:
 
     def _go_on(self) -> None:
         """Number the steps, and compare epochs, where earlier calls left off."""
-        estimator, model = self.estimator, self.estimator._model
-        state = self.training.state()
-        state["progress"]["step"] = estimator._optimizer.n_steps
-        best = getattr(estimator, "best_validation_score_", None)
-        if self.validates and best is not None and np.isfinite(best):
-            state["progress"]["best_score"] = best
-            state["best"] = {"params": model.params, "buffers": model.buffers}
-        if estimator._optimizer.n_steps or "best" in state:
-            self.training.restore(state)
+        best = self.estimator.best_validation_score_ if self.validates else None
+        known = best is not None and np.isfinite(best)
+        self.training.begin_at(self.estimator._optimizer.n_steps, best if known else None)
 
     def _fitted(self) -> dict[str, Any]:
         """The attributes of an estimator whose fit ended with this epoch."""

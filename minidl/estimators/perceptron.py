@@ -194,12 +194,11 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         self._head = self._make_head()
         if first:
             self.n_outputs_ = self._count_outputs(rows.y)
-        self._head.check_targets(rows.y, self.n_outputs_)
         held_out = None
         if validation is not None:
             held_out = self._check_rows(*validation, reset=False, classes="known")
-            self._head.check_targets(held_out.y, self.n_outputs_)
-        if first or self.warm_start != "exact" or getattr(self, "_resume", None) is None:
+        exact = self.warm_start == "exact" and not (first or incremental)
+        if not exact or getattr(self, "_resume", None) is None:
             self._resume = None
             self._random_state = check_random_state(self.random_state)
         if first:
