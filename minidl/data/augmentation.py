@@ -82,7 +82,7 @@ class Erasing(Change):
 
     def _stretch(self, length: Array, place: Array, size: int) -> Array:
         """Which of `size` pixels are in a stretch of random length and place: (n, size)."""
-        n_erased = 1 + np.floor(length * max(1, math.floor(self.size * size)))
+        n_erased = 1 + np.floor(length * math.floor(self.size * size))
         start = np.floor(place * (size - n_erased + 1))
         i = np.arange(size)
         return np.asarray((start <= i) & (i < start + n_erased))

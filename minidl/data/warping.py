@@ -167,7 +167,7 @@ def blocks(first_row: int, n: int) -> Iterator[tuple[int, slice]]:
     """Blocks of the batch that n rows from `first_row` on touch: number, and slice of the rows."""
     for block in range(first_row // BLOCK_ROWS, -(-(first_row + n) // BLOCK_ROWS)):
         start = block * BLOCK_ROWS - first_row
-        yield block, slice(max(0, start), min(n, start + BLOCK_ROWS))
+        yield block, slice(max(0, start), start + BLOCK_ROWS)
 
 
 def _require(name: str, value: float, holds: bool, expected: str) -> None:
