@@ -113,7 +113,7 @@ class Sequential:
             raise ValueError(
                 f"learning_rate_multipliers names {sorted(unknown)}; groups are {GROUP_NAMES}"
             )
-        matrices = tuple(p for _, p in self.named_parameters() if p.ndim == 2)
+        shapes = tuple(p.shape for _, p in self.named_parameters() if _group_of("", p) == "weights")
         return tuple(
             ParameterGroup(
                 name,
@@ -121,7 +121,7 @@ class Sequential:
                 decays=name == "weights",
                 learning_rate_multiplier=multipliers.get(name, 1.0),
                 max_norm=max_norm if name == "weights" else None,
-                matrices=matrices if name == "weights" else (),
+                shapes=shapes if name == "weights" else (),
             )
             for name in GROUP_NAMES
         )

@@ -8,6 +8,7 @@ threads may share them out without changing a bit of the result.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,7 +27,9 @@ BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level
 class ParameterGroup:
     """A contiguous part of the flat vector whose parameters are treated alike.
 
-    `matrices` are the views, (n_in, n_out), whose columns max-norm bounds.
+    learning_rate_multiplier: at least 0, which leaves the part as it is.
+    max_norm: positive; bounds the columns of the matrices, (n_in, n_out), that the part consists
+    of, whose `shapes` are given in order. Shapes and not views, so that a copy stays true.
     """
 
     name: str
@@ -34,7 +37,18 @@ class ParameterGroup:
     decays: bool = True
     learning_rate_multiplier: float = 1.0
     max_norm: float | None = None
-    matrices: tuple[Array, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        factor, bound = self.learning_rate_multiplier, self.max_norm
+        _require("learning_rate_multiplier", factor, 0 <= factor < np.inf, "at least 0")
+        _require("max_norm", bound, bound is None or 0 < bound < np.inf, "positive")
+
+    def matrices(self, params: Array) -> list[Array]:
+        """Return the views of the vector that max-norm bounds."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = np.split(params[self.slice], ends)
+        return [p.reshape(-1, shape[-1]) for p, shape in zip(parts, self.shapes, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ class Optimizer:
         self.averages: dict[str, Array] = {}
         self._bound: tuple[Array, Array] | None = None
         self._blocks: list[Block] = []
+        self._bounded: list[tuple[Array, float]] = []
         self._scratch = np.empty((0, 0))
         self._clip_scale = 1.0
 
@@ -94,9 +109,7 @@ class Optimizer:
             self.update(block, rate, self._scratch)
         self.end_step()
 
-    def begin_step(
-        self, params: Array, grads: Array, cuts: Sequence[int] = ()
-    ) -> list[Block]:
+    def begin_step(self, params: Array, grads: Array, cuts: Sequence[int] = ()) -> list[Block]:
         """Count a step, measure the gradient where it is clipped, and return the blocks.
 
         cuts: positions in the vector, in ascending order, that no block may straddle.
@@ -125,12 +138,10 @@ class Optimizer:
 
     def end_step(self) -> None:
         """Enforce max-norm, once all blocks are updated."""
-        for group in self.groups or ():
-            if group.max_norm is not None:
-                for W in group.matrices:
-                    norms = np.sqrt(np.einsum("ij,ij->j", W, W))
-                    np.maximum(norms, group.max_norm, out=norms)
-                    W *= group.max_norm / norms
+        for W, max_norm in self._bounded:
+            norms = np.sqrt(np.einsum("ij,ij->j", W, W))
+            np.maximum(norms, max_norm, out=norms)
+            W *= max_norm / norms
 
     def scratch(self) -> Array:
         """Return a work area for `update`; each thread needs its own."""
@@ -159,8 +170,12 @@ class Optimizer:
                 f"and {grads.shape}"
             )
         for name in self.average_names:
-            if name not in self.averages:
-                self.averages[name] = np.zeros_like(params)
+            average = self.averages.setdefault(name, np.zeros_like(params))
+            if average.shape != params.shape:
+                raise ValueError(
+                    f"params must have the shape of the {name} so far, {average.shape}, "
+                    f"got {params.shape}"
+                )
         groups = self.groups or (ParameterGroup("all", slice(0, params.size)),)
         runs: list[tuple[int, int, float, float]] = []  # groups that are treated alike are joined
         for group in groups:
@@ -170,10 +185,10 @@ class Optimizer:
                 run = (runs.pop()[0], *run[1:])
             runs.append(run)
         pieces = [
-            (start, stop, *settings)
-            for run_start, run_stop, *settings in runs
+            (start, stop, decay, multiplier)
+            for first, last, decay, multiplier in runs
             for start, stop in itertools.pairwise(
-                [run_start, *(cut for cut in cuts if run_start < cut < run_stop), run_stop]
+                [first, *(cut for cut in cuts if first < cut < last), last]
             )
         ]
         self._blocks = [
@@ -187,6 +202,12 @@ class Optimizer:
             )
             for start, stop, decay, multiplier in pieces
             for first in range(start, stop, BLOCK)
+        ]
+        self._bounded = [
+            (W, group.max_norm)
+            for group in groups
+            if group.max_norm is not None
+            for W in group.matrices(params)
         ]
         self._scratch = np.empty((3, min(BLOCK, params.size)), params.dtype)
         self._bound = (params, grads)
@@ -226,7 +247,7 @@ class SGD(Optimizer):
         self._sgd(block, g, learning_rate, 1.0, (s, t))
 
     def _sgd(
-        self, block: Block, g: Array, learning_rate: float, scale: float, scratch: Sequence[Array]
+        self, block: Block, g: Array, learning_rate: float, scale: float, scratch: Any
     ) -> bool:
         return kernels.sgd(
             block.params,
