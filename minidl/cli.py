@@ -1,27 +1,33 @@
 """The command line: parse arguments, call one room, print.
 
-Exit codes: 0 done; 1 a check failed; 2 the config or an argument is wrong; 3 data is missing or
-unreadable; 4 training diverged; 5 a checkpoint or model file is damaged.
+Exit codes: 0 done; 1 a check that was asked for failed; 2 the config or an argument is wrong; 3
+data is missing or unreadable; 4 training diverged; 5 a checkpoint or model file is damaged or
+cannot be written; 130 and 143 stopped by SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import shutil
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from minidl._version import __version__
-from minidl.config import Config, dump, json_schema, load_config
-from minidl.errors import ConfigError, MinidlError
-from minidl.experiment import Experiment, Run, build_or_fall_back
+from minidl.config import Config, dump, json_schema, load_config, settled
+from minidl.errors import CheckpointError, ConfigError, MinidlError
+from minidl.experiment import Experiment, build_or_fall_back
+from minidl.run import Run
 from minidl.run_folder import RunFolder
 from minidl.training import Epoch
 
-DEFAULT_FOLDER = "runs"
+LATEST = "latest"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,12 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MinidlError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        print(f"not enough memory: {error or 'choose a smaller model or batch'}", file=sys.stderr)
+        return ConfigError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # who read the output has left; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def train(arguments: Sequence[str]) -> int:
     """Train what a config describes; write the run's folder."""
     parser = _parser("train", "Train what a config describes, and write a run folder.")
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME/TIME)")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in this folder, or with the latest; CONFIG may be left out",
+    )
     parser.add_argument(
         "--check",
         action="store_true",
@@ -65,28 +85,32 @@ def train(arguments: Sequence[str]) -> int:
     if options.print_schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
+    if options.resume is not None:
+        return _resume(parser, options)
     config = _config(parser, options.arguments)
     if options.print_config:
         print(dump(config), end="")
         return 0
-    experiment = build_or_fall_back(config, lambda text: print(text, file=sys.stderr))
+    experiment = build_or_fall_back(config, _warn)
     if options.summary:
         print(experiment.model.summary())
         return 0
     if options.check:
-        raise NotImplementedError
-    folder = RunFolder.create(config.output.directory, experiment.config.name, options.out)
-    run = Run(experiment, folder)
-    run.start()
-    _train(run, quiet=options.quiet)
-    results = run.finish()
-    if not options.quiet:
-        print(_verdict(results))
-        print(f"run folder: {folder.path}")
-    return 0
+        return _check(experiment, quiet=options.quiet)
+    name = experiment.config.name
+    with RunFolder.create(config.output.directory, name, options.out) as folder:
+        with Run(experiment, folder) as run:
+            return _train(run, quiet=options.quiet)
 
 
-COMMANDS = {"train": train}
+def gradcheck(arguments: Sequence[str]) -> int:
+    """Compare the gradients of what a config describes with finite differences."""
+    parser = _parser("gradcheck", "Compare every gradient of a config's model with differences.")
+    options = parser.parse_intermixed_args(arguments)
+    return _check(build_or_fall_back(_config(parser, options.arguments), _warn), quiet=False)
+
+
+COMMANDS = {"train": train, "gradcheck": gradcheck}
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -100,24 +124,110 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _config(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Config:
+def _config(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], default: Path | None = None
+) -> Config:
     """The config of the one argument without a `=`, with the others as overrides."""
-    paths = [argument for argument in arguments if "=" not in argument]
+    paths = [Path(argument) for argument in arguments if "=" not in argument]
+    if not paths and default is not None:
+        paths = [default]
     if len(paths) != 1:
-        raise ConfigError(f"{parser.prog}: give one config, got {len(paths)}: {' '.join(paths)}")
-    return load_config(Path(paths[0]), [argument for argument in arguments if "=" in argument])
+        given = f"got {len(paths)}: {', '.join(map(str, paths))}" if paths else "got none"
+        raise ConfigError(f"{parser.prog}: give one config file, {given}")
+    return load_config(paths[0], [argument for argument in arguments if "=" in argument])
 
 
-def _train(run: Run, *, quiet: bool) -> None:
-    training = run.training
-    total = training.epochs * training.steps_per_epoch
-    on_terminal = sys.stderr.isatty() and not quiet
-    with tqdm(total=total, disable=not on_terminal, unit="step", leave=False) as bar:
-        for epoch in run.steps():
-            bar.update()
-            if epoch is not None and not quiet:
-                with tqdm.external_write_mode():
-                    print(_line(epoch, training.epochs), flush=True)
+def _check(experiment: Experiment, *, quiet: bool) -> int:
+    report = experiment.check()
+    if not quiet:
+        print(report)
+    if not report.passed:
+        print("the gradient check failed", file=sys.stderr)
+    return 0 if report.passed else 1
+
+
+def _resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Go on with a run, or say that there is nothing left to do."""
+    if options.out is not None:
+        raise ConfigError(f"{parser.prog}: --out is for a new run; --resume goes on in its folder")
+    given = [argument for argument in options.arguments if "=" not in argument]
+    path = Path(options.resume)
+    if options.resume == LATEST:
+        config = _config(parser, options.arguments) if given else None
+        where = ("runs", None) if config is None else (config.output.directory, config.name)
+        path = RunFolder.latest(*where)
+    with RunFolder.open(path) as folder:
+        if not options.arguments and folder.status().get("status") == "finished":
+            return _nothing_left(folder)
+        if given or not folder.config.exists():
+            config = _config(parser, options.arguments)
+            if folder.config.exists():
+                config = settled(config, load_config(folder.config))
+            experiment = build_or_fall_back(config, _warn)
+        else:
+            experiment = Experiment.build(_config(parser, options.arguments, folder.config))
+        with Run(experiment, folder) as run:
+            if not run.resume(_warn):
+                _warn(f"{path} has no checkpoint yet: starting it over")
+            elif run.already_finished:
+                return _nothing_left(folder)
+            return _train(run, quiet=options.quiet)
+
+
+def _nothing_left(folder: RunFolder) -> int:
+    print(f"the run in {folder.path} is finished; its model is {folder.model}")
+    return 0
+
+
+def _train(run: Run, *, quiet: bool) -> int:
+    training, begun = run.training, run.training.progress["step"]
+    go_on = _command("--resume", str(run.folder.path))
+    bar = tqdm(
+        total=training.epochs * training.steps_per_epoch,
+        initial=begun,
+        disable=quiet or not sys.stderr.isatty(),
+        unit="step",
+        leave=False,
+    )
+    try:
+        with bar:
+            for epoch in run.steps():
+                bar.update()
+                if epoch is not None and not quiet:
+                    with tqdm.external_write_mode():
+                        print(_line(epoch, training.epochs), flush=True)
+        if run.stopped_by is None:
+            results = run.finish()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}\nthen go on with the run by\n  {go_on}") from error
+    if run.stopped_by is not None:
+        _warn(
+            f"stopped by {signal.Signals(run.stopped_by).name} after step "
+            f"{training.progress['step']}; go on with the run by\n  {go_on}"
+        )
+        return 128 + run.stopped_by
+    if not quiet:
+        print(_verdict(results))
+        print(f"run folder: {run.folder.path}")
+    return 0
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _command(*arguments: str) -> str:
+    """The command that was typed, with other arguments, to be copied into the same shell."""
+    program = sys.argv[0]
+    if Path(program).suffix == ".py":
+        python = Path(sys.executable)
+        found = shutil.which(python.name)
+        known = found is not None and Path(found).samefile(python)
+        start = [python.name if known else str(python), program]
+    else:
+        known = shutil.which(Path(program).name) == os.path.abspath(program)
+        start = [Path(program).name if known else program, "train"]
+    return shlex.join([*start, *arguments])
 
 
 def _line(epoch: Epoch, epochs: int) -> str:
@@ -127,13 +237,15 @@ def _line(epoch: Epoch, epochs: int) -> str:
     return "  ".join([*parts, f"{epoch.seconds:.2f} s"])
 
 
-def _figures(part: str, figures: object) -> str:
-    assert isinstance(figures, dict)
+def _figures(part: str, figures: Mapping[str, float]) -> str:
     return f"{part} " + " ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
-def _verdict(results: dict[str, object]) -> str:
+def _verdict(results: Mapping[str, object]) -> str:
     """One line of what the test set said."""
-    return " ".join(
-        f"{k} {v:.4f}" for k, v in results.items() if isinstance(v, float) and k.startswith("test")
-    )
+    figures = [
+        f"{name.removeprefix('test_')} {value:.4f}"
+        for name, value in results.items()
+        if isinstance(value, float) and name.startswith("test_")
+    ]
+    return f"test {' '.join(figures)}" if figures else "trained; no test part was set aside"

@@ -1,32 +1,33 @@
-"""A config becomes data, model, head, optimizer, and a run in its folder."""
+"""A config becomes data, model, head, optimizer: all that a run trains, and nothing written yet."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl import run_folder
-from minidl._version import __version__
-from minidl.config import Choice, Config, dump, load_config
-from minidl.data.batches import Rows
-from minidl.data.datasets import Dataset, fingerprint
+from minidl import machine
+from minidl.config import Choice, Config, load_config
+from minidl.data.augmentation import ImageAugmentation, Mixup
+from minidl.data.batches import Augment, Rows
+from minidl.data.datasets import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
 from minidl.errors import DataError, MinidlError
-from minidl.layers.layer import Array, Layer
+from minidl.gradcheck import GradientReport, check_gradients
+from minidl.layers.layer import Layer
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
-from minidl.parallel import automatic_threads, blas_threads
+from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
-from minidl.run_folder import RunFolder
 from minidl.schedules import Schedule
-from minidl.training import EarlyStopping, Epoch, Training, evaluate, predict_outputs
+from minidl.training import EarlyStopping, Training
+
+CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
 
 PURPOSES = ("init", "split", "shuffle", "noise", "augmentation")
 
@@ -59,6 +60,8 @@ class Experiment:
     head: Head
     optimizer: Optimizer
     schedule: Schedule
+    augment: Augment | None
+    mix: Mixup | None
     streams: dict[str, np.random.Generator]
 
     @classmethod
@@ -99,14 +102,14 @@ class Experiment:
         groups = model.parameter_groups(
             settings.learning_rate_multipliers.model_dump(), settings.max_norm
         )
+        augment, mix = _augmentation(config, dataset, head, streams["augmentation"])
         optimizer: Optimizer = settings.optimizer.build(
             groups=groups,
             clip_grad_norm=settings.clip_grad_norm,
             clip_grad_value=settings.clip_grad_value,
         )
-        resolved = _resolved(config, choices, model)
         return cls(
-            resolved,
+            _resolved(config, choices, model, dataset),
             dataset,
             train,
             validation,
@@ -116,6 +119,8 @@ class Experiment:
             head,
             optimizer,
             settings.schedule.build(),
+            augment,
+            mix,
             streams,
         )
 
@@ -126,8 +131,8 @@ class Experiment:
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""
         settings = self.config.train
-        stopping = settings.early_stopping
-        assert isinstance(settings.shards, int) and isinstance(settings.workers, int)
+        stopping, shards, workers = settings.early_stopping, settings.shards, settings.workers
+        assert isinstance(shards, int) and isinstance(workers, int)
         return _blaming(
             self.config,
             "train",
@@ -142,16 +147,30 @@ class Experiment:
                 rng=self.streams["shuffle"],
                 schedule=self.schedule,
                 transform=self.transform,
+                augment=self.augment,
+                mix=self.mix,
                 early_stopping=None
                 if stopping is None
                 else EarlyStopping(stopping.patience, stopping.min_delta),
                 monitor=settings.monitor,
                 ema=settings.ema,
                 train_metrics=True,
-                shards=settings.shards,
-                workers=settings.workers,
+                shards=shards,
+                workers=workers,
             ),
         )
+
+    def check(self) -> GradientReport:
+        """Compare the gradients with differences on a few rows, and make one training step."""
+        rows = slice(0, CHECKED_ROWS)
+        x, labels = self.transform(self.train.X[rows]), self.train.y[rows]
+        report = check_gradients(self.model, x, self.head, labels, max_entries=CHECKED_ENTRIES)
+        training = self.training()
+        try:
+            training.step()
+        finally:
+            training.close()
+        return report
 
     def predictor(self) -> Predictor:
         """Return the model with all that a prediction from raw features needs."""
@@ -164,99 +183,11 @@ class Experiment:
         )
 
 
-class Run:
-    """An experiment in its folder: trained step by step, recorded epoch by epoch."""
-
-    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self.experiment, self.folder = experiment, folder
-        self.training = experiment.training()
-        self.train_seconds = 0.0
-        self._started = run_folder.now()
-
-    def start(self) -> None:
-        """Write config.yaml and run.json."""
-        self.folder.write_text(self.folder.config, dump(self.experiment.config))
-        self._write_status("running")
-
-    def steps(self) -> Generator[Epoch | None, None, None]:
-        """Train; yield after each step, the record of an epoch after its last step, else None."""
-        threads = self.experiment.config.train.blas_threads
-        assert isinstance(threads, int)
-        started = time.perf_counter()
-        with blas_threads(threads):
-            try:
-                while not self.training.finished:
-                    epoch = self.training.step()
-                    if epoch is not None:
-                        self.folder.append_metrics(epoch)
-                    yield epoch
-            finally:
-                self.training.close()
-                self.train_seconds += time.perf_counter() - started
-
-    def finish(self) -> dict[str, Any]:
-        """Keep the best weights, read the test set once, write model.npz and results.json."""
-        self.training.use_best()
-        self.experiment.predictor().save(self.folder.model)
-        results = self._results()
-        self.folder.write_json(self.folder.results, results)
-        self._write_status("finished")
-        return results
-
-    def _results(self) -> dict[str, Any]:
-        experiment, progress = self.experiment, self.training.progress
-        test = experiment.test
-        results: dict[str, Any] = {
-            "dataset": experiment.dataset.name,
-            "n_train": len(experiment.train),
-            "n_validation": 0 if experiment.validation is None else len(experiment.validation),
-            "n_test": 0 if test is None else len(test),
-            "n_parameters": int(experiment.model.params.size),
-            "epochs": progress["epoch"],
-            "best_epoch": progress["best_epoch"] or progress["epoch"],
-            "train_seconds": round(self.train_seconds, 3),
-        }
-        if test is not None:
-            figures = evaluate(
-                experiment.model, experiment.head, test.X, test.y, transform=experiment.transform
-            )
-            results |= {f"test_{name}": value for name, value in figures.items()}
-            if experiment.dataset.is_classification:
-                results["confusion_matrix"] = self._confusion_matrix(test)
-        return results
-
-    def _confusion_matrix(self, test: Split) -> list[list[int]]:
-        """Counts: one row a true class, one column a predicted one."""
-        experiment = self.experiment
-        outputs = predict_outputs(experiment.model, test.X, transform=experiment.transform)
-        n = experiment.dataset.n_classes or 0
-        predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
-        counts = np.bincount(test.y.astype(np.int64) * n + predicted, minlength=n * n)
-        return [[int(count) for count in row] for row in counts.reshape(n, n)]
-
-    def _write_status(self, status: str) -> None:
-        config = self.experiment.config
-        self.folder.write_json(
-            self.folder.run,
-            {
-                "status": status,
-                "minidl": __version__,
-                **run_folder.machine(),
-                "shards": config.train.shards,
-                "blas_threads": config.train.blas_threads,
-                "workers": config.train.workers,
-                "data_fingerprint": fingerprint(self.experiment.dataset),
-                "seed": config.seed,
-                "started": self._started,
-                "written": run_folder.now(),
-                "train_seconds": round(self.train_seconds, 3),
-                "peak_memory_bytes": run_folder.peak_memory_bytes(),
-            },
-        )
-
-
 def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Experiment:
-    """Build the experiment, or where its data cannot be had that of `data.fallback`."""
+    """Build the experiment, or where its data cannot be had that of `data.fallback`.
+
+    The seed and the output section stay those of `config`.
+    """
     try:
         return Experiment.build(config)
     except DataError as error:
@@ -265,9 +196,34 @@ def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Exper
         fallback = load_config(Path(config.data.fallback))
         announce(
             f"{config.data.dataset.name} cannot be had: {error}\n"
-            f"training {config.data.fallback} instead, on {fallback.data.dataset.name}"
+            f"training {config.data.fallback} instead, with its own settings, on "
+            f"{fallback.data.dataset.name}"
         )
-        return Experiment.build(fallback.model_copy(update={"seed": config.seed}))
+        kept = {"seed": config.seed, "output": config.output}
+        return Experiment.build(fallback.model_copy(update=kept))
+
+
+def _augmentation(
+    config: Config, dataset: Dataset, head: Head, rng: np.random.Generator
+) -> tuple[Augment | None, Mixup | None]:
+    """The random changes of the training rows, on their own and of each batch."""
+    augment, mix = None, None
+    if config.data.augmentation:
+        if dataset.image_shape is None:
+            raise config.error("data.augmentation", f"the rows of {dataset.name} are no images")
+        stages = [choice.build() for choice in config.data.augmentation]
+        augment = ImageAugmentation(stages, dataset.image_shape, rng=rng)
+    if config.train.mixup is not None:
+        if head.task == "classification":
+            n_classes = dataset.n_classes
+        elif head.task == "regression":
+            n_classes = None
+        else:
+            raise config.error("train.mixup", f"does not go with {config.loss.name}")
+        if not isinstance(dataset.X, np.ndarray):
+            raise config.error("train.mixup", f"needs dense rows; those of {dataset.name} are not")
+        mix = Mixup(config.train.mixup, n_classes, rng=rng)
+    return augment, mix
 
 
 def _n_outputs(config: Config, dataset: Dataset, head: Head) -> int:
@@ -306,14 +262,15 @@ def _build_layers(
         if choice.options.get("n_out") == "auto":
             choice = choice.model_copy(update={"n_out": n_outputs})
         supplied: dict[str, Any] = {"n_in": size, "n_features": size, "dtype": dtype}
-        if choice.layers:
+        if choice.nested:
             inner, inner_choices, _ = _build_layers(
-                config, choice.layers, f"{here}.{choice.name}", size, n_outputs, streams, dtype
+                config, choice.nested, f"{here}.{choice.name}", size, n_outputs, streams, dtype
             )
             supplied["layers"] = inner
             choice = choice.model_copy(update={"layers": tuple(inner_choices)})
         noisy = choice.factory.begin_step is not Layer.begin_step  # type: ignore[attr-defined]
         supplied["rng"] = streams["noise" if noisy else "init"]
+        _check_memory(config, here, choice, size, dtype)
         layer: Layer = _blaming(config, here, lambda c=choice, s=supplied: c.build(**s))  # type: ignore[misc]
         size = _blaming(config, here, lambda layer=layer, n=size: layer.output_size(n))  # type: ignore[misc]
         layers.append(layer)
@@ -328,16 +285,35 @@ def _model_outputs(model: Sequential, n_in: int) -> int:
     return size
 
 
-def _resolved(config: Config, model_choices: list[Choice], model: Sequential) -> Config:
-    """The config with every automatic choice as the number that was chosen."""
+def _check_memory(
+    config: Config, path: str, choice: Choice, size: int, dtype: np.dtype[Any]
+) -> None:
+    """Refuse a layer that this machine cannot hold, before memory is taken for it."""
+    needed = 2 * size * int(choice.options.get("n_out", 1)) * dtype.itemsize
+    if needed > machine.memory_bytes():
+        raise config.error(
+            path,
+            f"weights and gradients from {size} features need {needed / 2**30:.0f} GiB; this "
+            f"machine has {machine.memory_bytes() / 2**30:.0f} GiB",
+        )
+
+
+def _resolved(
+    config: Config, model_choices: list[Choice], model: Sequential, dataset: Dataset
+) -> Config:
+    """The config with everything that was chosen: training from it repeats the run."""
     settings = config.train
     shards, threads = automatic_threads(model, settings.batch_size)
     shards = shards if settings.shards == "auto" else settings.shards
     threads = threads if settings.blas_threads == "auto" else settings.blas_threads
     workers = shards if settings.workers == "auto" else settings.workers
     chosen = {"shards": shards, "blas_threads": threads, "workers": workers}
+    source = config.data.dataset
+    if dataset.path is not None:
+        source = source.model_copy(update={"path": dataset.path})
     return config.model_copy(
         update={
+            "data": config.data.model_copy(update={"dataset": source, "fallback": None}),
             "model": tuple(model_choices),
             "train": settings.model_copy(update=chosen),
         }

@@ -1,9 +1,20 @@
 """A YAML file as typed, frozen settings, or exactly what is wrong with it and where."""
 
 from minidl.config.choices import Choice
+from minidl.config.comparing import differences, parse, settled
 from minidl.config.loading import load_config
 from minidl.config.schema import json_schema
-from minidl.config.settings import Config
+from minidl.config.settings import CheckpointEvery, Config
 from minidl.config.writing import dump
 
-__all__ = ["Choice", "Config", "dump", "json_schema", "load_config"]
+__all__ = [
+    "CheckpointEvery",
+    "Choice",
+    "Config",
+    "differences",
+    "dump",
+    "json_schema",
+    "load_config",
+    "parse",
+    "settled",
+]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.data import openml as openml_fetch
-from minidl.data.mnist import find_mnist
+from minidl.data.mnist import find_mnist, local_copy
 from minidl.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Dataset:
     (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
     classes: the labels in the order of the class numbers, None for a regression.
     image_shape: (height, width, channels) where a row is an image, else None.
+    path: the local file that the arrays were read from, absolute; None where there is none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     classes: tuple[Any, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
+    path: str | None = None
 
     @property
     def is_classification(self) -> bool:
@@ -60,6 +63,7 @@ class Dataset:
 def mnist(*, path: str | None = None) -> Dataset:
     """60,000 training and 10,000 test images of handwritten digits, 784 pixels as bytes."""
     arrays = find_mnist(path)
+    file = local_copy() if path is None else Path(path)
     return Dataset(
         "mnist",
         arrays["x_train"],
@@ -68,6 +72,7 @@ def mnist(*, path: str | None = None) -> Dataset:
         arrays["y_test"],
         classes=tuple(range(10)),
         image_shape=(28, 28, 1),
+        path=None if file is None else str(file.expanduser().absolute()),
     )
 
 

@@ -1,0 +1,284 @@
+"""A run: an experiment trained in its folder, recorded, interrupted, resumed, finished.
+
+Whatever ends a run between two steps, what it needs to go on with the same bits is in its folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import checkpoint, machine
+from minidl.checkpoint import Checkpoint
+from minidl.config import CheckpointEvery, differences, dump, parse
+from minidl.data.datasets import fingerprint
+from minidl.data.splits import Split
+from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from minidl.experiment import Experiment
+from minidl.interrupts import Interrupts
+from minidl.parallel import blas_threads
+from minidl.run_folder import RunFolder
+from minidl.training import Epoch, evaluate, predict_outputs
+
+LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
+
+# Settings that change no bit of what is trained, only where, how fast and how often saved.
+INDIFFERENT = (
+    "name",
+    "data.path",  # the fingerprint tells whether it is other data
+    "data.fallback",
+    "train.workers",
+    "train.checkpoint_every",
+    "output",
+)
+
+
+class Run:
+    """An experiment in its folder, whose lock is held.
+
+        with Run(experiment, folder) as run:
+            run.resume(warn)
+            for epoch in run.steps(): ...
+            if run.stopped_by is None:
+                results = run.finish()
+
+    As a context manager it keeps the status in run.json true: running, then finished, interrupted,
+    diverged or failed.
+
+    stopped_by: the number of the signal that ended `steps` before the training was finished.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment, self.folder = experiment, folder
+        self.training = experiment.training()
+        self.train_seconds = 0.0
+        self.stopped_by: int | None = None
+        self._fingerprint = fingerprint(experiment.dataset)
+        self._machine = machine.describe()
+        self._started = machine.now()
+        self._saved_step = -1
+        self._status = ""  # nothing written yet
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.training.close()
+        if not self._status:
+            return
+        if kind is None:
+            if self._status == "running":  # the caller left the loop
+                self._status = "interrupted"
+            self._write_status()
+            return
+        self._status = "diverged" if issubclass(kind, DivergenceError) else "failed"
+        with suppress(CheckpointError):  # the disk may be what it failed from
+            self._write_status()
+
+    @property
+    def already_finished(self) -> bool:
+        """Whether nothing is left to do: it was finished before, and `resume` found its end."""
+        return self.training.finished and self.folder.status().get("status") == "finished"
+
+    def resume(self, warn: Callable[[str], None]) -> bool:
+        """Go on from the newest good checkpoint; return False where there is none to go on from.
+
+        Raises ConfigError or DataError, with the difference, where the experiment is not the one
+        that was begun, CheckpointError where there are checkpoints and none can be used.
+        """
+
+        def use(path: Path, found: Checkpoint) -> None:
+            try:
+                self._check_same(path, found.about, warn)
+                self.training.restore(found.state)
+                self.train_seconds = float(found.about["train_seconds"])
+                self._started = str(found.about["started"])
+            except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+                raise CheckpointError(f"{path} does not fit this run: {error}") from error
+            self._saved_step = self.training.progress["step"]
+
+        return checkpoint.recover(self.folder.checkpoints, use, warn)
+
+    def steps(self) -> Generator[Epoch | None, None, None]:
+        """Train; yield after each step, the record of an epoch after its last step, else None."""
+        training, threads = self.training, self.experiment.config.train.blas_threads
+        assert isinstance(threads, int)
+        step = training.progress["step"]
+        self._begin(step)
+        due = _Due(self.experiment.config.train.checkpoint_every)
+        began = time.perf_counter() - self.train_seconds
+        # What overflows is found by the training itself, and said once.
+        with Interrupts() as interrupts, blas_threads(threads), np.errstate(all="ignore"):
+            while not training.finished:
+                epoch = training.step()
+                step += 1
+                if epoch is not None:
+                    self.folder.append_metrics(epoch)
+                if due(step, epoch) or interrupts.received is not None:
+                    saving = time.perf_counter()
+                    self.train_seconds = saving - began
+                    self.save()
+                    due.put_off(time.perf_counter() - saving)
+                yield epoch
+                if interrupts.received is not None and self._saved_step == step:
+                    break
+        self.train_seconds = time.perf_counter() - began
+        if not training.finished:
+            self.stopped_by = interrupts.received
+            self._status = "interrupted"
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        self.folder.sync_metrics()
+        about = {
+            "config": dump(self.experiment.config),
+            "data_fingerprint": self._fingerprint,
+            "machine": self._machine,
+            "started": self._started,
+            "train_seconds": self.train_seconds,
+        }
+        checkpoint.save(self.folder.checkpoints, Checkpoint(self.training.state(), about))
+        self._saved_step = self.training.progress["step"]
+
+    def finish(self) -> dict[str, Any]:
+        """Keep the best weights, read the test set once, write model.npz and results.json."""
+        if self._saved_step != self.training.progress["step"]:
+            self.save()
+        self.training.use_best()
+        self.experiment.predictor().save(self.folder.model)
+        results = self._results()
+        self.folder.write_json(self.folder.results, results)
+        self._status = "finished"
+        return results
+
+    def _begin(self, step: int) -> None:
+        """Write what is known before the next step; forget what was recorded after this one."""
+        try:
+            self.folder.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder.checkpoints}: {error.strerror}") from error
+        self.folder.cut_metrics(step)
+        self.folder.write_text(self.folder.config, dump(self.experiment.config))
+        self._status = "running"
+        self._write_status()
+
+    def _check_same(
+        self, path: Path, about: Mapping[str, Any], warn: Callable[[str], None]
+    ) -> None:
+        """Refuse to go on where the bits could not be those of the run that was begun."""
+        config = self.experiment.config
+        found = differences(parse(about["config"], str(path)), config)
+        epochs = found.pop("train.epochs", None)
+        wrong = [
+            f"{key}: {_shown(before)} when the run was begun, {_shown(now)} now"
+            for key, (before, now) in found.items()
+            if not any(f"{key}.".startswith(f"{name}.") for name in INDIFFERENT)
+        ]
+        if epochs is not None:
+            before, now = int(str(epochs[0])), config.train.epochs
+            if now < before:
+                wrong.append(f"train.epochs: can be raised, not lowered from {before} to {now}")
+            elif self.experiment.schedule.depends_on_total:
+                wrong.append(
+                    f"train.epochs: cannot be raised from {before} to {now}: the learning rates "
+                    f"of the schedule '{config.train.schedule.name}' depend on the number of "
+                    "epochs, also those of the steps already made"
+                )
+        if wrong:
+            lines = "\n  ".join(wrong)
+            raise ConfigError(f"cannot go on from {path}: the config differs:\n  {lines}")
+        if about["data_fingerprint"] != self._fingerprint:
+            raise DataError(
+                f"cannot go on from {path}: the data differs: SHA-256 "
+                f"{str(about['data_fingerprint'])[:16]}... when the run was begun, "
+                f"{self._fingerprint[:16]}... now"
+            )
+        for key in ("numpy", "blas", "processor"):
+            if about["machine"].get(key) != self._machine[key]:
+                warn(
+                    f"{key} was {about['machine'].get(key)} when the run was begun and is "
+                    f"{self._machine[key]} now: the last bits of the results may differ"
+                )
+
+    def _results(self) -> dict[str, Any]:
+        experiment, progress = self.experiment, self.training.progress
+        test = experiment.test
+        results: dict[str, Any] = {
+            "dataset": experiment.dataset.name,
+            "n_train": len(experiment.train),
+            "n_validation": 0 if experiment.validation is None else len(experiment.validation),
+            "n_test": 0 if test is None else len(test),
+            "n_parameters": int(experiment.model.params.size),
+            "epochs": progress["epoch"],
+            "best_epoch": progress["best_epoch"] or progress["epoch"],
+            "train_seconds": round(self.train_seconds, 3),
+        }
+        if test is not None:
+            figures = evaluate(
+                experiment.model, experiment.head, test.X, test.y, transform=experiment.transform
+            )
+            results |= {f"test_{name}": value for name, value in figures.items()}
+            if experiment.dataset.is_classification:
+                results["confusion_matrix"] = self._confusion_matrix(test)
+        return results
+
+    def _confusion_matrix(self, test: Split) -> list[list[int]]:
+        """Counts: one row a true class, one column a predicted one."""
+        experiment = self.experiment
+        outputs = predict_outputs(experiment.model, test.X, transform=experiment.transform)
+        n = experiment.dataset.n_classes or 0
+        predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
+        counts = np.bincount(test.y.astype(np.int64) * n + predicted, minlength=n * n)
+        return [[int(count) for count in row] for row in counts.reshape(n, n)]
+
+    def _write_status(self) -> None:
+        config = self.experiment.config
+        self.folder.write_json(
+            self.folder.run,
+            {
+                "status": self._status,
+                **self._machine,
+                "shards": config.train.shards,
+                "blas_threads": config.train.blas_threads,
+                "workers": config.train.workers,
+                "data_fingerprint": self._fingerprint,
+                "seed": config.seed,
+                "started": self._started,
+                "written": machine.now(),
+                "train_seconds": round(self.train_seconds, 3),
+                "peak_memory_bytes": machine.peak_memory_bytes(),
+            },
+        )
+
+
+class _Due:
+    """Tells after each step whether a checkpoint is due."""
+
+    def __init__(self, every: CheckpointEvery) -> None:
+        self._every = every
+        self._next_time = float("inf")
+        self.put_off(0.0)
+
+    def __call__(self, step: int, epoch: Epoch | None) -> bool:
+        every = self._every
+        if every.steps is not None:
+            return step % every.steps == 0
+        if every.epochs is not None:
+            return epoch is not None and epoch.epoch % every.epochs == 0
+        return time.perf_counter() >= self._next_time
+
+    def put_off(self, cost: float) -> None:
+        """Begin to wait for the next one, after one that took `cost` seconds."""
+        if self._every.seconds is not None:
+            # However large the model and slow the disk, most of the time is spent on training.
+            pause = max(self._every.seconds, cost / LARGEST_COST)
+            self._next_time = time.perf_counter() + pause
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else str(value)
