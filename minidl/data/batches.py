@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def batch_bounds(
     starts = list(range(0, n_samples, batch_size))
     if join_single_row and len(starts) > 1 and n_samples - starts[-1] == 1:
         starts.pop()
-    return list(zip(starts, [*starts[1:], n_samples], strict=True))
+    return list(pairwise([*starts, n_samples]))
 
 
 class Batches:
@@ -82,6 +83,9 @@ class Batches:
         """
         buffer: Array | None = None
         X, y, weight = self.rows
+        n_rows = X.shape[0]
+        if order.shape != (n_rows,) or order.min() < 0 or order.max() >= n_rows:
+            raise ValueError(f"order must be {n_rows} indices of rows, got shape {order.shape}")
         for first in range(first_batch, len(self.bounds), self._per_chunk):
             bounds = self.bounds[first : first + self._per_chunk]
             start, stop = bounds[0][0], bounds[-1][1]
@@ -89,7 +93,7 @@ class Batches:
             if isinstance(X, np.ndarray):
                 if buffer is None or buffer.shape[0] < stop - start:
                     buffer = np.empty((stop - start, X.shape[1]), X.dtype)
-                # Not "raise": that mode gathers into a copy of the buffer first. The order is ours.
+                # Not "raise": that mode gathers into a copy of the buffer first.
                 x = X.take(taken, axis=0, out=buffer[: stop - start], mode="clip")
             else:
                 x = X[taken]
