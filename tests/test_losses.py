@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.special import softmax as scipy_softmax
+from sklearn import metrics
+
+from minidl.gradcheck import check_gradients
+from minidl.layers import Identity
+from minidl.losses import (
+    HEADS,
+    MAE,
+    MSE,
+    Head,
+    Huber,
+    Poisson,
+    Quantile,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
+
+N, K = 12, 3
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def labels() -> np.ndarray:
+    return rng(1).integers(0, K, N)
+
+
+def soft() -> np.ndarray:
+    return rng(1).dirichlet(np.ones(K), N)
+
+
+def yes_or_no() -> np.ndarray:
+    return rng(1).integers(0, 2, (N, K)).astype(float)
+
+
+def numbers() -> np.ndarray:
+    return rng(1).normal(size=(N, K))
+
+
+def counts() -> np.ndarray:
+    return rng(1).poisson(2, (N, K)).astype(float)
+
+
+def column(targets: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    return lambda: targets()[:, 0]
+
+
+# By the name in the registry: heads, and targets for K outputs (for 1 where they are 1-D numbers).
+SAMPLES: dict[str, list[tuple[Head, Callable[[], np.ndarray]]]] = {
+    "softmax_cross_entropy": [
+        (SoftmaxCrossEntropy(), labels),
+        (SoftmaxCrossEntropy(label_smoothing=0.2), labels),
+        (SoftmaxCrossEntropy(class_weight=[1.0, 0.0, 2.5]), labels),
+        (SoftmaxCrossEntropy(), soft),
+        (SoftmaxCrossEntropy(label_smoothing=0.2, class_weight=[1.0, 0.5, 2.5]), soft),
+    ],
+    "sigmoid_cross_entropy": [
+        (SigmoidCrossEntropy(), yes_or_no),
+        (SigmoidCrossEntropy(), column(yes_or_no)),
+    ],
+    "mse": [(MSE(), numbers), (MSE(), column(numbers))],
+    "mae": [(MAE(), numbers), (MAE(), column(numbers))],
+    "huber": [(Huber(), numbers), (Huber(delta=0.3), column(numbers))],
+    "quantile": [
+        (Quantile(), numbers),
+        (Quantile(0.9), column(numbers)),
+        (Quantile([0.1, 0.5, 0.9]), column(numbers)),
+    ],
+    "poisson": [(Poisson(), counts), (Poisson(), column(counts))],
+}
+CASES = [
+    pytest.param(head, targets, id=f"{name}-{i}")
+    for name, samples in SAMPLES.items()
+    for i, (head, targets) in enumerate(samples)
+]
+each_head = pytest.mark.parametrize(("head", "targets"), CASES)
+
+
+def outputs(head: Head, t: np.ndarray, seed: int = 2) -> np.ndarray:
+    n_outputs = K if isinstance(head, SoftmaxCrossEntropy) else head.n_outputs(t)
+    return rng(seed).normal(size=(len(t), n_outputs))
+
+
+class Weighted(Head):
+    """A head under fixed sample weights, for the gradient check."""
+
+    def __init__(self, head: Head, sample_weight: np.ndarray) -> None:
+        self.head, self.sample_weight = head, sample_weight
+
+    def __call__(self, logits, targets, sample_weight=None, total_weight=None):
+        return self.head(logits, targets, self.sample_weight, total_weight)
+
+
+def test_every_registered_head_has_a_sample():
+    assert set(SAMPLES) == set(HEADS)
+    for name, samples in SAMPLES.items():
+        assert all(type(head) is HEADS[name] for head, _ in samples)
+
+
+@each_head
+def test_gradients_are_those_of_finite_differences(head, targets):
+    z = outputs(head, targets())
+    for checked in (head, Weighted(head, rng(3).random(N))):
+        report = check_gradients(Identity(), z, checked, targets(), tolerance=1e-7)
+        assert report.passed, f"\n{report}"
+
+
+@each_head
+def test_the_loss_is_a_mean_and_weights_count_as_repeated_rows(head, targets):
+    t, repeats = targets(), rng(4).integers(0, 4, N)
+    z = outputs(head, t)
+    loss, dz = head(z, t, sample_weight=repeats)
+    again, dz_again = head(np.repeat(z, repeats, axis=0), np.repeat(t, repeats, axis=0))
+    assert loss == pytest.approx(again, rel=1e-14)
+    firsts = np.cumsum(repeats) - repeats
+    for i in np.flatnonzero(repeats):
+        assert np.allclose(dz[i], repeats[i] * dz_again[firsts[i]], rtol=1e-13)
+    assert np.all(dz[repeats == 0] == 0)
+
+
+@each_head
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_and_gradients_of_shards_add_up(head, targets, weighted):
+    t = targets()
+    z, w = outputs(head, t), rng(3).random(N) if weighted else None
+    loss, dz = head(z, t, w)
+    total = head.total_weight(t, w)
+    shards = [
+        head(z[part], t[part], None if w is None else w[part], total)
+        for part in (slice(0, 5), slice(5, 6), slice(6, N))
+    ]
+    assert sum(part for part, _ in shards) == pytest.approx(loss, rel=1e-13)
+    assert np.allclose(np.concatenate([d for _, d in shards]), dz, rtol=1e-13, atol=0)
+
+
+@each_head
+def test_nothing_given_is_modified_and_the_dtype_stays(head, targets):
+    t, w = targets(), rng(3).random(N)
+    for dtype in (np.float32, np.float64):
+        z = outputs(head, t).astype(dtype)
+        given = [z.copy(), t.copy(), w.copy()]
+        for weight in (None, w):
+            loss, dz = head(z, t, weight)
+            assert type(loss) is float
+            assert dz.dtype == dtype
+            assert dz.shape == z.shape
+            assert dz.flags.c_contiguous
+            assert loss == pytest.approx(head(z.astype(np.float64), t, weight)[0], rel=1e-5)
+        assert head.predict(z).dtype == dtype
+        assert all(type(value) is float for value in head.metrics(z, t, w).values())
+        assert all(np.array_equal(a, b) for a, b in zip(given, (z, t, w), strict=True))
+
+
+@each_head
+def test_large_logits_stay_finite_in_float32(head, targets):
+    t = targets()
+    z = (1e4 * np.sign(outputs(head, t))).astype(np.float32)
+    loss, dz = head(z, t)
+    assert np.isfinite(loss)
+    assert np.all(np.isfinite(dz))
+    assert np.all(np.isfinite(head.predict(z)))
+
+
+@each_head
+def test_targets_that_fit_pass_the_check(head, targets):
+    t = targets()
+    head.check_targets(t, outputs(head, t).shape[1])
+
+
+@each_head
+def test_a_batch_without_weight_teaches_nothing(head, targets):
+    t = targets()
+    loss, dz = head(outputs(head, t), t, np.zeros(N))
+    assert loss == 0
+    assert np.all(dz == 0)
+
+
+def test_softmax_cross_entropy_is_the_log_loss():
+    z, y = outputs(SoftmaxCrossEntropy(), labels()), labels()
+    p = scipy_softmax(z, axis=1)
+    head = SoftmaxCrossEntropy()
+    assert np.allclose(head.predict(z), p, rtol=1e-13)
+    assert head(z, y)[0] == pytest.approx(metrics.log_loss(y, p), rel=1e-12)
+    factors = np.array([1.0, 0.5, 2.5])
+    weighted, _ = SoftmaxCrossEntropy(class_weight=factors.tolist())(z, y)
+    assert weighted == pytest.approx(metrics.log_loss(y, p, sample_weight=factors[y]), rel=1e-12)
+
+
+def test_hard_labels_are_soft_ones_with_one_certain_class():
+    y = labels()
+    certain = np.eye(K)[y]
+    for smoothing in (0.0, 0.3):
+        for weights in (None, [1.0, 0.5, 2.5]):
+            head = SoftmaxCrossEntropy(smoothing, weights)
+            z = outputs(head, y)
+            hard, soft_ = head(z, y), head(z, certain)
+            assert hard[0] == pytest.approx(soft_[0], rel=1e-13)
+            assert np.allclose(hard[1], soft_[1], rtol=0, atol=1e-15)
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution():
+    y = labels()
+    z = outputs(SoftmaxCrossEntropy(), y)
+    t = 0.7 * np.eye(K)[y] + 0.3 / K
+    expected = -(t * np.log(scipy_softmax(z, axis=1))).sum(axis=1).mean()
+    assert SoftmaxCrossEntropy(0.3)(z, y)[0] == pytest.approx(expected, rel=1e-13)
+
+
+def test_labels_may_be_of_any_integer_type():
+    z = rng().normal(size=(700, K))
+    y = rng(1).integers(0, K, 700)
+    expected = SoftmaxCrossEntropy()(z, y)
+    for dtype in (np.uint8, np.int8, np.int32, np.uint64):
+        loss, dz = SoftmaxCrossEntropy()(z, y.astype(dtype))
+        assert loss == expected[0]
+        assert np.array_equal(dz, expected[1])
+
+
+def test_a_sure_and_right_sigmoid_keeps_the_digits_of_its_small_loss():
+    z = np.array([[20.0], [-20.0]], np.float32)
+    loss, _ = SigmoidCrossEntropy()(z, np.array([1, 0]))
+    assert loss == pytest.approx(np.log1p(np.exp(-20)), rel=1e-6)
+
+
+def test_sigmoid_cross_entropy_is_the_log_loss_summed_over_labels():
+    t = yes_or_no()
+    z = outputs(SigmoidCrossEntropy(), t)
+    head = SigmoidCrossEntropy()
+    assert np.allclose(head.predict(z), expit(z), rtol=1e-13)
+    expected = sum(metrics.log_loss(t[:, j], expit(z[:, j]), labels=[0, 1]) for j in range(K))
+    assert head(z, t)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_regression_losses_are_those_of_scikit_learn():
+    t = numbers()
+    z = outputs(MSE(), t)
+    assert MSE()(z, t)[0] == pytest.approx(metrics.mean_squared_error(t, z), rel=1e-13)
+    assert MAE()(z, t)[0] == pytest.approx(metrics.mean_absolute_error(t, z), rel=1e-13)
+    pinball = metrics.mean_pinball_loss(t, z, alpha=0.8)
+    assert Quantile(0.8)(z, t)[0] == pytest.approx(pinball, rel=1e-13)
+    c = counts()
+    deviance = np.mean([metrics.mean_poisson_deviance(c[:, j], np.exp(z[:, j])) for j in range(K)])
+    assert 2 * Poisson()(z, c)[0] == pytest.approx(deviance, rel=1e-12)
+
+
+def test_huber_is_a_parabola_with_straight_arms():
+    e = np.array([[-3.0], [-0.5], [0.0], [0.25], [2.0]])
+    expected = [2 * 3 - 2, 0.125, 0, 0.03125, 2 * 2 - 2]
+    found = [Huber(delta=2.0)(row[None], np.zeros(1))[0] for row in e]
+    assert found == pytest.approx(expected)
+
+
+def test_several_quantiles_of_one_target():
+    head, t = Quantile([0.1, 0.5, 0.9]), numbers()[:, 0]
+    z = outputs(head, t)
+    each = [Quantile(q)(z[:, [j]], t)[0] for j, q in enumerate((0.1, 0.5, 0.9))]
+    assert head(z, t)[0] == pytest.approx(np.mean(each), rel=1e-13)
+    inside = (t >= z[:, 0]) & (t <= z[:, 2])
+    assert head.metrics(z, t)["coverage"] == pytest.approx(inside.mean())
+    with pytest.raises(ValueError, match=r"^quantile must be one number for 3 targets"):
+        head.n_outputs(numbers())
+
+
+def test_a_quantile_has_its_share_of_targets_below_where_its_loss_is_least():
+    t = rng().exponential(size=4001)
+    best = np.full((4001, 1), np.quantile(t, 0.8))
+    least = Quantile(0.8)(best, t)[0]
+    assert all(Quantile(0.8)(best + d, t)[0] > least for d in (-0.01, 0.01))
+    assert Quantile(0.8).metrics(best, t)["coverage"] == pytest.approx(0.8, abs=1e-3)
+
+
+def test_poisson_predicts_counts_and_goes_on_along_its_tangent():
+    head, t = Poisson(), np.array([3.0])
+    assert head.predict(np.array([[0.5]]))[0, 0] == pytest.approx(np.exp(0.5))
+    below, at, above = (head(np.array([[z]]), t) for z in (59.999999, 60.0, 61.0))
+    assert below[0] == pytest.approx(at[0], rel=1e-5)
+    assert above[0] - at[0] == pytest.approx(at[1][0, 0], rel=1e-12)
+    assert above[1] == at[1]
+
+
+def test_classification_metrics():
+    z, y, w = outputs(SoftmaxCrossEntropy(), labels()), labels(), rng(3).random(N)
+    expected = metrics.accuracy_score(y, z.argmax(axis=1), sample_weight=w)
+    assert SoftmaxCrossEntropy().metrics(z, y, w) == {"accuracy": pytest.approx(expected)}
+    assert SoftmaxCrossEntropy().metrics(z, np.eye(K)[y], w)["accuracy"] == pytest.approx(expected)
+
+
+def test_multilabel_metrics():
+    t, w = yes_or_no(), rng(3).random(N)
+    z = outputs(SigmoidCrossEntropy(), t)
+    assert SigmoidCrossEntropy().metrics(z, t, w) == {
+        "accuracy": pytest.approx(metrics.accuracy_score(t, z > 0, sample_weight=w)),
+        "f1": pytest.approx(metrics.f1_score(t, z > 0, sample_weight=w, average="micro")),
+    }
+    assert SigmoidCrossEntropy().metrics(np.full((N, K), -1.0), t)["f1"] == 0
+    assert SigmoidCrossEntropy().metrics(z[:, :1], t[:, 0]) == {
+        "accuracy": pytest.approx(metrics.accuracy_score(t[:, 0], z[:, 0] > 0))
+    }
+
+
+@pytest.mark.parametrize("head", [MSE(), MAE(), Huber(), Poisson()])
+def test_regression_metrics(head):
+    t, w = counts(), rng(3).random(N)
+    z = outputs(head, t)
+    y = head.predict(z)
+    found = head.metrics(z, t, w)
+    assert found["r2"] == pytest.approx(metrics.r2_score(t, y, sample_weight=w))
+    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(t, y, sample_weight=w))
+    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(t, y, sample_weight=w))
+    assert ("deviance" in found) is isinstance(head, Poisson)
+    assert head.metrics(z[:, :1], t[:, 0])["r2"] == pytest.approx(
+        metrics.r2_score(t[:, 0], y[:, 0])
+    )
+
+
+def test_r2_of_constant_targets():
+    constant = np.full(N, 2.0)
+    assert MSE().metrics(np.full((N, 1), 2.0), constant)["r2"] == 1
+    assert MSE().metrics(np.full((N, 1), 2.5), constant)["r2"] == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "targets", "n_outputs", "message"),
+    [
+        (SoftmaxCrossEntropy(), np.array([0, 2, 3, 5]), 3, "from 0 to 2, but row 2 is 3$"),
+        (SoftmaxCrossEntropy(), np.array([0, -1]), 3, "row 1 is -1$"),
+        (SoftmaxCrossEntropy(), np.array([0.0, 1.0]), 2, "must be integers .* got float64"),
+        (SoftmaxCrossEntropy(), np.array([[0.5, 0.5], [0.5, 0.6]]), 2, "sum to 1, but row 1 is"),
+        (SoftmaxCrossEntropy(), np.array([[0.5, 0.5], [-0.5, 1.5]]), 2, "at least 0 .* row 1 is"),
+        (SoftmaxCrossEntropy(), np.array([[0.5, 0.5]]), 3, "need 2 outputs, not 3"),
+        (SigmoidCrossEntropy(), np.array([0, 1, 2]), 1, "between 0 and 1, but row 2 is 2"),
+        (MSE(), np.zeros((4, 2)), 1, r"shape \(4, 2\) need 2 outputs, not 1"),
+        (MSE(), np.array([0.0, np.nan]), 1, "must be finite, but row 1 is nan"),
+        (Poisson(), np.array([0.0, -2.0]), 1, r"must be at least 0, but row 1 is -2\.0"),
+        (Quantile([0.2, 0.8]), np.zeros(3), 1, "need 2 outputs, not 1"),
+    ],
+)
+def test_targets_that_do_not_fit_are_named_with_row_and_value(head, targets, n_outputs, message):
+    with pytest.raises(ValueError, match=f"^targets .*{message}"):
+        head.check_targets(targets, n_outputs)
+
+
+def test_class_weights_must_match_the_classes():
+    with pytest.raises(ValueError, match=r"^class_weight has 2 numbers for 3 classes"):
+        SoftmaxCrossEntropy(class_weight=[1.0, 2.0]).check_targets(labels(), 3)
+
+
+def test_the_number_of_outputs_follows_from_the_targets():
+    assert SoftmaxCrossEntropy().n_outputs(np.array([0, 4, 1])) == 5
+    assert SoftmaxCrossEntropy().n_outputs(soft()) == K
+    assert MSE().n_outputs(np.zeros(5)) == 1
+    assert MSE().n_outputs(np.zeros((5, 2))) == 2
+    assert Quantile([0.1, 0.9]).n_outputs(np.zeros(5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (SoftmaxCrossEntropy, {"label_smoothing": 1.0}),
+        (SoftmaxCrossEntropy, {"label_smoothing": -0.1}),
+        (SoftmaxCrossEntropy, {"class_weight": [1.0, -1.0]}),
+        (SoftmaxCrossEntropy, {"class_weight": [1.0, np.nan]}),
+        (Huber, {"delta": 0.0}),
+        (Quantile, {"quantile": 1.0}),
+        (Quantile, {"quantile": [0.5, 0.0]}),
+        (Quantile, {"quantile": []}),
+    ],
+)
+def test_bad_arguments_are_named(make, options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        make(**options)
