@@ -247,7 +247,7 @@ def test_large_inputs_stay_finite_in_float32(make):
 @each_layer
 def test_rows_do_not_talk_unless_the_layer_says_so(make):
     layer = trained(make)
-    whole, dx = step(layer, batch())
+    whole, _ = step(layer, batch())
     x = batch()
     x[1:] += 1.0
     changed, _ = step(layer, x)

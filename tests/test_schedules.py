@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_exponential_goes_down_by_gamma_an_epoch():
 
 def test_linear_ends_at_final_along_a_line():
     found = factors(LinearDecay(final=0.2))
-    steps = {round(a - b, 12) for a, b in zip(found, found[1:], strict=False)}
+    steps = {round(a - b, 12) for a, b in pairwise(found)}
     assert steps == {round(0.8 / TOTAL, 12)}
     assert found[-1] - steps.pop() / 2 == pytest.approx(0.2)
 
