@@ -1,15 +1,24 @@
-/* Single passes over memory for what NumPy does in several: see kernels.py, which holds the
- * reference for each in NumPy. All arrays are C-contiguous float32; a function returns None, and
- * has done nothing, for any other. No multiplication is contracted with an addition, so the
- * elementwise results have the same bits as NumPy's. The interpreter lock is released in arrays of
- * more than LONG elements. */
+/* The work of a training step on several threads, and in single passes over memory: see kernels.py,
+ * which holds the reference for each function in NumPy and says why.
+ *
+ * A function returns None, and has done nothing, for arrays that it is not made for. Work is cut
+ * into as many parts as there are threads; the cut depends on the sizes alone, so the bits of a
+ * result depend on the number of threads (products) or on nothing (all else), never on timing. No
+ * multiplication is contracted with an addition, so elementwise results have NumPy's bits.
+ *
+ * The interpreter's lock is released around all long work. Threads look out for new work for a
+ * fraction of a millisecond before they sleep: waking takes as long as a small step. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
-#define LONG 16384
+#define MAX_THREADS 64
+#define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
+#define LONG_PRODUCT 3e5   /* multiplications: smaller products are NumPy's */
+#define LOOKS 20000        /* before sleeping; some 0.6 ms */
 
 /* One build for all x86-64 machines that still uses the widest vectors of each. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
@@ -18,84 +27,260 @@
 #define VECTORISED
 #endif
 
+#if defined(__x86_64__)
+#define LOOK_AGAIN() __builtin_ia32_pause()
+#else
+#define LOOK_AGAIN() ((void)0)
+#endif
+
+/* ---- threads ---- */
+
+typedef void (*Task)(const void *arguments, int part, int parts);
+
+static int n_threads = 1; /* of the next task, the caller's included */
+static int n_started = 1; /* threads there are, the caller's included */
+static Task task;
+static const void *task_arguments;
+static int task_parts;
+static atomic_long n_tasks;           /* given out so far; helpers wait for it to rise */
+static atomic_int n_unfinished;       /* helpers that are not done with the present task */
+static atomic_int n_asleep;
+static atomic_int caller_asleep;
+static atomic_flag in_use = ATOMIC_FLAG_INIT;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
+
+static void *help(void *number) {
+    int part = (int)(intptr_t)number;
+    long seen = 0;
+    for (;;) {
+        for (int i = 0; i < LOOKS && atomic_load(&n_tasks) == seen; i++) LOOK_AGAIN();
+        if (atomic_load(&n_tasks) == seen) {
+            pthread_mutex_lock(&mutex);
+            atomic_fetch_add(&n_asleep, 1);
+            while (atomic_load(&n_tasks) == seen) pthread_cond_wait(&has_work, &mutex);
+            atomic_fetch_sub(&n_asleep, 1);
+            pthread_mutex_unlock(&mutex);
+        }
+        seen++; /* the caller waits for all before the next task: none is ever missed */
+        if (part < task_parts) task(task_arguments, part, task_parts);
+        if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
+            pthread_mutex_lock(&mutex);
+            pthread_cond_signal(&is_done);
+            pthread_mutex_unlock(&mutex);
+        }
+    }
+    return NULL;
+}
+
+/* Run all parts of a task; called without the interpreter's lock. */
+static void run(Task function, const void *arguments, int parts) {
+    if (parts <= 1 || parts > n_started || atomic_flag_test_and_set(&in_use)) {
+        /* Another thread has the helpers: the parts are the same, one after the other. */
+        for (int part = 0; part < parts; part++) function(arguments, part, parts);
+        return;
+    }
+    task = function;
+    task_arguments = arguments;
+    task_parts = parts;
+    atomic_store(&n_unfinished, n_started - 1);
+    atomic_fetch_add(&n_tasks, 1);
+    if (atomic_load(&n_asleep)) {
+        pthread_mutex_lock(&mutex);
+        pthread_cond_broadcast(&has_work);
+        pthread_mutex_unlock(&mutex);
+    }
+    function(arguments, 0, parts);
+    for (int i = 0; i < LOOKS && atomic_load(&n_unfinished); i++) LOOK_AGAIN();
+    if (atomic_load(&n_unfinished)) {
+        pthread_mutex_lock(&mutex);
+        atomic_store(&caller_asleep, 1);
+        while (atomic_load(&n_unfinished)) pthread_cond_wait(&is_done, &mutex);
+        atomic_store(&caller_asleep, 0);
+        pthread_mutex_unlock(&mutex);
+    }
+    atomic_flag_clear(&in_use);
+}
+
+/* A forked child has none of its parent's threads. */
+static void forget_threads(void) {
+    n_started = n_threads = 1;
+    atomic_store(&n_tasks, 0);
+    atomic_store(&n_asleep, 0);
+    atomic_store(&caller_asleep, 0);
+    atomic_flag_clear(&in_use);
+    pthread_mutex_init(&mutex, NULL);
+    pthread_cond_init(&has_work, NULL);
+    pthread_cond_init(&is_done, NULL);
+}
+
+static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
+    long wanted = PyLong_AsLong(argument);
+    if (wanted == -1 && PyErr_Occurred()) return NULL;
+    if (wanted < 1 || wanted > MAX_THREADS) {
+        return PyErr_Format(PyExc_ValueError, "threads must be in 1 to %d", MAX_THREADS);
+    }
+    /* New helpers count the tasks from 0, so all start before the first task or after a reset. */
+    if (wanted > n_started) {
+        if (n_started > 1) {
+            wanted = n_started;
+        } else {
+            pthread_attr_t detached;
+            pthread_attr_init(&detached);
+            pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+            while (n_started < wanted) {
+                pthread_t thread;
+                if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
+                n_started++;
+            }
+            pthread_attr_destroy(&detached);
+        }
+    }
+    int before = n_threads;
+    n_threads = wanted < n_started ? (int)wanted : n_started;
+    return PyLong_FromLong(before);
+}
+
+/* ---- arrays ---- */
+
 typedef struct {
     Py_buffer view;
     float *data;
     Py_ssize_t size; /* elements */
 } Floats;
 
-/* Borrow the memory of `object`; 0 if it is not contiguous float32 (or not writable as asked). */
-static int borrow(PyObject *object, Floats *floats, int writable) {
-    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(object, &floats->view, flags) != 0) {
-        PyErr_Clear();
-        return 0;
-    }
-    const char *format = floats->view.format;
-    if (format == NULL || format[0] != 'f' || format[1] != 0) {
-        PyBuffer_Release(&floats->view);
-        return 0;
-    }
-    floats->data = floats->view.buf;
-    floats->size = floats->view.len / (Py_ssize_t)sizeof(float);
-    return 1;
-}
-
-static int borrow_all(PyObject *const *objects, Floats *floats, int n, const char *writable) {
+/* Borrow the memory of all objects; 0 unless each is contiguous float32, and writable for 'w'. */
+static int borrow(PyObject *const *objects, Floats *floats, int n, const char *access) {
     for (int i = 0; i < n; i++) {
-        if (!borrow(objects[i], &floats[i], writable[i] == 'w')) {
+        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
+        int failed = PyObject_GetBuffer(objects[i], &floats[i].view, flags);
+        if (failed) PyErr_Clear();
+        if (failed || floats[i].view.format[0] != 'f' || floats[i].view.format[1]) {
+            if (!failed) PyBuffer_Release(&floats[i].view);
             while (i-- > 0) PyBuffer_Release(&floats[i].view);
             return 0;
         }
+        floats[i].data = floats[i].view.buf;
+        floats[i].size = floats[i].view.len / (Py_ssize_t)sizeof(float);
     }
     return 1;
 }
 
-static void release_all(Floats *floats, int n) {
+static void give_back(Floats *floats, int n) {
     for (int i = 0; i < n; i++) PyBuffer_Release(&floats[i].view);
 }
 
-#define WITHOUT_LOCK(size, call)                     \
-    do {                                             \
-        if ((size) > LONG) {                         \
-            Py_BEGIN_ALLOW_THREADS call;             \
-            Py_END_ALLOW_THREADS                     \
-        } else {                                     \
-            call;                                    \
-        }                                            \
-    } while (0)
+/* The bounds of one part of n elements, cut where a cache line ends. */
+static void bounds(Py_ssize_t n, int part, int parts, Py_ssize_t *start, Py_ssize_t *stop) {
+    *start = part == 0 ? 0 : n * part / parts / 16 * 16;
+    *stop = part == parts - 1 ? n : n * (part + 1) / parts / 16 * 16;
+}
 
-VECTORISED static void relu_backward(const float *restrict dy, const float *restrict y,
+static void run_over(Py_ssize_t size, Task function, const void *arguments) {
+    if (size <= LONG) {
+        function(arguments, 0, 1);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        run(function, arguments, n_threads);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+/* ---- elementwise ---- */
+
+VECTORISED static void relu_floats(const float *restrict x, float *restrict y, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i]; /* keeps NaN */
+}
+
+VECTORISED static void masked_floats(const float *restrict dy, const float *restrict y,
                                      float *restrict dx, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
+}
+
+VECTORISED static void add_floats(float *restrict y, const float *restrict b, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
+}
+
+static void relu_part(const void *arguments, int part, int parts) {
+    const Floats *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[1].size, part, parts, &start, &stop);
+    relu_floats(a[0].data + start, a[1].data + start, stop - start);
+}
+
+static PyObject *py_relu(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Floats a[2];
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "relu takes x, y");
+    if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
+    int fits = a[0].size == a[1].size;
+    if (fits) run_over(a[1].size, relu_part, a);
+    give_back(a, 2);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
+static void relu_backward_part(const void *arguments, int part, int parts) {
+    const Floats *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[2].size, part, parts, &start, &stop);
+    masked_floats(a[0].data + start, a[1].data + start, a[2].data + start, stop - start);
 }
 
 static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     Floats a[3];
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "relu_backward takes dy, y, dx");
-    if (!borrow_all(args, a, 3, "rrw")) Py_RETURN_NONE;
+    if (!borrow(args, a, 3, "rrw")) Py_RETURN_NONE;
     int fits = a[0].size == a[2].size && a[1].size == a[2].size;
-    if (fits) WITHOUT_LOCK(a[2].size, relu_backward(a[0].data, a[1].data, a[2].data, a[2].size));
-    release_all(a, 3);
+    if (fits) run_over(a[2].size, relu_backward_part, a);
+    give_back(a, 3);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
 
-VECTORISED static float sgd(float *restrict p, const float *restrict g, float *restrict v,
-                            Py_ssize_t n, float rate, float momentum, float decay, float scale,
-                            int nesterov) {
-    float lanes[16] = {0}; /* of a sum that is finite only where all parameters are */
+static void add_bias_part(const void *arguments, int part, int parts) {
+    const Floats *a = arguments;
+    Py_ssize_t n = a[1].size, rows = a[0].size / n;
+    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
+    for (Py_ssize_t row = start; row < stop; row++)
+        add_floats(a[0].data + row * n, a[1].data, n);
+}
+
+static PyObject *py_add_bias(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Floats a[2];
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "add_bias takes y, b");
+    if (!borrow(args, a, 2, "wr")) Py_RETURN_NONE;
+    int fits = a[1].size > 0 && a[0].size % a[1].size == 0;
+    if (fits) run_over(a[0].size, add_bias_part, a);
+    give_back(a, 2);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
+/* ---- the update ---- */
+
+typedef struct {
+    Floats a[3];
+    float rate, momentum, decay, scale;
+    int nesterov;
+    float sums[MAX_THREADS]; /* of each part: 0 only where all parameters are finite */
+} Update;
+
+VECTORISED static float sgd_floats(float *restrict p, const float *restrict g, float *restrict v,
+                                   Py_ssize_t n, float rate, float momentum, float decay,
+                                   float scale, int nesterov) {
+    float lanes[16] = {0};
     Py_ssize_t i = 0;
-#define STEP(i, lane)                                        \
-    {                                                        \
-        float d = scale == 1.0f ? g[i] : g[i] * scale;       \
-        if (decay != 0.0f) d = p[i] * decay + d;             \
-        float w = v[i] * momentum + d;                       \
-        v[i] = w;                                            \
+#define STEP(i, lane)                                              \
+    {                                                              \
+        float d = scale == 1.0f ? g[i] : g[i] * scale;             \
+        if (decay != 0.0f) d = p[i] * decay + d;                   \
+        float w = v[i] * momentum + d;                             \
+        v[i] = w;                                                  \
         float s = nesterov ? (w * momentum + d) * rate : w * rate; \
-        float q = p[i] - s;                                  \
-        p[i] = q;                                            \
-        lane += q * 0.0f;                                    \
+        float q = p[i] - s;                                        \
+        p[i] = q;                                                  \
+        lane += q * 0.0f;                                          \
     }
     for (; i + 16 <= n; i += 16)
         for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])
@@ -106,38 +291,152 @@ VECTORISED static float sgd(float *restrict p, const float *restrict g, float *r
     return sum;
 }
 
+static void sgd_part(const void *arguments, int part, int parts) {
+    Update *u = (Update *)arguments;
+    Py_ssize_t start, stop;
+    bounds(u->a[0].size, part, parts, &start, &stop);
+    u->sums[part] = sgd_floats(u->a[0].data + start, u->a[1].data + start, u->a[2].data + start,
+                               stop - start, u->rate, u->momentum, u->decay, u->scale, u->nesterov);
+}
+
 static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[3];
+    Update u = {.sums = {0}};
     if (n_args != 8)
         return PyErr_Format(PyExc_TypeError,
                             "sgd takes p, g, v, rate, momentum, decay, scale, nesterov");
-    double c[4];
+    float *settings[4] = {&u.rate, &u.momentum, &u.decay, &u.scale};
     for (int i = 0; i < 4; i++) {
-        c[i] = PyFloat_AsDouble(args[3 + i]);
-        if (c[i] == -1.0 && PyErr_Occurred()) return NULL;
+        double value = PyFloat_AsDouble(args[3 + i]);
+        if (value == -1.0 && PyErr_Occurred()) return NULL;
+        *settings[i] = (float)value;
     }
-    int nesterov = PyObject_IsTrue(args[7]);
-    if (!borrow_all(args, a, 3, "wrw")) Py_RETURN_NONE;
-    int fits = a[1].size == a[0].size && a[2].size == a[0].size;
-    float sum = 0.0f;
-    if (fits)
-        WITHOUT_LOCK(a[0].size, sum = sgd(a[0].data, a[1].data, a[2].data, a[0].size, (float)c[0],
-                                          (float)c[1], (float)c[2], (float)c[3], nesterov));
-    release_all(a, 3);
+    u.nesterov = PyObject_IsTrue(args[7]);
+    if (!borrow(args, u.a, 3, "wrw")) Py_RETURN_NONE;
+    int fits = u.a[1].size == u.a[0].size && u.a[2].size == u.a[0].size;
+    if (fits) run_over(u.a[0].size, sgd_part, &u);
+    give_back(u.a, 3);
     if (!fits) Py_RETURN_NONE;
+    float sum = 0.0f;
+    for (int i = 0; i < MAX_THREADS; i++) sum += u.sums[i];
     return PyBool_FromLong(sum == 0.0f);
 }
 
+/* ---- products ---- */
+
+/* The CBLAS interface with 64-bit sizes; NumPy's wheels bring such a library. */
+typedef void (*Sgemm)(int order, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                      float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                      float beta, float *c, int64_t ldc);
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
+
+static Sgemm sgemm;
+
+typedef struct {
+    Py_buffer view;
+    const float *data;
+    int64_t rows, columns, ld;
+    int trans; /* whether memory holds it transposed */
+} Matrix;
+
+typedef struct {
+    Matrix a, b, c;
+} Product;
+
+static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
+    int flags = PyBUF_STRIDED | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, &matrix->view, flags)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_buffer *view = &matrix->view;
+    if (view->ndim == 2 && view->format[0] == 'f' && !view->format[1]) {
+        const Py_ssize_t size = sizeof(float), *s = view->strides;
+        matrix->data = view->buf;
+        matrix->rows = view->shape[0];
+        matrix->columns = view->shape[1];
+        matrix->trans = s[1] != size;
+        Py_ssize_t across = matrix->trans ? s[1] : s[0];
+        int64_t inner = matrix->trans ? matrix->rows : matrix->columns;
+        matrix->ld = across / size;
+        if (s[matrix->trans ? 0 : 1] == size && across % size == 0 && matrix->ld >= inner &&
+            inner > 0 && !(writable && matrix->trans))
+            return 1;
+    }
+    PyBuffer_Release(view);
+    return 0;
+}
+
+static const float *at(const Matrix *m, int64_t row, int64_t column) {
+    return m->data + (m->trans ? column * m->ld + row : row * m->ld + column);
+}
+
+static void product_part(const void *arguments, int part, int parts) {
+    const Product *p = arguments;
+    int64_t m = p->c.rows, n = p->c.columns;
+    Py_ssize_t start, stop;
+    /* Each part packs for itself what is not cut, so a long wide product is cut by columns. */
+    int by_rows = n < 4 * m || p->a.columns < 32;
+    bounds(by_rows ? m : n, part, parts, &start, &stop);
+    if (start == stop) return;
+    int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
+    sgemm(ROW_MAJOR, p->a.trans ? TRANS : NO_TRANS, p->b.trans ? TRANS : NO_TRANS,
+          by_rows ? stop - start : m, by_rows ? n : stop - start, p->a.columns, 1.0f,
+          at(&p->a, row, 0), p->a.ld, at(&p->b, 0, column), p->b.ld, 0.0f,
+          (float *)at(&p->c, row, column), p->c.ld);
+}
+
+static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Product p;
+    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out");
+    if (sgemm == NULL || n_threads == 1) Py_RETURN_NONE;
+    if (!as_matrix(args[0], &p.a, 0)) Py_RETURN_NONE;
+    if (!as_matrix(args[1], &p.b, 0)) {
+        PyBuffer_Release(&p.a.view);
+        Py_RETURN_NONE;
+    }
+    int done = 0;
+    if (as_matrix(args[2], &p.c, 1)) {
+        if (p.a.rows == p.c.rows && p.b.columns == p.c.columns && p.a.columns == p.b.rows &&
+            (double)p.a.rows * (double)p.a.columns * (double)p.b.columns >= LONG_PRODUCT) {
+            Py_BEGIN_ALLOW_THREADS
+            run(product_part, &p, n_threads);
+            Py_END_ALLOW_THREADS
+            done = 1;
+        }
+        PyBuffer_Release(&p.c.view);
+    }
+    PyBuffer_Release(&p.b.view);
+    PyBuffer_Release(&p.a.view);
+    if (!done) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_use_sgemm(PyObject *self, PyObject *address) {
+    void *pointer = PyLong_AsVoidPtr(address);
+    if (pointer == NULL && PyErr_Occurred()) return NULL;
+    sgemm = (Sgemm)pointer;
+    Py_RETURN_NONE;
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
+
 static PyMethodDef methods[] = {
-    {"relu_backward", (PyCFunction)(void (*)(void))py_relu_backward, METH_FASTCALL,
-     "relu_backward(dy, y, dx): dx = dy where y > 0, else 0"},
-    {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL,
+    {"set_threads", py_set_threads, METH_O, "set_threads(n): returns what it was before"},
+    {"use_sgemm", py_use_sgemm, METH_O, "use_sgemm(address of a CBLAS sgemm with 64-bit sizes)"},
+    {"matmul", FAST(py_matmul), "matmul(a, b, out): out = a @ b"},
+    {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
+    {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
+    {"add_bias", FAST(py_add_bias), "add_bias(y, b): y += b in each row"},
+    {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_kernels", "Single passes over memory.", -1, methods,
+    PyModuleDef_HEAD_INIT, "_kernels", "Threads and single passes.", -1, methods,
     NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__kernels(void) {
+    pthread_atfork(NULL, NULL, forget_threads);
+    return PyModule_Create(&module);
+}

@@ -1,20 +1,34 @@
-"""The passes over memory that a training step spends its time in, beside the matrix products.
+"""What a training step spends its time in: matrix products and passes over long arrays.
 
-Each stands here in NumPy, the reference, and in C (`_kernels.c`), where several NumPy passes are
-one. The C extension is optional: it is built where a C compiler is at hand when minidl is
-installed, and `MINIDL_KERNELS=numpy` in the environment turns it off. The results of both have the
-same bits.
+Each stands here in NumPy, the reference, and in C (`_kernels.c`), which runs it on several threads
+and makes one pass over memory of what are several in NumPy. The C extension is optional: it is
+built where a C compiler is at hand when minidl is installed, and `MINIDL_KERNELS=numpy` in the
+environment turns it off. Elementwise results have the same bits either way; a product on several
+threads is cut in parts and may differ from NumPy's in the last digits.
+
+Why not NumPy and its BLAS threads: NumPy makes elementwise passes on one core; BLAS threads and
+others fight for the cores; and a BLAS that waits for a thread which another process has pushed off
+its core wastes whole time slices. Here one small crew does both, and the products are still those
+of the BLAS that came with NumPy, called for a part of the matrix by each thread.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    from threadpoolctl import ThreadpoolController
+except ImportError:  # then BLAS keeps the number of threads that it was started with
+    ThreadpoolController = None
 
 Array = NDArray[Any]
 
@@ -25,14 +39,53 @@ if os.environ.get("MINIDL_KERNELS") != "numpy":
     except ImportError:
         pass
 
+_blas: Any = None  # threadpoolctl's controller, once it is needed
+
 
 def name() -> str:
     """Return which kernels run: "compiled" or "numpy"."""
     return "numpy" if _compiled is None else "compiled"
 
 
+@contextmanager
+def threads(n: int | None) -> Iterator[None]:
+    """Use `n` threads for matrix products and long arrays; give the former number back at the end.
+
+    With None nothing is changed. The bits of products depend on n, and those of nothing else.
+    """
+    if n is None:
+        yield
+        return
+    before = 1 if _compiled is None else _compiled.set_threads(n)
+    try:
+        with _blas_threads(1 if _has_own_products else n):
+            yield
+    finally:
+        if _compiled is not None:
+            _compiled.set_threads(before)
+
+
+def matmul(a: Array, b: Array, out: Array) -> Array:
+    """out = a @ b, for two matrices."""
+    if _compiled is None or not _compiled.matmul(a, b, out):
+        np.matmul(a, b, out=out)
+    return out
+
+
+def add_bias(y: Array, b: Array) -> None:
+    """y = y + b in each row.  y: (n_samples, n).  b: (n,)."""
+    if _compiled is None or not _compiled.add_bias(y, b):
+        np.add(y, b, out=y)
+
+
+def relu(x: Array, y: Array) -> None:
+    """y = max(x, 0)."""
+    if _compiled is None or not _compiled.relu(x, y):
+        np.maximum(x, 0, out=y)
+
+
 def relu_backward(dy: Array, y: Array, dx: Array) -> None:
-    """dx = dy where y > 0, else 0; three arrays of one shape."""
+    """dx = dy where y > 0, else 0."""
     if _compiled is None or not _compiled.relu_backward(dy, y, dx):
         np.multiply(dy, y > 0, out=dx)
 
@@ -48,7 +101,7 @@ def sgd(
     nesterov: bool,
     scratch: Sequence[Array],
 ) -> bool:
-    """One step of SGD on float arrays of one dimension; return whether all of p is finite after.
+    """One step of SGD on arrays of one dimension; return whether all of p is finite after.
 
     d = scale * g + weight_decay * p
     v = momentum * v + d
@@ -57,9 +110,7 @@ def sgd(
     scratch: two arrays of at least p.size, to work with.
     """
     if _compiled is not None:
-        finite = _compiled.sgd(
-            p, g, v, learning_rate, momentum, weight_decay, scale, nesterov
-        )
+        finite = _compiled.sgd(p, g, v, learning_rate, momentum, weight_decay, scale, nesterov)
         if finite is not None:
             return bool(finite)
     s, t = scratch[0][: p.size], scratch[1][: p.size]
@@ -84,3 +135,35 @@ def sgd(
 def all_finite(p: Array) -> bool:
     """Return whether every number of p, 1-D, is finite; one whose square overflows is not."""
     return math.isfinite(p.dot(p))
+
+
+@contextmanager
+def _blas_threads(n: int) -> Iterator[None]:
+    """Hold all BLAS libraries at `n` threads."""
+    global _blas
+    if ThreadpoolController is None:
+        yield
+        return
+    if _blas is None:
+        _blas = ThreadpoolController()
+    with _blas.limit(limits=n, user_api="blas"):
+        yield
+
+
+def _find_products() -> bool:
+    """Tell the C extension where the sgemm of NumPy's own BLAS is; return whether it was found."""
+    if _compiled is None or ThreadpoolController is None:
+        return False
+    package = Path(np.__file__).parent
+    for folder in (package.parent / "numpy.libs", package / ".dylibs"):
+        for library in folder.glob("libscipy_openblas64_*"):
+            try:
+                sgemm = ctypes.CDLL(str(library)).scipy_cblas_sgemm64_
+            except (OSError, AttributeError):
+                continue
+            _compiled.use_sgemm(ctypes.cast(sgemm, ctypes.c_void_p).value)
+            return True
+    return False
+
+
+_has_own_products = _find_products()

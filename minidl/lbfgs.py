@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from minidl import kernels
 from minidl.data.batches import Rows, batch_bounds
 from minidl.errors import DivergenceError
 from minidl.layers.layer import Array, Layer
 from minidl.losses import Head
 from minidl.model import Sequential, walk_paths
-from minidl.parallel import blas_threads
 
 CHUNK_ROWS = 1024  # of the data at a time: activations stay in the cache, and memory is bounded
 
@@ -80,7 +80,7 @@ def fit_lbfgs(
 
     # NumPy's and SciPy's BLAS are two libraries whose threads fight for the cores.
     try:
-        with blas_threads(1):
+        with kernels.threads(1):
             found = minimize(
                 objective,
                 accepted.copy(),

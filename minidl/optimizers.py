@@ -1,13 +1,11 @@
 """Optimizers: one step on two flat arrays, the parameters and their gradients.
 
 An optimizer owns its running averages and nothing else. It walks the vector in blocks that stay in
-the cache, so each of its few passes reads memory once; blocks are independent of each other, so
-threads may share them out without changing a bit of the result.
+the cache, so that its few passes read memory once.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,51 +99,26 @@ class Optimizer:
         self._scratch = np.empty((0, 0))
         self._clip_scale = 1.0
 
-    def step(self, params: Array, grads: Array, learning_rate: float | None = None) -> None:
-        """Change `params` by one step against `grads`, both 1-D and of equal shape."""
-        blocks = self.begin_step(params, grads)
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        for block in blocks:
-            self.update(block, rate, self._scratch)
-        self.end_step()
+    def step(self, params: Array, grads: Array, learning_rate: float | None = None) -> bool:
+        """Change `params` by one step against `grads`, both 1-D and of equal shape.
 
-    def begin_step(self, params: Array, grads: Array, cuts: Sequence[int] = ()) -> list[Block]:
-        """Count a step, measure the gradient where it is clipped, and return the blocks.
-
-        cuts: positions in the vector, in ascending order, that no block may straddle.
+        Returns whether all parameters are finite after it.
         """
         if self._bound is None or self._bound[0] is not params or self._bound[1] is not grads:
-            self._bind(params, grads, cuts)
+            self._bind(params, grads)
         self.n_steps += 1
         if self.clip_grad_norm is not None:
             norm = float(np.sqrt(np.dot(grads, grads)))
             self._clip_scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
-        return self._blocks
-
-    def update(self, block: Block, learning_rate: float, scratch: Array) -> bool:
-        """Apply the rule to one block; return whether its parameters are finite after.
-
-        `scratch` is a work area that no other thread uses at the same time.
-        """
-        p, g = block.params, block.grads
-        s, t, u = scratch[:, : p.size] if p.size < scratch.shape[1] else scratch
-        if self._clip_scale < 1.0:
-            g = np.multiply(g, self._clip_scale, out=u)
-        if self.clip_grad_value is not None:
-            g = np.clip(g, -self.clip_grad_value, self.clip_grad_value, out=u)
-        self._rule(block, g, learning_rate * block.learning_rate_multiplier, s, t)
-        return kernels.all_finite(p)
-
-    def end_step(self) -> None:
-        """Enforce max-norm, once all blocks are updated."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        finite = True
+        for block in self._blocks:
+            finite = self._update(block, rate * block.learning_rate_multiplier) and finite
         for W, max_norm in self._bounded:
             norms = np.sqrt(np.einsum("ij,ij->j", W, W))
             np.maximum(norms, max_norm, out=norms)
             W *= max_norm / norms
-
-    def scratch(self) -> Array:
-        """Return a work area for `update`; each thread needs its own."""
-        return np.empty_like(self._scratch)
+        return finite
 
     def state(self) -> dict[str, Any]:
         """Return what a later `restore` needs to go on with the same bits."""
@@ -158,11 +131,25 @@ class Optimizer:
         self.averages = {name: np.array(state[name]) for name in names}
         self._bound = None
 
+    def _update(self, block: Block, learning_rate: float) -> bool:
+        """Clip and apply the rule to one block; return whether its parameters are finite after."""
+        p, g = block.params, block.grads
+        s, t, u = self._scratch[:, : p.size]
+        if self._clip_scale < 1.0:
+            g = np.multiply(g, self._clip_scale, out=u)
+        if self.clip_grad_value is not None:
+            g = np.clip(g, -self.clip_grad_value, self.clip_grad_value, out=u)
+        self._rule(block, g, learning_rate, s, t)
+        return kernels.all_finite(p)
+
     def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
         """Change block.params and block.averages in place; `s` and `t` are free to use, `g` not."""
         raise NotImplementedError
 
-    def _bind(self, params: Array, grads: Array, cuts: Sequence[int]) -> None:
+    def _block_size(self, params: Array) -> int:
+        return BLOCK
+
+    def _bind(self, params: Array, grads: Array) -> None:
         """Cut the vector into blocks and keep their views, so that a step makes none."""
         if params.shape != grads.shape or params.ndim != 1:
             raise ValueError(
@@ -184,24 +171,18 @@ class Optimizer:
             if runs and runs[-1][1:] == (run[0], *run[2:]):
                 run = (runs.pop()[0], *run[1:])
             runs.append(run)
-        pieces = [
-            (start, stop, decay, multiplier)
-            for first, last, decay, multiplier in runs
-            for start, stop in itertools.pairwise(
-                [first, *(cut for cut in cuts if first < cut < last), last]
-            )
-        ]
+        size = max(1, self._block_size(params))
         self._blocks = [
             Block(
-                part := slice(first, min(first + BLOCK, stop)),
+                part := slice(first, min(first + size, stop)),
                 params[part],
                 grads[part],
                 tuple(self.averages[name][part] for name in self.average_names),
                 decay,
                 multiplier,
             )
-            for start, stop, decay, multiplier in pieces
-            for first in range(start, stop, BLOCK)
+            for start, stop, decay, multiplier in runs
+            for first in range(start, stop, size)
         ]
         self._bounded = [
             (W, group.max_norm)
@@ -209,7 +190,7 @@ class Optimizer:
             if group.max_norm is not None
             for W in group.matrices(params)
         ]
-        self._scratch = np.empty((3, min(BLOCK, params.size)), params.dtype)
+        self._scratch = np.empty((3, min(size, params.size)), params.dtype)
         self._bound = (params, grads)
 
 
@@ -236,18 +217,16 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
 
-    def update(self, block: Block, learning_rate: float, scratch: Array) -> bool:
-        """Apply the rule to one block, in a single pass where nothing is clipped by value."""
+    def _update(self, block: Block, learning_rate: float) -> bool:
         if self.clip_grad_value is not None:
-            return super().update(block, learning_rate, scratch)
-        rate = learning_rate * block.learning_rate_multiplier
-        return self._sgd(block, block.grads, rate, self._clip_scale, scratch)
+            return super()._update(block, learning_rate)
+        return self._sgd(block, block.grads, learning_rate, self._clip_scale, *self._scratch[:2])
 
     def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        self._sgd(block, g, learning_rate, 1.0, (s, t))
+        self._sgd(block, g, learning_rate, 1.0, s, t)
 
     def _sgd(
-        self, block: Block, g: Array, learning_rate: float, scale: float, scratch: Any
+        self, block: Block, g: Array, learning_rate: float, scale: float, s: Array, t: Array
     ) -> bool:
         return kernels.sgd(
             block.params,
@@ -258,8 +237,12 @@ class SGD(Optimizer):
             block.weight_decay,
             scale,
             self.nesterov,
-            scratch,
+            (s, t),
         )
+
+    def _block_size(self, params: Array) -> int:
+        # The compiled kernel makes one pass, on several threads, and gains nothing from blocks.
+        return params.size if kernels.name() == "compiled" else BLOCK
 
 
 @dataclass

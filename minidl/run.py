@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint, machine
+from minidl import checkpoint, kernels, machine
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, differences, dump, parse
 from minidl.data.datasets import fingerprint
@@ -21,7 +21,6 @@ from minidl.data.splits import Split
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
-from minidl.parallel import blas_threads
 from minidl.run_folder import RunFolder
 from minidl.training import Epoch, evaluate, predict_outputs
 
@@ -58,6 +57,7 @@ class Run:
         self.training = experiment.training()
         self.train_seconds = 0.0
         self.stopped_by: int | None = None
+        self._config = dump(experiment.config)
         self._fingerprint = fingerprint(experiment.dataset)
         self._machine = machine.describe()
         self._started = machine.now()
@@ -113,7 +113,7 @@ class Run:
         due = _Due(self.experiment.config.train.checkpoint_every)
         began = time.perf_counter() - self.train_seconds
         # What overflows is found by the training itself, and said once.
-        with Interrupts() as interrupts, blas_threads(threads), np.errstate(all="ignore"):
+        with Interrupts() as interrupts, kernels.threads(threads), np.errstate(all="ignore"):
             while not training.finished:
                 epoch = training.step()
                 step += 1
@@ -136,7 +136,7 @@ class Run:
         """Write a checkpoint of this moment."""
         self.folder.sync_metrics()
         about = {
-            "config": dump(self.experiment.config),
+            "config": self._config,
             "data_fingerprint": self._fingerprint,
             "machine": self._machine,
             "started": self._started,
@@ -163,7 +163,7 @@ class Run:
         except OSError as error:
             raise CheckpointError(f"{self.folder.checkpoints}: {error.strerror}") from error
         self.folder.cut_metrics(step)
-        self.folder.write_text(self.folder.config, dump(self.experiment.config))
+        self.folder.write_text(self.folder.config, self._config)
         self._status = "running"
         self._write_status()
 

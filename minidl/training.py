@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.data.batches import Augment, Batches, Rows, Transform
 from minidl.errors import DivergenceError
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Array, Optimizer, WeightAverage
-from minidl.parallel import Stepper, blas_threads
+from minidl.parallel import Stepper
 from minidl.schedules import Constant, Schedule
 
 EVALUATION_ROWS = 1024  # rows forwarded at once
@@ -137,7 +138,7 @@ class _Progress:
             or not all(type(value) in (int, float) and isfinite(value) for value in (*real, score))
             or type(self.stopped_early) is not bool
             or self.batch >= batches_per_epoch
-            or self.step != self.epoch * batches_per_epoch + self.batch
+            or self.step < self.epoch * batches_per_epoch + self.batch
         ):
             raise ValueError("progress is of another training")
 
@@ -188,17 +189,22 @@ class Training:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if ema is not None and not 0 < ema < 1:
+            raise ValueError(f"ema must be in (0, 1), got {ema}")
         if early_stopping is not None and validation is None:
             raise ValueError("early_stopping needs validation data")
         self.model, self.head, self.optimizer = model, head, optimizer
-        self.train = _fitting_rows("train", train, model, head, transform)
-        self.validation = None
-        if validation is not None:
-            self.validation = _fitting_rows("validation", validation, model, head, transform)
-            first = self.validation.select(slice(0, 1))
-            figures = evaluate(model, head, *first, transform=transform)
-            if monitor not in figures:
-                raise ValueError(f"monitor must be one of {', '.join(figures)}, got {monitor!r}")
+        with np.errstate(all="ignore"):  # a step will say what is not finite
+            self.train = _fitting_rows("train", train, model, head, transform)
+            self.validation = None
+            if validation is not None:
+                self.validation = _fitting_rows("validation", validation, model, head, transform)
+                first = self.validation.select(slice(0, 1))
+                figures = evaluate(model, head, *first, transform=transform)
+                if monitor not in figures:
+                    raise ValueError(
+                        f"monitor must be one of {', '.join(figures)}, got {monitor!r}"
+                    )
         self.epochs, self.batch_size = epochs, batch_size
         self.early_stopping, self.monitor = early_stopping, monitor
         self.train_metrics = train_metrics
@@ -252,7 +258,8 @@ class Training:
         total = self._batches_per_epoch * self.epochs
         factor = self._schedule.factor(at.step, total, self._batches_per_epoch)
         rate = at.learning_rate = self.optimizer.learning_rate * factor
-        loss, finite = self._stepper.step(batch, rate, at.step)
+        with np.errstate(all="ignore"):  # what is not finite is found below, and said once
+            loss, finite = self._stepper.step(batch, rate, at.step)
         if not (finite and isfinite(loss) and self._buffers_finite()):
             at.step += 1
             with np.errstate(all="ignore"):
@@ -382,7 +389,8 @@ class Training:
                 train.update({k: v for k, v in measured.items() if k != "loss"})
             if self.validation is None:
                 return {}, True
-            validation = evaluate(model, self.head, *self.validation, transform=self._transform)
+            with np.errstate(all="ignore"):
+                validation = evaluate(model, self.head, *self.validation, transform=self._transform)
             if not isfinite(loss := validation["loss"]):
                 raise self._divergence(at.epoch, loss, "that is the loss on the validation rows")
             improved = self._judge(validation)
@@ -400,15 +408,14 @@ class Training:
         score = validation[self.monitor]
         if self.monitor in LOWER_IS_BETTER:
             score = -score
-        if score != score:  # not a number: worse than any
-            score = -np.inf
         margin = 0.0 if self.early_stopping is None else self.early_stopping.min_delta
+        # A score that is no number is worse than any: it is kept for want of a better one.
         improved = at.best_score is None or score > at.best_score
         if at.best_score is None or score > at.best_score + margin:
             at.epochs_without_improvement = 0
         else:
             at.epochs_without_improvement += 1
-        if improved:
+        if improved and isfinite(score):
             at.best_score = score
         if self.early_stopping is not None:
             at.stopped_early = at.epochs_without_improvement >= self.early_stopping.patience
@@ -497,7 +504,7 @@ def fit(
     )
     try:
         while not training.finished:
-            with blas_threads(blas):
+            with kernels.threads(blas):
                 while (epoch := training.step()) is None:
                     pass
             yield epoch

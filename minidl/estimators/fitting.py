@@ -15,13 +15,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
+from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
 from minidl.estimators.building import schedule_of, weight_lists
 from minidl.estimators.callbacks import FitCallbacks
 from minidl.layers.layer import Array
 from minidl.lbfgs import fit_lbfgs
-from minidl.parallel import automatic_threads, blas_threads
+from minidl.parallel import automatic_threads
 from minidl.training import LOWER_IS_BETTER, Epoch, Training, evaluate
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _Epochs:
         estimator.n_iter_ = 0
         bar = tqdm(total=n_epochs, unit="epoch", disable=not estimator.progress)
         try:
-            with blas_threads(automatic_threads(estimator._model, self.batch_size)[1]):
+            with kernels.threads(automatic_threads(estimator._model, self.batch_size)[1]):
                 stop = False
                 while not stop and estimator.n_iter_ < n_epochs:
                     callbacks.epoch_begins()

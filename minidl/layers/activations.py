@@ -83,10 +83,10 @@ class ReLU(Activation):
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return max(x, 0)."""
-        if not train:
-            return np.maximum(x, 0)
-        y: Array = np.maximum(x, 0, out=self._empty("y", x.shape, x.dtype))
-        self._saved = (y,)
+        y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
+        kernels.relu(x, y)
+        if train:
+            self._saved = (y,)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:

@@ -140,6 +140,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minidl import kernels
 from minidl.layers.initializers import INITIALIZERS
 from minidl.layers.layer import Array, Layer
 
@@ -168,11 +169,6 @@ class Linear(Layer):
     """
 
     param_names: tuple[str, ...] = ("W", "b")
-
-    # Where a batch is split in shards, dW is formed later, from the rows of all shards at once:
-    # see parallel.py. backward then leaves dW alone and keeps (x, dy) here.
-    postpones = False
-    postponed: tuple[Array, Array] | None = None
 
     def __init__(
         self,
@@ -215,12 +211,13 @@ class Linear(Layer):
         """Return x @ W + b."""
         W = self.W
         if type(x) is np.ndarray:
-            y = self._empty("y", (x.shape[0], self.n_out), W.dtype) if train else None
-            y = np.matmul(x, W, out=y)
+            shape = x.shape[0], self.n_out
+            y = self._empty("y", shape, W.dtype) if train else np.empty(shape, W.dtype)
+            kernels.matmul(x, W, y)
         else:
             y = x @ W
         if self.bias:
-            y += self.b
+            kernels.add_bias(y, self.b)
         if train:
             self._saved = (x,)
         return y
@@ -228,14 +225,13 @@ class Linear(Layer):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dW and db; return dy @ W.T."""
         (x,) = self._take_saved()
-        if self.postpones:
-            self.postponed = x, dy
-        elif type(x) is np.ndarray:
-            np.matmul(x.T, dy, out=self.dW)
+        if type(x) is np.ndarray:
+            kernels.matmul(x.T, dy, self.dW)
         else:
             self.dW[:] = x.T @ dy
         if self.bias:
             np.add.reduce(dy, 0, out=self.db)
         if not need_dx:
             return None
-        return np.matmul(dy, self.W.T, out=self._empty("dx", (dy.shape[0], self.n_in), dy.dtype))
+        dx = self._empty("dx", (dy.shape[0], self.n_in), dy.dtype)
+        return kernels.matmul(dy, self.W.T, dx)
