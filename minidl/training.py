@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.data.batches import Augment, Batches, Rows, Transform
 from minidl.errors import DivergenceError
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Array, Optimizer, WeightAverage
-from minidl.parallel import Stepper, blas_threads
+from minidl.parallel import Stepper
 from minidl.schedules import Constant, Schedule
 
 EVALUATION_ROWS = 1024  # rows forwarded at once
@@ -503,7 +504,7 @@ def fit(
     )
     try:
         while not training.finished:
-            with blas_threads(blas):
+            with kernels.threads(blas):
                 while (epoch := training.step()) is None:
                     pass
             yield epoch
