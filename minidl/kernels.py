@@ -3,8 +3,9 @@
 Each stands here in NumPy, the reference, and in C (`_kernels.c`), which runs it on several threads
 and makes one pass over memory of what are several in NumPy. The C extension is optional: it is
 built where a C compiler is at hand when minidl is installed, and `MINIDL_KERNELS=numpy` in the
-environment turns it off. Elementwise results have the same bits either way; a product on several
-threads is cut in parts and may differ from NumPy's in the last digits.
+environment turns it off. The results have the same bits either way, but for two: a product on
+several threads is cut in parts, and softmax has an exponential of its own; these may differ from
+NumPy's in the last digits.
 
 Why not NumPy and its BLAS threads: NumPy makes elementwise passes on one core; BLAS threads and
 others fight for the cores; and a BLAS that waits for a thread which another process has pushed off
@@ -88,6 +89,27 @@ def relu_backward(dy: Array, y: Array, dx: Array) -> None:
     """dx = dy where y > 0, else 0."""
     if _compiled is None or not _compiled.relu_backward(dy, y, dx):
         np.multiply(dy, y > 0, out=dx)
+
+
+def sum_rows(x: Array, sums: Array) -> None:
+    """sums = the sum of the rows of x.  x: (n_samples, n).  sums: (n,)."""
+    if _compiled is None or not _compiled.sum_rows(x, sums):
+        np.add.reduce(x, 0, out=sums)
+
+
+def softmax_cross_entropy(
+    logits: Array, labels: Array, smoothing: float, share: float
+) -> tuple[float, Array] | None:
+    """Return (sum of the losses, dlogits) as `SoftmaxCrossEntropy` defines them, or None.
+
+    None where there is no compiled kernel for these arrays: the head then does it in NumPy. The
+    exponential is another one than NumPy's, and both are within two units of the last place.
+    """
+    if _compiled is None:
+        return None
+    dlogits = np.empty_like(logits)
+    loss = _compiled.softmax(logits, labels, dlogits, smoothing, share)
+    return None if loss is None else (loss, dlogits)
 
 
 def sgd(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from minidl import kernels
 from minidl.layers.activations import sigmoid
 from minidl.layers.layer import Array
 
@@ -119,6 +120,21 @@ class SoftmaxCrossEntropy(Head):
                 raise ValueError(
                     f"class_weight must be one number >= 0 a class, got {self.class_weight}"
                 )
+
+    def __call__(
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        total_weight: float | None = None,
+    ) -> tuple[float, Array]:
+        """Return the mean loss and its gradient with respect to the logits."""
+        if sample_weight is None and self.class_weight is None:
+            share = 1.0 / (len(logits) if total_weight is None else total_weight)
+            fused = kernels.softmax_cross_entropy(logits, targets, self.label_smoothing, share)
+            if fused is not None:
+                return fused[0] * share, fused[1]
+        return super().__call__(logits, targets, sample_weight, total_weight)
 
     def predict(self, logits: Array) -> Array:
         """Return the probability of each class, (n_samples, n_classes)."""

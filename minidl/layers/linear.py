@@ -230,7 +230,7 @@ class Linear(Layer):
         else:
             self.dW[:] = x.T @ dy
         if self.bias:
-            np.add.reduce(dy, 0, out=self.db)
+            kernels.sum_rows(dy, self.db)
         if not need_dx:
             return None
         dx = self._empty("dx", (dy.shape[0], self.n_in), dy.dtype)
