@@ -15,6 +15,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -139,8 +140,10 @@ class RunFolder:
         replace_file(path, lambda file: file.write(text.encode()))
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all."""
-        self.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        """Write a JSON file, whole or not at all, each innermost list on one line."""
+        text = json.dumps(content, indent=2, allow_nan=False)
+        text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
+        self.write_text(path, text + "\n")
 
     def append_metrics(self, epoch: Epoch) -> None:
         """Add one line to metrics.csv, under a header that names the columns."""
