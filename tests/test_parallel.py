@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training
+from minidl.layers import BatchNorm, Dropout, LayerNorm, ParametricMix, Residual, Tanh
+from minidl.optimizers import Adam
+from minidl.parallel import Crew, automatic_threads, shard_bounds
+
+N = 61
+
+
+def build(*inside, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    first, last = Linear(6, 20, rng=rng, dtype=dtype), Linear(20, 3, rng=rng, dtype=dtype)
+    return Sequential([first, *inside, ReLU(), last])
+
+
+def noise():
+    return Dropout(0.4, rng=np.random.default_rng(1))
+
+
+def nested(dtype=np.float64):
+    rng = np.random.default_rng(2)
+    layers = [
+        Linear(20, 20, rng=rng, dtype=dtype),
+        LayerNorm(20, dtype=dtype),
+        Dropout(0.2, rng=rng),
+        Residual([Linear(20, 20, rng=rng, bias=False, dtype=dtype), Tanh()]),
+    ]
+    return Residual(layers), ParametricMix(20, "silu", dtype=dtype)
+
+
+def train(model, optimizer=None, sparse=False, **options):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(N, 6)) * (rng.random((N, 6)) > 0.5)
+    rows = X.astype(model.dtype), np.argmax(X[:, :3], axis=1), rng.uniform(0, 2, N)
+    if sparse:
+        rows = csr_matrix(rows[0]), *rows[1:]
+    training = Training(
+        model,
+        SoftmaxCrossEntropy(label_smoothing=0.1),
+        optimizer or SGD(0.1, momentum=0.9, weight_decay=1e-2, groups=model.groups),
+        rows,
+        **{"epochs": 3, "batch_size": 14, "rng": np.random.default_rng(4), **options},
+    )
+    losses = []
+    while not training.finished:
+        if (epoch := training.step()) is not None:
+            losses.append(epoch.train["loss"])
+    training.close()
+    return model.params, model.buffers, losses
+
+
+MODELS = {
+    "plain": lambda: build(dtype=np.float32),
+    "dropout": lambda: build(noise(), dtype=np.float32),
+    "batch norm": lambda: build(BatchNorm(20, dtype=np.float64), noise()),
+    "nested": lambda: build(*nested(np.float32), dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shards", [2, 3, 5])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_bits_do_not_depend_on_who_runs_the_shards(name, shards, sparse):
+    runs = [
+        train(MODELS[name](), shards=shards, workers=workers, sparse=sparse)
+        for workers in (1, 2, 3, None)
+    ]
+    for params, buffers, losses in runs[1:]:
+        assert params.tobytes() == runs[0][0].tobytes()
+        assert buffers.tobytes() == runs[0][1].tobytes()
+        assert losses == runs[0][2]
+
+
+OPTIMIZERS = {
+    "sgd": lambda model: None,
+    "clip norm": lambda model: SGD(0.1, clip_grad_norm=0.2),
+    "clip value": lambda model: SGD(0.1, clip_grad_value=0.01),
+    "adam": lambda model: Adam(0.01, clip_grad_norm=1.0),
+    "max norm": lambda model: SGD(0.1, groups=model.parameter_groups(max_norm=0.5)),
+}
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_are_the_same_arithmetic_up_to_rounding(shards, optimizer, l2, sparse):
+    """With dropout as well: a row has its mask wherever it is run."""
+    whole, cut = (build(noise(), *nested()) for _ in range(2))
+    a = train(whole, OPTIMIZERS[optimizer](whole), sparse, l2=l2)
+    b = train(cut, OPTIMIZERS[optimizer](cut), sparse, l2=l2, shards=shards)
+    assert np.allclose(a[0], b[0], rtol=1e-9, atol=1e-10)
+    assert np.allclose(a[2], b[2], rtol=1e-9)
+    assert not np.array_equal(a[0], build(noise(), *nested()).params)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 20])
+def test_batches_too_small_for_all_shards_make_fewer(batch_size):
+    """The last batches have 3, 4, 5 and 21 rows, and no shard a single one."""
+    cut = train(build(BatchNorm(20, dtype=np.float64)), shards=4, batch_size=batch_size)
+    assert np.isfinite(cut[0]).all()
+    a, b = (train(build(noise()), shards=s, batch_size=batch_size) for s in (1, 4))
+    assert np.allclose(a[0], b[0], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_statistics_of_the_shards_are_merged_by_their_rows(shards):
+    rng = np.random.default_rng(0)
+    norm = BatchNorm(6, momentum=1.0, dtype=np.float64)
+    model = Sequential([norm, Linear(6, 3, rng=rng, dtype=np.float64)])
+    X = rng.normal(3, 2, size=(13, 6))
+    training = Training(
+        model, SoftmaxCrossEntropy(), SGD(0.1), (X, np.arange(13) % 3), epochs=1, batch_size=20,
+        rng=rng, shards=shards, order=lambda epoch: np.arange(13),
+    )  # fmt: skip
+    training.step()
+    training.close()
+    assert np.allclose(norm.running_mean, X.mean(axis=0), rtol=1e-12)
+    parts = [X[a:b] for a, b in shard_bounds(13, shards)]
+    var = sum(len(part) / 13 * part.var(axis=0, ddof=1) for part in parts)
+    assert np.allclose(norm.running_var, var, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [0, 1, 6, 7, 100])
+def test_bounds_of_shards_tile_and_are_even(n, n_parts):
+    bounds = shard_bounds(n, n_parts)
+    assert len(bounds) == n_parts and bounds[0][0] == 0 and bounds[-1][1] == n
+    assert all(a[1] == b[0] for a, b in pairwise(bounds))
+    sizes = [stop - start for start, stop in bounds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 4])
+def test_a_crew_runs_every_worker_each_time(n_workers):
+    crew = Crew(n_workers)
+    for _ in range(20):
+        seen = []
+        crew.run(seen.append)
+        assert sorted(seen) == list(range(n_workers))
+    crew.close()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_in_a_worker_reaches_the_caller_once_all_are_done(failing):
+    crew, done = Crew(3), []
+    others = threading.Barrier(2)
+
+    def task(worker):
+        if worker == failing:
+            raise KeyError(worker)
+        others.wait(timeout=60)
+        done.append(worker)
+
+    for _ in range(3):  # the crew goes on after it
+        done.clear()
+        with pytest.raises(KeyError, match=str(failing)):
+            crew.run(task)
+        assert sorted(done) == sorted({0, 1, 2} - {failing})
+    crew.close()
+
+
+def test_threads_end_with_the_training():
+    before = threading.active_count()
+    train(build(), shards=3)
+    assert threading.active_count() == before
+
+
+def test_automatic_threads_are_numbers_for_any_model():
+    rng = np.random.default_rng(0)
+    for sizes in ((4, 3), (784, 256), (2000, 2000)):
+        shards, threads = automatic_threads(Sequential([Linear(*sizes, rng=rng)]), 128)
+        assert type(shards) is int and type(threads) is int
+        assert 1 <= shards <= 128 and threads >= 1
