@@ -28,7 +28,8 @@ class GradientRow:
 
     relative_error: |numerical - backward| / max(|numerical|, |backward|, floor), norms over the
     entries compared.  worst: the entry of the largest difference.  n_compared: entries compared;
-    n_kinks: entries left out, because the slopes around them disagree by more than the tolerance.
+    n_kinks: entries left out because the slopes around them disagree, by more than a tenth of the
+    tolerance.
     """
 
     layer: str
@@ -246,7 +247,7 @@ class _Check:
         for i, entry in enumerate(entries):
             slopes[i], doubts[i] = _slope(measure, cotangent, array, entry, middle)
         scale = max(1.0, float(np.abs(cotangent * middle).sum()))
-        limit = max(self.tolerance * np.abs(slopes).max(initial=0), NOISE * scale)
+        limit = max(0.1 * self.tolerance * np.abs(slopes).max(initial=0), NOISE * scale)
         smooth = ~(doubts > limit)  # a doubt that is not a number is no kink but an error
 
         analytic = gradient.reshape(-1)[chosen]
