@@ -20,6 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minidl._version import __version__
+from minidl.benchmark.cells import GRID
+from minidl.benchmark.results import PARTS, benchmark, chosen_cells
 from minidl.config import Config, dump, json_schema, load_config, settled
 from minidl.errors import CheckpointError, ConfigError, MinidlError
 from minidl.experiment import Experiment, build_or_fall_back
@@ -110,7 +112,32 @@ def gradcheck(arguments: Sequence[str]) -> int:
     return _check(build_or_fall_back(_config(parser, options.arguments), _warn), quiet=False)
 
 
-COMMANDS = {"train": train, "gradcheck": gradcheck}
+def bench(arguments: Sequence[str]) -> int:
+    """Measure minidl next to the other libraries that are installed."""
+    parser = argparse.ArgumentParser(
+        prog="minidl bench",
+        description="Measure minidl next to the other libraries that are installed "
+        '(pip install "minidl[bench]"), with nothing else running on the machine.',
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="for the results")
+    parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="%(default)s")
+    parser.add_argument("--cells", metavar="A,...", default=",".join(GRID), help="%(default)s")
+    parser.add_argument("--contenders", metavar="NAME,...", help="by default all installed")
+    parser.add_argument("--repeats", metavar="N", type=int, default=7, help="default: 7")
+    options = parser.parse_args(arguments)
+    tables = benchmark(
+        options.out,
+        parts=options.only.split(","),
+        cells=chosen_cells(options.cells.split(",")),
+        contenders=None if options.contenders is None else options.contenders.split(","),
+        repeats=options.repeats,
+        announce=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print(tables, end="")
+    return 0
+
+
+COMMANDS = {"train": train, "gradcheck": gradcheck, "bench": bench}
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

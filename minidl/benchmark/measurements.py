@@ -1,0 +1,114 @@
+"""What is measured in the children: time of a step, of a prediction, and memory.
+
+Contenders take turns, in each repeat in another order, so that whatever slows the machine for a
+while slows them all. Each rests after its turn until its threads have stopped spinning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from minidl.benchmark.cells import Cell
+from minidl.benchmark.children import Child, Contender
+
+REST = 0.05  # seconds; an idle thread of OpenBLAS spins for up to 30 ms
+Times = dict[str, list[float]]  # by contender, one figure a repeat
+
+
+def take_turns(names: Sequence[str], repeats: int, measure: Callable[[str], float]) -> Times:
+    """Call measure(name) for each name in each repeat, first with one name, then with the next."""
+    times: Times = {name: [] for name in names}
+    for repeat in range(repeats):
+        first = repeat % len(names)
+        for name in (*names[first:], *names[:first]):
+            times[name].append(measure(name))
+            time.sleep(REST)
+    return times
+
+
+def steps(
+    contenders: Sequence[Contender],
+    cells: Sequence[Cell],
+    repeats: int,
+    *,
+    busy: bool = False,
+) -> dict[str, Any]:
+    """Return the seconds of a training step for each cell; with `busy` also beside a busy process.
+
+    {"A": {"cell": {...}, "settings": {contender: {...}}, "seconds": Times, "busy_seconds": Times}}
+    """
+    results = {}
+    with _started(contenders) as children:
+        for cell in cells:
+            warm_up = max(1, cell.n_batches // 5)
+            settings = {name: child.prepare(cell) for name, child in children.items()}
+
+            def measure(name: str, cell: Cell = cell, warm_up: int = warm_up) -> float:
+                return children[name].train(cell.n_batches, warm_up)
+
+            take_turns(list(children), 1, measure)  # compiles, and finds the pages
+            results[cell.name] = {
+                "cell": dataclasses.asdict(cell),
+                "settings": settings,
+                "seconds": take_turns(list(children), repeats, measure),
+            }
+            if busy:
+                with busy_core():
+                    results[cell.name]["busy_seconds"] = take_turns(
+                        list(children), repeats, measure
+                    )
+    return results
+
+
+def predictions(
+    contenders: Sequence[Contender], cell: Cell, repeats: int, n_rows: Sequence[int] = (1, 10_000)
+) -> dict[str, Any]:
+    """Return the seconds of a forward pass: {"1": Times, "10000": Times}."""
+    with _started(contenders) as children:
+        for child in children.values():
+            child.prepare(cell)
+            child.train(1, 1)
+        results = {}
+        for n in n_rows:
+
+            def measure(name: str, n: int = n) -> float:
+                return children[name].predict(n, cell.sizes[0])
+
+            results[str(n)] = take_turns(list(children), repeats, measure)
+        return results
+
+
+def peak_memory(contenders: Sequence[Contender], cell: Cell, repeats: int) -> Times:
+    """Return the most bytes that a fresh process holds that trains one pass."""
+    by_name = {contender.name: contender for contender in contenders}
+
+    def measure(name: str) -> float:
+        with Child(by_name[name]) as child:
+            child.prepare(cell)
+            child.train(cell.n_batches, 1)
+            return child.peak_memory()
+
+    return take_turns(list(by_name), repeats, measure)
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep one core busy by another process, which may run on any."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            time.sleep(0.2)
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _started(contenders: Sequence[Contender]) -> Iterator[dict[str, Child]]:
+    with ExitStack() as stack:
+        yield {one.name: stack.enter_context(Child(one)) for one in contenders}

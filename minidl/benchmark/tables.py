@@ -1,0 +1,170 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import geometric_mean, median
+from typing import Any
+
+from minidl.benchmark.children import CONTENDERS
+
+ROLES = {contender.name: contender.role for contender in CONTENDERS}
+
+
+def markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return all tables; `parts` holds what was read from each part's file, by name."""
+    sections = [_WRITERS[name](parts[name]["results"]) for name in _WRITERS if name in parts]
+    return "\n\n".join([*sections, _conditions(parts)]) + "\n"
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median over the repeats of our time by theirs in the same repeat."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def _steps(results: Mapping[str, Any]) -> str:
+    names = list(next(iter(results.values()))["seconds"])
+    times = [
+        [_title(entry), *(_three_digits(1e6 * median(entry["seconds"][name])) for name in names)]
+        for entry in results.values()
+    ]
+    sections = ["### One training step, microseconds", _table(["net, batch", *names], times)]
+    for name in _with_role(names, "minidl"):
+        sections += [f"### Time of {name}, by that of ...", _ratios(results, name, names)]
+    return "\n\n".join(sections)
+
+
+def _ratios(results: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
+    """Rows: cells, and their geometric mean. The floor is the faster one, and so is the rival."""
+    rivals, floors = _with_role(names, "rival"), _with_role(names, "floor")
+    groups = {"the best rival": rivals, **{one: [one] for one in rivals}, "the GEMMs": floors}
+    groups = {title: members for title, members in groups.items() if members}
+    columns = {
+        title: [
+            ratio(
+                entry["seconds"][name],
+                min((entry["seconds"][one] for one in members), key=median),
+            )
+            for entry in results.values()
+        ]
+        for title, members in groups.items()
+    }
+    rows = [
+        [_title(entry), *(f"{column[i]:.2f}" for column in columns.values())]
+        for i, entry in enumerate(results.values())
+    ]
+    rows.append(["geometric mean", *(f"{geometric_mean(c):.2f}" for c in columns.values())])
+    return _table(["net, batch", *columns], rows)
+
+
+def _busy(results: Mapping[str, Any]) -> str:
+    names = list(next(iter(results.values()))["seconds"])
+    rows = [
+        [
+            _title(entry),
+            *(
+                f"{median(entry['busy_seconds'][name]) / median(entry['seconds'][name]):.2f}"
+                for name in names
+            ),
+        ]
+        for entry in results.values()
+    ]
+    return "### Time of a step beside one busy process, by its time alone\n\n" + _table(
+        ["net, batch", *names], rows
+    )
+
+
+def _predictions(results: Mapping[str, Any]) -> str:
+    names = list(next(iter(results.values())))
+    titles = ["bare NumPy" if ROLES[name] == "floor" else name for name in names]
+    rows = [
+        [f"{int(n):,}", *(_three_digits(1e6 * median(times[name])) for name in names)]
+        for n, times in results.items()
+    ]
+    return "### Outputs for rows of 784-256-10, microseconds\n\n" + _table(["rows", *titles], rows)
+
+
+def _memory(results: Mapping[str, Sequence[float]]) -> str:
+    return _figures("Peak memory of a process that trains D, MB", results, 1e-6, ".0f")
+
+
+def _imports(results: Mapping[str, Sequence[float]]) -> str:
+    return _figures("Import time, seconds", results, 1.0, ".3f")
+
+
+def _size(results: Mapping[str, Mapping[str, int]]) -> str:
+    rows = [
+        [
+            name,
+            f"{sum(sizes.values()) / 1e6:.0f}",
+            ", ".join(
+                f"{one} {size / 1e6:.1f}"
+                for one, size in sorted(sizes.items(), key=lambda pair: -pair[1])
+            ),
+        ]
+        for name, sizes in results.items()
+    ]
+    return "### Installed size with all that is needed, MB\n\n" + _table(
+        ["", "total", "of which"], rows
+    )
+
+
+def _mnist(results: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{median(seconds):.2f}",
+            "/".join(map(str, sorted(set(results["epochs"][name])))),
+            f"{min(results['accuracy'][name]):.2%}",
+        ]
+        for name, seconds in results["seconds"].items()
+    ]
+    title = f"From the start of a process to {results['target']:.0%} on the test set of MNIST"
+    return f"### {title}\n\n" + _table(["", "seconds", "epochs", "reached"], rows)
+
+
+def _figures(title: str, results: Mapping[str, Sequence[float]], factor: float, style: str) -> str:
+    names = [name for name in results if ROLES[name] != "floor"]
+    row = [format(factor * median(results[name]), style) for name in names]
+    return f"### {title}\n\n" + _table(names, [row])
+
+
+def _conditions(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    part = next(iter(parts.values()))
+    machine, versions = part["machine"], part["versions"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
+        + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "Medians of " + ", ".join(f"{one['repeats']} ({name})" for name, one in parts.items()),
+        "ratios are the median over the repeats of the ratio in each.",
+    ]
+    return f"{lines[0]}.  \n{lines[1]}; {lines[2]}"
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{float(f'{number:.3g}'):,.0f}"
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    cell = entry["cell"]
+    return f"{cell['name']} {'-'.join(map(str, cell['sizes']))}, {cell['batch_size']}"
+
+
+def _with_role(names: Sequence[str], role: str) -> list[str]:
+    return [name for name in names if ROLES[name] == role]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    "steps": _steps,
+    "busy": _busy,
+    "prediction": _predictions,
+    "memory": _memory,
+    "imports": _imports,
+    "size": _size,
+    "mnist": _mnist,
+}
