@@ -17,6 +17,7 @@ KINDS = {
     "int64": lambda rng: rng.integers(-1000, 1000, (301, 5)),
 }
 SPARSE = ("none", "unit")
+AFFINE = ("none", "unit", "mean_std", "standard", "minmax", "robust")
 
 
 @pytest.fixture(params=KINDS)
@@ -36,7 +37,7 @@ def oracle(name: str, X: np.ndarray) -> np.ndarray:
     }[name]()
 
 
-@pytest.mark.parametrize("name", PREPROCESSINGS)
+@pytest.mark.parametrize("name", AFFINE)
 def test_it_is_what_its_equation_says(name, X):
     fitted = PREPROCESSINGS[name]().fit(X)
     assert np.allclose(fitted.transform(X, dtype=np.float64), oracle(name, X), rtol=1e-9, atol=1e-9)
@@ -51,7 +52,7 @@ def test_it_is_what_its_equation_says(name, X):
 def test_the_bits_do_not_depend_on_batches_or_on_out(name, dtype, X):
     fitted, before = PREPROCESSINGS[name]().fit(X), X.copy()
     whole = fitted.transform(X, dtype=dtype)
-    ready = np.full(X.shape, np.nan, dtype)
+    ready = np.full(whole.shape, np.nan, dtype)
     assert fitted.transform(X, out=ready) is ready
     assert ready.tobytes() == whole.tobytes()
     for n_rows in (1, 2, 7, 100):

@@ -1,56 +1,19 @@
-"""What happens to the features before the first layer; fitted on the training part only.
-
-The model keeps it, so that a prediction starts from raw features.  Today's
-preprocessings are affine; the interface lets `transform` return another number of columns.
-NumPy only.
-"""
+"""Preprocessings that shift and scale the features, all alike or each by itself."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.data.preprocessing.contract import Preprocessing
 from minidl.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-
-
-class Preprocessing(ABC):
-    """A map from raw features to the network's inputs, row by row.
-
-    X: (n_samples, n_features), result: (n_samples, n_out).  Each row is mapped by itself, to the
-    same bits in whatever batch it comes.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def fit(self, X: np.ndarray | csr_matrix) -> Self:
-        """Take what must be known from the training part, and return self.  Raises DataError."""
-
-    @abstractmethod
-    def transform(
-        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
-    ) -> Any:
-        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
-
-    @property
-    @abstractmethod
-    def n_out(self) -> int:
-        """Number of columns that `transform` returns."""
-
-    @abstractmethod
-    def state(self) -> dict[str, np.ndarray]:
-        """Return what `fit` found, as named arrays to be saved."""
-
-    @abstractmethod
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take what `state` returned, and return self.  Raises CheckpointError."""
 
 
 class Affine(Preprocessing):
@@ -249,18 +212,6 @@ class Robust(Affine):
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
         low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
         return median, high - low
-
-
-PREPROCESSINGS: dict[str, type[Preprocessing]] = {
-    kind.name: kind for kind in (Unchanged, Unit, MeanStd, Standard, MinMax, Robust)
-}
-
-
-def from_state(name: str, arrays: Mapping[str, np.ndarray]) -> Preprocessing:
-    """Return the preprocessing of that name with what its `state` gave.  Raises CheckpointError."""
-    if name not in PREPROCESSINGS:
-        raise CheckpointError(f"preprocessing {name!r} is not known to this version")
-    return PREPROCESSINGS[name]().restore(arrays)
 
 
 def _chunks(X: np.ndarray, origin: Any) -> Iterator[np.ndarray]:
