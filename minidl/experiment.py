@@ -178,6 +178,7 @@ class Experiment:
             self.model,
             self.head,
             self.preprocessing,
+            self.dataset.n_features,
             self.dataset.classes,
             self.dataset.feature_names,
         )

@@ -22,12 +22,13 @@ from minidl.errors import CheckpointError
 from minidl.layers import LAYERS
 from minidl.layers.layer import Array, Layer
 from minidl.losses import HEADS, Head
-from minidl.model import Sequential
+from minidl.model import Sequential, walk
 from minidl.training import predict_outputs
 
 KIND, VERSION = "model", 1
 
 _SIZES = ("n_in", "n_out", "n_features")
+_MAX_FEATURES = 2**20
 _UNUSED = ("rng", "dtype", "init", "gain")  # how weights began: not part of a trained model
 
 
@@ -35,6 +36,7 @@ _UNUSED = ("rng", "dtype", "init", "gain")  # how weights began: not part of a t
 class Predictor:
     """A trained model with everything that a prediction from raw features needs.
 
+    n_features: of the raw rows.
     classes: the labels in the order of the outputs; None for a regression.
     feature_names: one for each raw feature, or None.
     """
@@ -42,6 +44,7 @@ class Predictor:
     model: Sequential
     head: Head
     preprocessing: Preprocessing
+    n_features: int
     classes: Sequence[Any] | None = None
     feature_names: Sequence[str] | None = None
     _labels: Array | None = field(init=False, repr=False, default=None)
@@ -61,8 +64,8 @@ class Predictor:
             return outputs[:, 0] if outputs.shape[1] == 1 else outputs
         if self.head.task == "multilabel":
             marks = (outputs > 0.5).astype(np.int64)
-            return self._labels[marks[:, 0]] if marks.shape[1] == 1 else marks
-        return self._labels[outputs.argmax(axis=1)]
+            return np.asarray(self._labels[marks[:, 0]]) if marks.shape[1] == 1 else marks
+        return np.asarray(self._labels[outputs.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.
@@ -85,6 +88,7 @@ class Predictor:
             "dtype": self.model.dtype.name,
             "head": {"name": _name_in(HEADS, self.head), "options": asdict(self.head)},  # type: ignore[call-overload]
             "preprocessing": self.preprocessing.name,
+            "n_features": self.n_features,
             "classes": None if self.classes is None else [_plain(c) for c in self.classes],
             "feature_names": None if self.feature_names is None else list(self.feature_names),
         }
@@ -94,9 +98,8 @@ class Predictor:
 
     def _outputs(self, X: Any) -> Array:
         X = X if hasattr(X, "tocsr") else np.asarray(X)
-        n = self.preprocessing.n_out if self.model.input_size is None else self._n_features()
-        if X.ndim != 2 or X.shape[1] != n:
-            raise ValueError(f"X must be (n_samples, {n}), got {X.shape}")
+        if X.ndim != 2 or X.shape[1] != self.n_features:
+            raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ValueError(self._not_finite(X))
@@ -104,9 +107,6 @@ class Predictor:
 
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
-
-    def _n_features(self) -> int:
-        return len(self.feature_names) if self.feature_names else self.preprocessing.n_out
 
     def _not_finite(self, X: Any) -> str:
         if not isinstance(X, np.ndarray):
@@ -126,8 +126,9 @@ def load(path: str | os.PathLike[str]) -> Predictor:
     arrays, document = read_archive(path, kind=KIND, newest_version=VERSION)
     try:
         return _rebuild(arrays, document)
-    except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
-        raise CheckpointError(f"{path}: not a usable model file: {error}") from error
+    except Exception as error:  # a forged document may bring any out of any constructor
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path}: not a usable model file: {reason[:300]}") from error
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:
@@ -141,22 +142,30 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     return {"name": _name_in(LAYERS, layer), "options": options}
 
 
-def build_layer(description: Mapping[str, Any], n_values: int, dtype: Any) -> Layer:
-    """Return the layer that `describe_layer` described, with weights still to be filled in.
+def build_layers(
+    descriptions: Sequence[Mapping[str, Any]], n_values: int, dtype: Any
+) -> list[Layer]:
+    """Return the layers that `describe_layer` described, with weights still to be filled in.
 
-    n_values: how many parameters and statistics there are for the whole model; a layer that claims
-    more is refused before it is made.
+    n_values: how many parameters and statistics there are for all of them; a layer that claims
+    more than is left is refused before it is made.
     """
-    kind = LAYERS[description["name"]]
-    options = dict(description["options"])
-    if math.prod(int(options.get(size, 1)) for size in _SIZES) > n_values:
-        raise ValueError(f"layer {description['name']} is larger than the file")
-    known = inspect.signature(kind).parameters
-    if "layers" in options:
-        options["layers"] = [build_layer(inner, n_values, dtype) for inner in options["layers"]]
+    layers: list[Layer] = []
     supplied = {"rng": np.random.default_rng(0), "dtype": dtype, "init": "zeros"}
-    options |= {key: value for key, value in supplied.items() if key in known}
-    return kind(**options)
+    for description in descriptions:
+        kind = LAYERS[description["name"]]
+        options = dict(description["options"])
+        if math.prod(int(options.get(size, 1)) for size in _SIZES) > n_values:
+            raise ValueError(f"layer {description['name']} is larger than the file")
+        known = inspect.signature(kind).parameters
+        if "layers" in options:
+            options["layers"] = build_layers(options["layers"], n_values, dtype)
+        options |= {key: value for key, value in supplied.items() if key in known}
+        layer = kind(**options)
+        for each in walk([layer]):
+            n_values -= sum(getattr(each, n).size for n in (*each.param_names, *each.buffer_names))
+        layers.append(layer)
+    return layers
 
 
 def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predictor:
@@ -165,7 +174,7 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
     if dtype not in (np.float32, np.float64) or not (params.dtype == buffers.dtype == dtype):
         raise ValueError(f"its parameters are {params.dtype}, not {dtype}")
     n_values = params.size + buffers.size
-    model = Sequential([build_layer(layer, n_values, dtype) for layer in document["layers"]])
+    model = Sequential(build_layers(document["layers"], n_values, dtype))
     if params.shape != model.params.shape or buffers.shape != model.buffers.shape:
         raise ValueError(f"{params.size} parameters for a model of {model.params.size}")
     model.params[:], model.buffers[:] = params, buffers
@@ -173,7 +182,43 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
     prefix = "preprocessing."
     fitted = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
     preprocessing = PREPROCESSINGS[document["preprocessing"]]().restore(fitted)
-    return Predictor(model, head, preprocessing, document["classes"], document["feature_names"])
+    predictor = Predictor(
+        model,
+        head,
+        preprocessing,
+        document["n_features"],
+        document["classes"],
+        document["feature_names"],
+    )
+    _check(predictor)
+    return predictor
+
+
+def _check(predictor: Predictor) -> None:
+    """Raise unless the parts fit together: better now than at the first prediction."""
+    classes, names = predictor.classes, predictor.feature_names
+    if classes is not None and not (
+        isinstance(classes, list)
+        and all(type(label) in (str, int, float, bool) for label in classes)
+    ):
+        raise ValueError("its classes are no list of labels")
+    if names is not None and not (
+        isinstance(names, list)
+        and all(type(name) is str for name in names)
+        and len(names) == predictor.n_features
+    ):
+        raise ValueError("its feature names are not one text for each feature")
+    if type(predictor.n_features) is not int or not 1 <= predictor.n_features <= _MAX_FEATURES:
+        raise ValueError(f"it claims {predictor.n_features} features")
+    with np.errstate(all="ignore"):
+        n_outputs = predictor._outputs(np.zeros((1, predictor.n_features))).shape[1]
+    n_needed = (
+        {1: 2}.get(n_outputs, n_outputs) if predictor.head.task == "multilabel" else n_outputs
+    )
+    if (classes is None) != (predictor.head.task == "regression"):
+        raise ValueError("its classes do not fit its head")
+    if classes is not None and len(classes) != n_needed:
+        raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
 
 
 def _name_in(registry: Mapping[str, type], thing: object) -> str:

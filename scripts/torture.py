@@ -99,6 +99,7 @@ class Process:
 
     @property
     def output(self) -> str:
+        """What it printed."""
         return self.log.read_text(errors="replace")
 
     def _run(self, arguments: list[str], prepare: Callable[[], None] | None) -> None:
@@ -199,6 +200,7 @@ class DiskFault:
             module.open = self._open  # type: ignore[attr-defined]
 
     def count(self) -> None:
+        """Count a call, and let it fail if it is its turn."""
         self.n_calls += 1
         n, at = self.n_calls - 1, self.at
         if at is not None and (n == at or (self.lasting and n > at)):
@@ -299,7 +301,7 @@ def _loads(folder: Path) -> bool:
 
 
 def full_disk(n: int, folder: Path) -> Outcome:
-    """A disk that is really full, at another place each time: a small tmpfs, where one can mount."""
+    """A disk that is really full, each time elsewhere: a small tmpfs, where one can mount."""
     disk = folder / "disk"
     disk.mkdir()
     shop = Workshop(folder, "full", PLAIN)
@@ -325,7 +327,10 @@ def full_disk(n: int, folder: Path) -> Outcome:
             counts["good"] += good
         finally:
             subprocess.run(["umount", str(disk)], check=True, capture_output=True)
-    said = f"{n} small disks, {counts['filled up']} filled up, {counts['good']} completed once there was room"
+    said = (
+        f"{n} small disks, {counts['filled up']} filled up, {counts['good']} completed to the "
+        "same model once there was room"
+    )
     return said, counts["good"] == n
 
 
