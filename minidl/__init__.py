@@ -1,25 +1,105 @@
-"""minidl: multilayer perceptrons on NumPy, every gradient written by hand."""
+"""minidl: multilayer perceptrons on NumPy, every gradient written by hand.
+
+The engine: layers, heads, optimizers and schedules; `Sequential`, which stacks layers over one
+vector of parameters; `fit`, the training loop; `check_gradients`, which proves a backward pass; and
+`load`, for trained models. The estimators of scikit-learn's kind stand in `minidl.estimators`.
+"""
 
 from minidl._version import __version__
-from minidl.layers import Linear, ReLU
-from minidl.losses import SoftmaxCrossEntropy
+from minidl.gradcheck import check_gradients, jacobian
+from minidl.layers import (
+    ELU,
+    GELU,
+    SELU,
+    BatchNorm,
+    Dropout,
+    Identity,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    Mish,
+    ParametricMix,
+    ReLU,
+    Residual,
+    RMSNorm,
+    Scale,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from minidl.losses import (
+    MAE,
+    MSE,
+    Huber,
+    Poisson,
+    Quantile,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from minidl.model import Sequential
-from minidl.optimizers import SGD
+from minidl.optimizers import SGD, Adam, AdamW, RMSprop
 from minidl.predictor import Predictor, load
+from minidl.schedules import (
+    Constant,
+    Cosine,
+    CosLog4,
+    ExponentialDecay,
+    LinearDecay,
+    OneCycle,
+    StepDecay,
+)
 from minidl.training import EarlyStopping, Epoch, Training, evaluate, fit
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "MAE",
+    "MSE",
+    "SELU",
     "SGD",
+    "Adam",
+    "AdamW",
+    "BatchNorm",
+    "Constant",
+    "CosLog4",
+    "Cosine",
+    "Dropout",
     "EarlyStopping",
     "Epoch",
+    "ExponentialDecay",
+    "Huber",
+    "Identity",
+    "Layer",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LinearDecay",
+    "Mish",
+    "OneCycle",
+    "ParametricMix",
+    "Poisson",
     "Predictor",
+    "Quantile",
+    "RMSNorm",
+    "RMSprop",
     "ReLU",
+    "Residual",
+    "Scale",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
+    "Softplus",
+    "StepDecay",
+    "Tanh",
     "Training",
     "__version__",
+    "check_gradients",
     "evaluate",
     "fit",
+    "jacobian",
     "load",
 ]
