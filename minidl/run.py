@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl import checkpoint, kernels, machine
 from minidl.checkpoint import Checkpoint
-from minidl.config import CheckpointEvery, differences, dump, parse
+from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.data.splits import Split
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
@@ -94,7 +94,11 @@ class Run:
 
         def use(path: Path, found: Checkpoint) -> None:
             try:
-                self._check_same(path, found.about, warn)
+                former = parse(found.about["config"], str(path))
+            except (ConfigError, KeyError, AttributeError) as error:
+                raise CheckpointError(f"{path} holds no config of a run: {error}") from error
+            try:
+                self._check_same(path, former, found.about, warn)
                 self.training.restore(found.state)
                 self.train_seconds = float(found.about["train_seconds"])
                 self._started = str(found.about["started"])
@@ -168,11 +172,11 @@ class Run:
         self._write_status()
 
     def _check_same(
-        self, path: Path, about: Mapping[str, Any], warn: Callable[[str], None]
+        self, path: Path, former: Config, about: Mapping[str, Any], warn: Callable[[str], None]
     ) -> None:
         """Refuse to go on where the bits could not be those of the run that was begun."""
         config = self.experiment.config
-        found = differences(parse(about["config"], str(path)), config)
+        found = differences(former, config)
         epochs = found.pop("train.epochs", None)
         wrong = [
             f"{key}: {_shown(before)} when the run was begun, {_shown(now)} now"

@@ -142,7 +142,7 @@ class RunFolder:
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all, each innermost list on one line."""
         text = json.dumps(content, indent=2, allow_nan=False)
-        text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
+        text = re.sub(r"\[\n([^\[\]{}]*)\]", lambda list_: f"[{' '.join(list_[1].split())}]", text)
         self.write_text(path, text + "\n")
 
     def append_metrics(self, epoch: Epoch) -> None:

@@ -1,0 +1,26 @@
+"""What a run ran on is told in plain values."""
+
+import json
+from datetime import datetime
+
+import numpy as np
+
+from minidl import machine
+
+
+def test_the_machine_is_described_in_what_json_knows():
+    found = json.loads(json.dumps(machine.describe()))
+    assert found["numpy"] == np.__version__
+    assert found["blas"] and found["processor"] and found["cores"] >= 1
+    assert found["kernels"] in ("compiled", "numpy")
+
+
+def test_memory_is_measured_in_bytes():
+    before = machine.peak_memory_bytes()
+    block = np.ones(2**23)
+    assert block.nbytes // 2 < machine.peak_memory_bytes() < machine.memory_bytes()
+    assert machine.peak_memory_bytes() >= before
+
+
+def test_the_time_of_day_has_its_zone():
+    assert datetime.fromisoformat(machine.now()).utcoffset().total_seconds() == 0
