@@ -44,6 +44,7 @@ def test_steps_are_written_with_settings_machine_and_one_figure_a_repeat(tmp_pat
     assert "| T 6-5-3, 8 |" in text and "| geometric mean |" in text
     written = json.loads((tmp_path / "steps.json").read_text())
     assert written["machine"]["cores"] and written["versions"]["numpy"] == np.__version__
+    assert abs(written["cores_busy_elsewhere"]) < 1 + written["machine"]["cores"]
     cell = written["results"]["T"]
     assert cell["cell"]["sizes"] == [6, 5, 3]
     assert cell["settings"]["minidl NumPy only"]["kernels"] == "numpy"
@@ -171,4 +172,10 @@ def test_the_command_prints_the_tables(tmp_path, capsys):
 
 def _part(results):
     machine = {"processor": "P", "cores": 2, "python": sys.version.split()[0]}
-    return {"machine": machine, "versions": {"numpy": "2"}, "repeats": 1, "results": results}
+    return {
+        "machine": machine,
+        "versions": {"numpy": "2"},
+        "repeats": 1,
+        "cores_busy_elsewhere": 0.125,
+        "results": results,
+    }

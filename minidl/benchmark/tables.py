@@ -124,21 +124,23 @@ def _mnist(results: Mapping[str, Any]) -> str:
 
 
 def _figures(title: str, results: Mapping[str, Sequence[float]], factor: float, style: str) -> str:
-    names = [name for name in results if ROLES[name] != "floor"]
-    row = [format(factor * median(results[name]), style) for name in names]
-    return f"### {title}\n\n" + _table(names, [row])
+    row = [format(factor * median(figures), style) for figures in results.values()]
+    return f"### {title}\n\n" + _table(list(results), [row])
 
 
 def _conditions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     part = next(iter(parts.values()))
     machine, versions = part["machine"], part["versions"]
-    lines = [
+    runs = ", ".join(
+        f"{one['repeats']} ({name}; {one['cores_busy_elsewhere']:.2f})"
+        for name, one in parts.items()
+    )
+    return (
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
-        + ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "Medians of " + ", ".join(f"{one['repeats']} ({name})" for name, one in parts.items()),
-        "ratios are the median over the repeats of the ratio in each.",
-    ]
-    return f"{lines[0]}.  \n{lines[1]}; {lines[2]}"
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + f".  \nMedians over so many repeats (part; cores that other processes used): {runs}.  \n"
+        "Ratios are the median over the repeats of the ratio in each."
+    )
 
 
 def _three_digits(number: float) -> str:
