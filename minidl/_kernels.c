@@ -20,7 +20,7 @@
 #define MAX_THREADS 64
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
 #define LONG_PRODUCT 3e5   /* multiplications: smaller products are NumPy's */
-#define LOOKS 20000        /* before sleeping; some 0.6 ms */
+#define LOOKS 10000        /* before sleeping; some 0.3 ms */
 
 /* One build for all x86-64 machines that still uses the widest vectors of each. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
@@ -39,13 +39,12 @@
 
 typedef void (*Task)(const void *arguments, int part, int parts);
 
-static int n_threads = 1; /* of the next task, the caller's included */
+static int n_threads = 1; /* parts of the next task */
 static int n_started = 1; /* threads there are, the caller's included */
 static Task task;
 static const void *task_arguments;
-static int task_parts;
-static atomic_long n_tasks;           /* given out so far; helpers wait for it to rise */
-static atomic_int n_unfinished;       /* helpers that are not done with the present task */
+static _Atomic uint64_t offer; /* number of the task, its parts (16 bits), parts taken (16 bits) */
+static atomic_int n_unfinished; /* parts of the present task */
 static atomic_int n_asleep;
 static atomic_int caller_asleep;
 static atomic_flag in_use = ATOMIC_FLAG_INIT;
@@ -53,47 +52,59 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
 
-static void *help(void *number) {
-    int part = (int)(intptr_t)number;
-    long seen = 0;
-    for (;;) {
-        for (int i = 0; i < LOOKS && atomic_load(&n_tasks) == seen; i++) LOOK_AGAIN();
-        if (atomic_load(&n_tasks) == seen) {
-            pthread_mutex_lock(&mutex);
-            atomic_fetch_add(&n_asleep, 1);
-            while (atomic_load(&n_tasks) == seen) pthread_cond_wait(&has_work, &mutex);
-            atomic_fetch_sub(&n_asleep, 1);
-            pthread_mutex_unlock(&mutex);
-        }
-        seen++; /* the caller waits for all before the next task: none is ever missed */
-        if (part < task_parts) task(task_arguments, part, task_parts);
+static int has_parts(uint64_t seen) { return (seen & 0xffff) < (seen >> 16 & 0xffff); }
+
+/* Run parts of the present task until none is left. Parts are taken by whoever comes first, so a
+ * thread that another process keeps off its core holds up nobody. */
+static void take_parts(void) {
+    uint64_t seen = atomic_load(&offer);
+    while (has_parts(seen)) {
+        if (!atomic_compare_exchange_weak(&offer, &seen, seen + 1)) continue;
+        /* With a part in hand, the task stays the present one until that part is finished. */
+        task(task_arguments, (int)(seen & 0xffff), (int)(seen >> 16 & 0xffff));
         if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
             pthread_mutex_lock(&mutex);
             pthread_cond_signal(&is_done);
             pthread_mutex_unlock(&mutex);
         }
+        seen = atomic_load(&offer);
+    }
+}
+
+static void *help(void *unused) {
+    (void)unused;
+    for (;;) {
+        for (int i = 0; i < LOOKS && !has_parts(atomic_load(&offer)); i++) LOOK_AGAIN();
+        if (!has_parts(atomic_load(&offer))) {
+            pthread_mutex_lock(&mutex);
+            atomic_fetch_add(&n_asleep, 1);
+            while (!has_parts(atomic_load(&offer))) pthread_cond_wait(&has_work, &mutex);
+            atomic_fetch_sub(&n_asleep, 1);
+            pthread_mutex_unlock(&mutex);
+        }
+        take_parts();
     }
     return NULL;
 }
 
 /* Run all parts of a task; called without the interpreter's lock. */
 static void run(Task function, const void *arguments, int parts) {
-    if (parts <= 1 || parts > n_started || atomic_flag_test_and_set(&in_use)) {
-        /* Another thread has the helpers: the parts are the same, one after the other. */
+    if (parts <= 1 || atomic_flag_test_and_set(&in_use)) {
+        /* Another thread has the crew: the parts are the same, one after the other. */
         for (int part = 0; part < parts; part++) function(arguments, part, parts);
         return;
     }
     task = function;
     task_arguments = arguments;
-    task_parts = parts;
-    atomic_store(&n_unfinished, n_started - 1);
-    atomic_fetch_add(&n_tasks, 1);
+    atomic_store(&n_unfinished, parts);
+    uint64_t number = (atomic_load(&offer) >> 32) + 1;
+    atomic_store(&offer, number << 32 | (uint64_t)parts << 16);
     if (atomic_load(&n_asleep)) {
         pthread_mutex_lock(&mutex);
         pthread_cond_broadcast(&has_work);
         pthread_mutex_unlock(&mutex);
     }
-    function(arguments, 0, parts);
+    take_parts();
     for (int i = 0; i < LOOKS && atomic_load(&n_unfinished); i++) LOOK_AGAIN();
     if (atomic_load(&n_unfinished)) {
         pthread_mutex_lock(&mutex);
@@ -108,7 +119,7 @@ static void run(Task function, const void *arguments, int parts) {
 /* A forked child has none of its parent's threads. */
 static void forget_threads(void) {
     n_started = n_threads = 1;
-    atomic_store(&n_tasks, 0);
+    atomic_store(&offer, 0);
     atomic_store(&n_asleep, 0);
     atomic_store(&caller_asleep, 0);
     atomic_flag_clear(&in_use);
@@ -123,24 +134,14 @@ static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
     if (wanted < 1 || wanted > MAX_THREADS) {
         return PyErr_Format(PyExc_ValueError, "threads must be in 1 to %d", MAX_THREADS);
     }
-    /* New helpers count the tasks from 0, so all start before the first task or after a reset. */
-    if (wanted > n_started) {
-        if (n_started > 1) {
-            wanted = n_started;
-        } else {
-            pthread_attr_t detached;
-            pthread_attr_init(&detached);
-            pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-            while (n_started < wanted) {
-                pthread_t thread;
-                if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
-                n_started++;
-            }
-            pthread_attr_destroy(&detached);
-        }
-    }
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    for (pthread_t thread; n_started < wanted; n_started++)
+        if (pthread_create(&thread, &detached, help, NULL)) break; /* the caller does it all */
+    pthread_attr_destroy(&detached);
     int before = n_threads;
-    n_threads = wanted < n_started ? (int)wanted : n_started;
+    n_threads = (int)wanted;
     return PyLong_FromLong(before);
 }
 
