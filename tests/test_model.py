@@ -48,7 +48,7 @@ def step(model, optimizer=None, seed=0):
 
 def loaded(model, folder):
     fitted = PREPROCESSINGS["none"]().fit(np.zeros((1, 4)))
-    Predictor(model, SoftmaxCrossEntropy(), fitted).save(folder / "model.npz")
+    Predictor(model, SoftmaxCrossEntropy(), fitted, 4, "abc").save(folder / "model.npz")
     return load(folder / "model.npz").model
 
 
