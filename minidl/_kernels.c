@@ -458,6 +458,7 @@ typedef struct {
 
 typedef struct {
     Matrix a, b, c;
+    const float *bias; /* NULL, or one number for each column of c */
 } Product;
 
 static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
@@ -497,34 +498,44 @@ static void product_part(const void *arguments, int part, int parts) {
     bounds(by_rows ? m : n, part, parts, &start, &stop);
     if (start == stop) return;
     int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
+    int64_t rows = by_rows ? stop - start : m, columns = by_rows ? n : stop - start;
+    /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
+    if (p->bias)
+        for (int64_t i = 0; i < rows; i++)
+            memcpy((float *)at(&p->c, row + i, column), p->bias + column, columns * sizeof(float));
     sgemm(ROW_MAJOR, p->a.trans ? TRANS : NO_TRANS, p->b.trans ? TRANS : NO_TRANS,
-          by_rows ? stop - start : m, by_rows ? n : stop - start, p->a.columns, 1.0f,
-          at(&p->a, row, 0), p->a.ld, at(&p->b, 0, column), p->b.ld, 0.0f,
-          (float *)at(&p->c, row, column), p->c.ld);
+          rows, columns, p->a.columns, 1.0f, at(&p->a, row, 0), p->a.ld, at(&p->b, 0, column),
+          p->b.ld, p->bias ? 1.0f : 0.0f, (float *)at(&p->c, row, column), p->c.ld);
 }
 
 static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Product p;
-    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out");
+    Product p = {.bias = NULL};
+    Floats bias;
+    if (n_args != 3 && n_args != 4)
+        return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out and maybe a bias");
     if (sgemm == NULL || n_threads == 1) Py_RETURN_NONE;
-    if (!as_matrix(args[0], &p.a, 0)) Py_RETURN_NONE;
-    if (!as_matrix(args[1], &p.b, 0)) {
-        PyBuffer_Release(&p.a.view);
-        Py_RETURN_NONE;
-    }
+    if (n_args == 4 && !borrow(args + 3, &bias, 1, "r")) Py_RETURN_NONE;
     int done = 0;
-    if (as_matrix(args[2], &p.c, 1)) {
-        if (p.a.rows == p.c.rows && p.b.columns == p.c.columns && p.a.columns == p.b.rows &&
-            (double)p.a.rows * (double)p.a.columns * (double)p.b.columns >= LONG_PRODUCT) {
-            Py_BEGIN_ALLOW_THREADS
-            run(product_part, &p, n_threads);
-            Py_END_ALLOW_THREADS
-            done = 1;
+    if (as_matrix(args[0], &p.a, 0)) {
+        if (as_matrix(args[1], &p.b, 0)) {
+            if (as_matrix(args[2], &p.c, 1)) {
+                int64_t m = p.a.rows, k = p.a.columns, n = p.b.columns;
+                if (n_args == 4) p.bias = bias.data;
+                done = m == p.c.rows && n == p.c.columns && k == p.b.rows &&
+                       (p.bias == NULL || bias.size == n) &&
+                       (double)m * (double)k * (double)n >= LONG_PRODUCT;
+                if (done) {
+                    Py_BEGIN_ALLOW_THREADS
+                    run(product_part, &p, n_threads);
+                    Py_END_ALLOW_THREADS
+                }
+                PyBuffer_Release(&p.c.view);
+            }
+            PyBuffer_Release(&p.b.view);
         }
-        PyBuffer_Release(&p.c.view);
+        PyBuffer_Release(&p.a.view);
     }
-    PyBuffer_Release(&p.b.view);
-    PyBuffer_Release(&p.a.view);
+    if (n_args == 4) give_back(&bias, 1);
     if (!done) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
@@ -541,7 +552,7 @@ static PyObject *py_use_sgemm(PyObject *self, PyObject *address) {
 static PyMethodDef methods[] = {
     {"set_threads", py_set_threads, METH_O, "set_threads(n): returns what it was before"},
     {"use_sgemm", py_use_sgemm, METH_O, "use_sgemm(address of a CBLAS sgemm with 64-bit sizes)"},
-    {"matmul", FAST(py_matmul), "matmul(a, b, out): out = a @ b"},
+    {"matmul", FAST(py_matmul), "matmul(a, b, out[, bias]): out = a @ b + bias"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
     {"add_bias", FAST(py_add_bias), "add_bias(y, b): y += b in each row"},

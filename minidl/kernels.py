@@ -73,10 +73,13 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
     return out
 
 
-def add_bias(y: Array, b: Array) -> None:
-    """y = y + b in each row.  y: (n_samples, n).  b: (n,)."""
-    if _compiled is None or not _compiled.add_bias(y, b):
-        np.add(y, b, out=y)
+def affine(x: Array, W: Array, b: Array, out: Array) -> Array:
+    """out = x @ W + b, with b, (n_out,), added to each row."""
+    if _compiled is None or not _compiled.matmul(x, W, out, b):
+        np.matmul(x, W, out=out)
+        if _compiled is None or not _compiled.add_bias(out, b):
+            np.add(out, b, out=out)
+    return out
 
 
 def relu(x: Array, y: Array) -> None:

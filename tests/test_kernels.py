@@ -65,11 +65,10 @@ def test_elementwise_kernels_have_numpys_bits(size, n_threads, reference):
 def test_rows_are_added_up_as_numpy_does(shape, n_threads, reference):
     rng = np.random.default_rng(0)
     y, b = floats(rng, *shape), floats(rng, shape[1])
-    expected, sums, expected_sums = y.copy(), np.empty_like(b), np.empty_like(b)
+    expected, sums, expected_sums = y + b, np.empty_like(b), np.empty_like(b)
     with kernels.threads(n_threads):
-        kernels.add_bias(y, b)
+        assert kernels._compiled.add_bias(y, b)
         kernels.sum_rows(y, sums)
-    reference(kernels.add_bias, expected, b)
     reference(kernels.sum_rows, expected, expected_sums)
     assert same_bits(y, expected)
     if shape[1] > 1:  # NumPy sums a single column pairwise
@@ -170,6 +169,21 @@ def test_products(m, k, n, transposed, n_threads, dtype):
         kernels.matmul(a, b, again)
     exact = a.astype(np.float64) @ b.astype(np.float64)
     assert same_bits(out, again)
+    assert np.abs(out - exact).max() < 1e-5 * np.sqrt(k) * 10
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 3, 2), (128, 784, 256), (1024, 54, 512), (64, 300, 3000)]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_affine_maps(m, k, n, n_threads, dtype):
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), n))
+    out = np.full((m, n), np.nan, dtype)
+    with kernels.threads(n_threads):
+        assert kernels.affine(x, W, b, out) is out
+    exact = x.astype(np.float64) @ W.astype(np.float64) + b
     assert np.abs(out - exact).max() < 1e-5 * np.sqrt(k) * 10
 
 

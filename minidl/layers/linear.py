@@ -209,15 +209,17 @@ class Linear(Layer):
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return x @ W + b."""
-        W = self.W
         if type(x) is np.ndarray:
-            shape = x.shape[0], self.n_out
-            y = self._empty("y", shape, W.dtype) if train else np.empty(shape, W.dtype)
-            kernels.matmul(x, W, y)
+            shape, dtype = (x.shape[0], self.n_out), self.W.dtype
+            y = self._empty("y", shape, dtype) if train else np.empty(shape, dtype)
+            if self.bias:
+                kernels.affine(x, self.W, self.b, y)
+            else:
+                kernels.matmul(x, self.W, y)
         else:
-            y = x @ W
-        if self.bias:
-            kernels.add_bias(y, self.b)
+            y = x @ self.W
+            if self.bias:
+                y += self.b
         if train:
             self._saved = (x,)
         return y
