@@ -246,6 +246,29 @@ def test_gradients_that_are_zero_pass_and_small_errors_in_them_do_not():
     assert failures(check_gradients(square(Tiny), batch())) == {"Tiny b"}
 
 
+def test_a_gradient_that_is_zero_but_for_rounding_passes():
+    class Shift(Layer):
+        param_names = ("b",)
+
+        def __init__(self):
+            self.b, self.db = np.full(1, 3.0), np.zeros(1)
+
+        def forward(self, x, train=True):
+            self._saved = ()
+            return x + self.b
+
+        def backward(self, dy, need_dx=True):
+            self._take_saved()
+            self.db[:] = dy.sum()
+            return dy
+
+    # The same shift of all logits does not change their softmax.
+    report = check_gradients(
+        Sequential([Shift()]), batch(), SoftmaxCrossEntropy(), np.arange(6) % 4
+    )
+    assert report.passed, f"\n{report}"
+
+
 def test_the_model_given_is_left_alone():
     model = Sequential(
         [Linear(4, 5, rng=rng()), BatchNorm(5), Dropout(0.5, rng=rng()), Linear(5, 1, rng=rng())]
@@ -257,6 +280,7 @@ def test_the_model_given_is_left_alone():
     after = model.params, model.grads, model.buffers
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert model.params.dtype == np.float32
+    assert np.shares_memory(model.layers[0].W, model.params)
     assert np.array_equal(x, batch().astype(np.float32))
 
 

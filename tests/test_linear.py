@@ -116,9 +116,11 @@ def test_a_sparse_batch_gives_what_the_dense_one_gives():
     assert np.allclose(sparse.forward(csr_matrix(X)), y, rtol=0, atol=1e-14)
     assert np.allclose(sparse.forward(csr_matrix(X), train=False), y, rtol=0, atol=1e-14)
     dense.backward(dY)
+    slot = sparse.dW
     assert sparse.backward(dY, need_dx=False) is None
     assert np.allclose(sparse.dW, dense.dW, rtol=0, atol=1e-14)
     assert np.array_equal(sparse.db, dense.db)
+    assert sparse.dW is slot
 
 
 def test_without_a_bias_it_is_a_product():

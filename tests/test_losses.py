@@ -277,6 +277,13 @@ def test_a_quantile_has_its_share_of_targets_below_where_its_loss_is_least():
     assert Quantile(0.8).metrics(best, t)["coverage"] == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.parametrize("head", [MAE(), Huber(), Quantile(0.8), MSE()])
+def test_a_perfect_prediction_costs_nothing_and_pulls_nowhere(head):
+    loss, dz = head(numbers(), numbers())
+    assert loss == 0
+    assert np.all(dz == 0)
+
+
 def test_poisson_predicts_counts_and_goes_on_along_its_tangent():
     head, t = Poisson(), np.array([3.0])
     assert head.predict(np.array([[0.5]]))[0, 0] == pytest.approx(np.exp(0.5))
@@ -300,7 +307,8 @@ def test_multilabel_metrics():
         "accuracy": pytest.approx(metrics.accuracy_score(t, z > 0, sample_weight=w)),
         "f1": pytest.approx(metrics.f1_score(t, z > 0, sample_weight=w, average="micro")),
     }
-    assert SigmoidCrossEntropy().metrics(np.full((N, K), -1.0), t)["f1"] == 0
+    for nothing in (t, np.zeros_like(t)):
+        assert SigmoidCrossEntropy().metrics(np.full((N, K), -1.0), nothing)["f1"] == 0
     assert SigmoidCrossEntropy().metrics(z[:, :1], t[:, 0]) == {
         "accuracy": pytest.approx(metrics.accuracy_score(t[:, 0], z[:, 0] > 0))
     }

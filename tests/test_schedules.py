@@ -64,6 +64,7 @@ def test_exponential_goes_down_by_gamma_an_epoch():
     assert found[0] == 1
     for early, late in zip(found, found[PER_EPOCH:], strict=False):
         assert late == pytest.approx(0.9 * early)
+    assert found[5] == pytest.approx(math.sqrt(0.9))
 
 
 def test_linear_ends_at_final_along_a_line():
