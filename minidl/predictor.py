@@ -77,9 +77,10 @@ class Predictor:
         p = self.head.predict(self._outputs(X))
         return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.
 
+        notes: plain values for other readers of the file; `load` passes over them.
         Raises ValueError for a layer that is not in the registry, CheckpointError where the disk
         refuses.
         """
@@ -92,16 +93,19 @@ class Predictor:
             "classes": None if self.classes is None else [_plain(c) for c in self.classes],
             "feature_names": None if self.feature_names is None else list(self.feature_names),
         }
+        if notes is not None:
+            document["notes"] = notes
         fitted = {f"preprocessing.{k}": v for k, v in self.preprocessing.state().items()}
         arrays = {"params": self.model.params, "buffers": self.model.buffers, **fitted}
         write_archive(Path(path), arrays, document, kind=KIND, version=VERSION)
 
     def _outputs(self, X: Any) -> Array:
-        X = X if hasattr(X, "tocsr") else np.asarray(X)
+        X = self.preprocessing.encode(X)
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        refused = np.isinf if self.preprocessing.takes_missing else _not_finite_at
+        if values.dtype.kind == "f" and refused(values).any():
             raise ValueError(self._not_finite(X))
         return predict_outputs(self.model, X, transform=self._transform)
 

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from minidl.config import Choice
 from minidl.config.choices import Family
 from minidl.config.settings import LAYER, LOSS, SCHEDULE
-from minidl.layers import ACTIVATIONS, Layer, Linear
+from minidl.layers.activations import ACTIVATIONS
 from minidl.layers.dropout import Dropout
-from minidl.layers.layer import Array
+from minidl.layers.layer import Array, Layer
+from minidl.layers.linear import Linear
 from minidl.losses import Head
 from minidl.model import Sequential, walk
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer
@@ -87,8 +88,8 @@ def _stack(
         supplied: dict[str, Any] = {"n_in": size, "n_features": size, "dtype": dtype, "rng": rng}
         if choice.options.get("n_out") == "auto":
             supplied["n_out"] = n_outputs
-        if choice.layers:
-            supplied["layers"] = _stack(choice.layers, size, n_outputs, rng, dtype, here)[0]
+        if choice.nested:
+            supplied["layers"] = _stack(choice.nested, size, n_outputs, rng, dtype, here)[0]
         try:
             layer: Layer = choice.build(**supplied)
             size = layer.output_size(size)
@@ -104,7 +105,8 @@ _LAYERS: TypeAdapter[tuple[Choice, ...]] = TypeAdapter(tuple[_ANY[Choice, LAYER]
 
 def layer_choices(layers: Sequence[Any]) -> tuple[Choice, ...]:
     """Return the choices that a list in the notation of a config's `model` stands for."""
-    return _validated(_LAYERS, layers, "layers")
+    made: tuple[Choice, ...] = _validated(_LAYERS, layers, "layers")
+    return made
 
 
 def head_of(loss: str | Mapping[str, Any]) -> Head:
@@ -153,7 +155,8 @@ def make_optimizer(
 
 def _choice(family: Family, value: Any, name: str) -> Choice:
     adapter: TypeAdapter[Choice] = TypeAdapter(_ANY[Choice, family])
-    return _validated(adapter, value, name)
+    made: Choice = _validated(adapter, value, name)
+    return made
 
 
 def _validated(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from minidl.config import Config, load_config
 from minidl.data.batches import Rows
 from minidl.estimators.building import (
     ACTIVATION_NAMES,
@@ -25,11 +27,13 @@ from minidl.estimators.building import (
     weight_lists,
 )
 from minidl.estimators.callbacks import CallbackSupportMixin
+from minidl.estimators.conversion import config_of, load_into, parameters_from, save
 from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
 from minidl.layers.layer import Array
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
+from minidl.predictor import Predictor
 from minidl.training import predict_outputs
 
 Classes = Literal["new", "same", "known"]  # y sets the classes, has all of them, has some of them
@@ -61,7 +65,7 @@ class Fitted:
     _no_improvement_count: int
     _resume: dict[str, Any] | None
 
-    _y_checks: Mapping[str, Any] = {}
+    _y_checks: ClassVar[Mapping[str, Any]] = {}
     _score_name: Any  # the metric by which epochs are compared
     _loss_scale: Any = 1.0  # from the head's loss to the one that is reported
 
@@ -229,6 +233,63 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         self._copy_in_weights()
         return predict_outputs(self._model, X)
 
+    @classmethod
+    def from_config(cls, config: Config | str | PathLike[str]) -> Self:
+        """Return an unfitted estimator with the model, loss and training of a config.
+
+        Parameters
+        ----------
+        config : path of a YAML file, or what `load_config` returns
+            Its data section says nothing about the estimator: put its preprocessing in front, in
+            a Pipeline. With early stopping, its validation share is split off from what `fit` is
+            given.
+
+        Raises
+        ------
+        ConfigError
+            For a config that is wrong, or asks for what the estimators do not have.
+        """
+        loaded = config if isinstance(config, Config) else load_config(config)
+        return cls(**parameters_from(loaded))
+
+    def to_config(self, data: str | Mapping[str, Any] = "digits") -> Config:
+        """Return the config that trains this model in this way on a named data set.
+
+        Parameters
+        ----------
+        data : str or dict, default="digits"
+            The data section: the name of a data set, or the section as in a file.
+
+        Raises
+        ------
+        ConfigError
+            For a parameter for which a config has no words, such as solver="lbfgs".
+        """
+        return config_of(self, data)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a model file, without pickle.
+
+        `load` reads it here; `minidl.load` reads it where there is only NumPy.
+        """
+        check_is_fitted(self)
+        self._copy_in_weights()
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Return the fitted estimator that `save` wrote: it predicts, and can be trained further.
+
+        An optimizer's averages are not in the file.
+
+        Raises
+        ------
+        CheckpointError
+            For a file that is damaged, or that `save` of this class did not write.
+        """
+        estimator: Self = load_into(cls, path)
+        return estimator
+
     # --- What the subclasses say.
 
     @abstractmethod
@@ -250,6 +311,13 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
     @abstractmethod
     def _decide(self, outputs: Array) -> Array:
         """Turn the model's outputs into predictions."""
+
+    @abstractmethod
+    def _loss_in_words(self) -> Any:
+        """Return the loss in the notation of a config."""
+
+    def _restore_targets(self, predictor: Predictor) -> None:
+        """Take over what a file knows about the targets."""
 
     def _training_rows(self, rows: Rows) -> Rows:
         """The rows as they count in training."""
@@ -292,7 +360,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         self.n_iter_, self.t_ = 0, 0
         self.history_ = []
         for name in ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _build(self, n_features: int, sizes: Sequence[int], dtype: Any) -> None:
         """Make the model and the lists of its weights."""
@@ -318,9 +386,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
     def _adopt_weights(self, rows: Rows, sizes: Sequence[int]) -> None:
         """Go on with the weights that there are, also where they were set without any fit."""
         if not hasattr(self, "_model"):
-            known = {name: value for name, value in vars(self).items() if name.endswith("_")}
+            known = {name: value for name, value in self.__dict__.items() if name.endswith("_")}
             self._initialize(rows, sizes)
-            vars(self).update(known)
+            self.__dict__.update(known)
         self._copy_in_weights()
         if self.layers is None and [W.shape[1] for W in self.coefs_[:-1]] != sizes:
             raise ValueError(
@@ -365,7 +433,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
             setattr(self, name, views)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
+        state: dict[str, Any] = dict(super().__getstate__())
         if "_model" in state:  # the lists are views into it, and a copy of a view is none
             state.pop("coefs_", None)
             state.pop("intercepts_", None)

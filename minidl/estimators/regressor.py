@@ -11,6 +11,7 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
 from minidl.estimators.building import head_of
+from minidl.estimators.documentation import documented
 from minidl.estimators.heads import HalfSquaredError, SummedPoisson
 from minidl.estimators.perceptron import Classes, Perceptron, trains_in_epochs
 from minidl.layers.layer import Array
@@ -19,9 +20,42 @@ from minidl.losses import Head
 LOSSES: dict[str, type[Head]] = {"squared_error": HalfSquaredError, "poisson": SummedPoisson}
 
 
+@documented
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
-    """Multilayer perceptron for regression."""
+    """Multilayer perceptron for regression, of one or several targets.
+
+    `sklearn.neural_network.MLPRegressor`, and what it does not have.
+
+    Parameters
+    ----------
+    loss : str or dict, default='squared_error'
+        'squared_error', half the squared error, summed over the targets in a step and averaged in
+        what is reported; 'poisson', half the Poisson deviance of exp(output), for y >= 0; or in
+        the notation of a config: 'huber', 'mae', `{"quantile": 0.9}`, ... With several quantiles of
+        one target, `predict` gives a column for each.
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Units of each hidden layer.
+    activation : str, default='relu'
+        'identity', 'logistic', 'tanh', 'relu', or any other activation of a config.
+    <shared>
+
+    Attributes
+    ----------
+    <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from minidl.estimators import MLPRegressor
+    >>> X, y = make_regression(200, 5, noise=1.0, random_state=0)
+    >>> y /= y.std()
+    >>> regressor = MLPRegressor(learning_rate_init=0.01, random_state=0).fit(X, y)
+    >>> regressor.predict(X[:3]).shape
+    (3,)
+    >>> regressor.score(X, y) > 0.95
+    True
+    """
 
     loss: str | Mapping[str, Any] = "squared_error"
     hidden_layer_sizes: int | Sequence[int] = (100,)
@@ -31,7 +65,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         **Perceptron._parameter_constraints,
         "loss": [str, dict],
     }
-    _y_checks: ClassVar[Any] = {"y_numeric": True}
+    _y_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}
 
     @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -64,6 +98,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
             raise ValueError(f"loss must be one for regression, got {self.loss!r}")
         self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         return head
+
+    def _loss_in_words(self) -> Any:
+        return "mse" if self.loss == "squared_error" else self.loss
 
     def _count_outputs(self, targets: Array) -> int:
         return self._head.n_outputs(targets)
