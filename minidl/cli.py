@@ -186,7 +186,9 @@ def _resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     with RunFolder.open(path) as folder:
         if not options.arguments and folder.status().get("status") == "finished":
             return _nothing_left(folder)
-        if given or not folder.config.exists():
+        if not given and not folder.config.exists():
+            raise ConfigError(f"{path} holds no config.yaml yet: name the config to begin with")
+        if given:
             config = _config(parser, options.arguments)
             if folder.config.exists():
                 config = settled(config, load_config(folder.config))

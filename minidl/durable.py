@@ -71,11 +71,16 @@ def remove_leftovers(folder: Path) -> int:
     """
     removed = 0
     for file in Path(folder).glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(file.name):
+        if is_leftover(file.name):
             with suppress(OSError):  # it only takes space
                 file.unlink()
                 removed += 1
     return removed
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is one that `replace_file` writes before it renames it."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _put_in_place(temporary: Path, path: Path, previous: Path | None, link: Path) -> None:

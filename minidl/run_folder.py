@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from minidl.durable import remove_leftovers, replace_file
+from minidl.durable import is_leftover, remove_leftovers, replace_file
 from minidl.errors import CheckpointError, ConfigError
 from minidl.training import Epoch
 
@@ -191,16 +191,17 @@ class RunFolder:
             replace_file(self.metrics, lambda file: file.write(text))
 
     def _refuse_started(self) -> None:
-        ours = {self.lock.name, self.config.name}
+        # A config beside no lock is not a run's but somebody's.
+        ours = {self.lock.name, self.config.name} if self.lock.exists() else set()
         found = [p.name for p in self.path.iterdir() if p.name not in ours]
-        if any(not name.endswith(".tmp") for name in found):
+        if any(not is_leftover(name) for name in found):
             if self.run.exists() and self.lock.exists():
                 with self:  # a process that trains here is the better reason
                     self.acquire()
             hint = f", or go on with the run in it by --resume {self.path}"
             raise ConfigError(
                 f"{self.path}: the output folder is not empty; choose another"
-                f"{hint if self.config.exists() else ''}"
+                f"{hint if self.run.exists() else ''}"
             )
 
 

@@ -192,7 +192,7 @@ def test_what_changes_no_bit_may_differ(begin, change):
 def test_other_data_are_refused(begin, monkeypatch):
     stop_after(begin(PLAIN), 9)
     monkeypatch.setattr("minidl.run.fingerprint", lambda dataset: "0" * 64)
-    with pytest.raises(DataError, match="the data differs: SHA-256 [0-9a-f]{16}.* 0{16}"):
+    with pytest.raises(DataError, match=r"the data differs: SHA-256 [0-9a-f]{16}.* 0{16}"):
         begin(PLAIN).resume(pytest.fail)
 
 

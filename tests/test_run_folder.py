@@ -36,7 +36,7 @@ def test_a_folder_in_which_a_run_has_not_started_may_be_used(tmp_path):
         assert sorted(file.name for file in tmp_path.iterdir()) == ["config.yaml", "lock"]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "run.json", ".hidden"])
+@pytest.mark.parametrize("name", ["notes.txt", "run.json", ".hidden", "x.tmp", "config.yaml"])
 def test_any_other_folder_is_refused_and_left_as_it_is(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=f"{tmp_path}: the output folder is not empty"):

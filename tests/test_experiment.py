@@ -1,0 +1,214 @@
+"""A config becomes all that a run trains, or a located error; one seed fixes all of it."""
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from minidl.config import dump, load_config
+from minidl.errors import ConfigError, DataError
+from minidl.experiment import Experiment, build_or_fall_back, random_streams
+from minidl.layers import Linear
+
+TEXT = """\
+seed: 3
+data:
+  name: iris
+model:
+  - linear: 8
+  - relu
+  - linear: auto
+loss: softmax_cross_entropy
+train:
+  epochs: 2
+  batch_size: 32
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """The experiment of a text with overrides, its file named config.yaml."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(text=TEXT, *overrides):
+        (tmp_path / "config.yaml").write_text(text)
+        return Experiment.build(load_config("config.yaml", overrides))
+
+    return build
+
+
+def test_the_streams_of_a_seed_are_independent_and_repeat():
+    draws = {name: rng.random(4).tolist() for name, rng in random_streams(7).items()}
+    again = {name: rng.random(4).tolist() for name, rng in random_streams(7).items()}
+    assert draws == again
+    assert len({tuple(draw) for draw in draws.values()}) == len(draws)
+    assert random_streams(8)["init"].random(4).tolist() != draws["init"]
+
+
+def test_equal_seeds_give_equal_experiments_and_others_do_not(build):
+    one, two, other = build(), build(), build(TEXT, "seed=4")
+    np.testing.assert_array_equal(one.model.params, two.model.params)
+    np.testing.assert_array_equal(one.train.indices, two.train.indices)
+    assert not np.array_equal(one.model.params, other.model.params)
+    assert not np.array_equal(one.train.indices, other.train.indices)
+
+
+def test_automatic_choices_are_numbers_afterwards(build):
+    config = build().config
+    assert config.model[-1].options["n_out"] == 3
+    train = config.train
+    assert all(isinstance(n, int) for n in (train.shards, train.blas_threads, train.workers))
+    assert "auto" not in dump(config)
+
+
+def test_preprocessing_is_fitted_on_the_training_part_alone(build):
+    experiment = build()
+    inputs = experiment.transform(experiment.train.X)
+    np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-5)
+    assert abs(experiment.transform(experiment.test.X).mean()) > 1e-3
+
+
+def mnist_file(folder, n=40):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(n, dtype=np.uint8) % 10
+    np.savez(folder / "mnist.npz", **arrays)
+    return folder / "mnist.npz"
+
+
+@pytest.mark.parametrize("found_by", ["path", "environment", "cache"])
+def test_the_resolved_config_names_the_file_that_was_read(build, tmp_path, monkeypatch, found_by):
+    monkeypatch.delenv("MINIDL_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    overrides = ["data.name=mnist"]
+    if found_by == "cache":
+        (tmp_path / "cache/minidl").mkdir(parents=True)
+        file = mnist_file(tmp_path / "cache/minidl")
+    else:
+        file = mnist_file(tmp_path)
+        if found_by == "path":
+            overrides.append("data.path=mnist.npz")
+        else:
+            monkeypatch.setenv("MINIDL_DATA_DIR", ".")
+    config = build(TEXT, *overrides, "data.fallback=other.yaml").config
+    assert config.data.dataset.options["path"] == str(file)
+    assert config.data.fallback is None
+
+
+def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
+    (tmp_path / "other.yaml").write_text(TEXT.replace("iris", "wine"))
+    (tmp_path / "config.yaml").write_text(TEXT)
+    missing = ["data={name: mnist, path: gone.npz}", "seed=9", "output.directory=elsewhere"]
+    config = load_config("config.yaml", [*missing, "data.fallback=other.yaml"])
+    said = []
+    experiment = build_or_fall_back(config, said.append)
+    assert experiment.dataset.name == "wine"
+    assert (experiment.config.seed, experiment.config.output.directory) == (9, "elsewhere")
+    assert "mnist cannot be had" in said[0] and "gone.npz" in said[0] and "on wine" in said[0]
+    with pytest.raises(DataError, match=r"gone\.npz: no such file"):
+        build_or_fall_back(load_config("config.yaml", missing), said.append)
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        (["model.2.linear=4"], "model.2: the model has 4 outputs, but iris with "),
+        (["loss=mse"], "loss: mse does not fit iris, a classification"),
+        (["loss=sigmoid_cross_entropy"], "is for two classes, iris has 3"),
+        (["data.name=diabetes"], "softmax_cross_entropy does not fit diabetes, a regression"),
+        (["model.0.linear=100000000000"], "model.0: weights and gradients from 4 features need"),
+        (["data.augmentation=[shift: 1]"], "data.augmentation: the rows of iris are no images"),
+        (["data.name=breast_cancer", "loss=sigmoid_cross_entropy", "train.mixup=0.2"],
+         "train.mixup: does not go with sigmoid_cross_entropy"),
+        (["loss={class_weight: [1, 2]}"], "loss.class_weight"),
+        (["data.validation=200"], "iris: nothing is left for training: 150 rows, 200 for"),
+        (["data={name: classification, n_informative: 50}"], "n_informative"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_data_is_refused_at_its_place(build, overrides, line):
+    with pytest.raises((ConfigError, DataError)) as error:
+        build(TEXT, *overrides)
+    message = str(error.value)
+    assert line in message and len(message.splitlines()) == 1
+
+
+def test_an_error_that_only_the_data_shows_is_located_in_the_file(build):
+    with pytest.raises(ConfigError, match=r"^config\.yaml:7:13: model\.2\.linear: |^config\.yaml:7:"):
+        build(TEXT.replace("linear: auto", "linear: 4"))
+
+
+def changed_iris(**arrays):
+    bunch = sklearn.datasets.load_iris()
+    for name, array in arrays.items():
+        bunch[name] = array(bunch[name]) if callable(array) else array
+    return lambda: bunch
+
+
+@pytest.mark.parametrize(
+    "arrays, line",
+    [
+        ({"data": lambda X: np.where(X == X[0, 0], np.nan, X)}, "iris"),
+        ({"target": lambda y: np.zeros_like(y)}, "class"),
+        ({"data": lambda X: X[:2], "target": np.array([0, 1])}, "iris"),
+        ({"data": lambda X: X[:0], "target": np.array([], int)}, "iris"),
+    ],
+    ids=["nan", "one class", "two rows", "no rows"],
+)
+def test_data_that_cannot_be_learned_from_are_refused(build, monkeypatch, arrays, line):
+    monkeypatch.setattr(sklearn.datasets, "load_iris", changed_iris(**arrays))
+    with pytest.raises(DataError, match=line) as error:
+        build()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_fewer_rows_than_a_batch_are_one_batch(build):
+    training = build(TEXT, "train.batch_size=1000").training()
+    assert training.steps_per_epoch == 1
+    training.step()
+
+
+def test_augmentation_and_mixup_reach_the_training(build):
+    text = TEXT.replace("iris", "digits")
+    plain, shifted, mixed = (
+        build(text, *overrides).training()
+        for overrides in ([], ["data.augmentation=[shift: 2]"], ["train.mixup=1.0"])
+    )
+    for training in (plain, shifted, mixed):
+        training.step()
+    assert not np.array_equal(plain.model.params, shifted.model.params)
+    assert not np.array_equal(plain.model.params, mixed.model.params)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.clip_grad_norm=0.01", "train.clip_grad_value=0.001", "train.max_norm=0.1",
+     "train.learning_rate_multipliers.biases=3", "train.ema=0.5", "train.dtype=float64",
+     "train.schedule={name: exponential, gamma: 0.5}", "loss.label_smoothing=0.3",
+     "data.preprocessing=minmax", "train.optimizer.weight_decay=0.5",
+     "model.0={linear: {n_out: 8, init: orthogonal}}"],
+)  # fmt: skip
+def test_no_option_is_silently_ignored(build, override):
+    outcomes = []
+    for overrides in ([], [override]):
+        training = build(TEXT, *overrides).training()
+        while not training.finished:
+            training.step()
+        training.use_best()
+        outcomes.append(training.model.params)
+    assert not np.array_equal(*outcomes)
+
+
+def test_the_check_finds_a_wrong_gradient(build, monkeypatch):
+    assert build().check().passed
+    backward = Linear.backward
+
+    def wrong(self, dy, need_dx=True):
+        dx = backward(self, dy, need_dx)
+        self.db += 1e-3
+        return dx
+
+    monkeypatch.setattr(Linear, "backward", wrong)
+    report = build().check()
+    assert not report.passed
+    assert {row.name for row in report.rows if not row.passed} == {"b", "params"}
