@@ -82,7 +82,15 @@ class Experiment:
         )
         head: Head = config.loss.build()
         n_outputs = _n_outputs(config, dataset, head)
-        preprocessing: Preprocessing = config.data.preprocessing.build()
+        preprocessing: Preprocessing = config.data.preprocessing.build(
+            categories=dataset.categories
+        )
+        if dataset.needs_encoding and not preprocessing.takes_missing:
+            raise config.error(
+                "data.preprocessing",
+                f"{preprocessing.name} takes numbers only, but the table has categories or missing "
+                "values; use smooth_clip, quantile or piecewise_linear",
+            )
         preprocessing.fit(train.X)
         dtype = np.dtype(config.train.dtype)
         layers, choices, _ = _build_layers(

@@ -104,18 +104,20 @@ class Predictor:
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
-        refused = np.isinf if self.preprocessing.takes_missing else _not_finite_at
-        if values.dtype.kind == "f" and refused(values).any():
-            raise ValueError(self._not_finite(X))
+        if values.dtype.kind == "f":
+            gaps = self.preprocessing.takes_missing
+            wrong = np.isinf(values) if gaps else ~np.isfinite(values)
+            if wrong.any():
+                raise ValueError(self._not_finite(X, wrong))
         return predict_outputs(self.model, X, transform=self._transform)
 
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
 
-    def _not_finite(self, X: Any) -> str:
+    def _not_finite(self, X: Any, wrong: Array) -> str:
         if not isinstance(X, np.ndarray):
             return "X holds a value that is not finite"
-        row, column = np.argwhere(~np.isfinite(X))[0]
+        row, column = np.argwhere(wrong)[0]
         name = self.feature_names[column] if self.feature_names else f"column {column}"
         return f"X holds {X[row, column]} in row {row}, {name}: give a finite value"
 

@@ -12,6 +12,7 @@ from sklearn import datasets as sklearn_datasets
 
 from minidl.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
 from minidl.data.openml import fetch
+from minidl.data.tables import Task
 from minidl.errors import DataError
 
 BUNDLED = ["digits", "iris", "wine", "breast_cancer", "diabetes"]
@@ -127,9 +128,9 @@ def test_every_option_is_a_keyword_with_a_type(name):
     signature = inspect.signature(DATASETS[name], eval_str=True)
     for option in signature.parameters.values():
         assert option.kind is option.KEYWORD_ONLY
-        assert option.annotation in (int, float, str, str | None)
+        assert option.annotation in (int, float, str, str | None, Task)
     required = [p.name for p in signature.parameters.values() if p.default is p.empty]
-    assert required == (["id"] if name == "openml" else [])
+    assert required == {"openml": ["id"], "csv": ["path", "target"]}.get(name, [])
 
 
 def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, RobustScaler
@@ -28,7 +29,7 @@ def mixed(rows=200):
     X[:, 1], X[:, 3] = rng.integers(0, 3, rows), rng.integers(0, 2, rows)
     X[rng.random(rows) < 0.2, 2] = NAN
     X[rng.random(rows) < 0.2, 3] = NAN
-    return X, (0, 3, 0, 2)
+    return X, ((), ("a", "b", "c"), (), ("no", "yes"))
 
 
 def test_smooth_clip_is_its_equation(numbers):
@@ -111,7 +112,7 @@ def test_categories_and_missing_values(name):
 
 @pytest.mark.parametrize("name", TABULAR)
 def test_a_table_without_numbers_or_with_an_empty_column(name):
-    only = PREPROCESSINGS[name](categories=(2,)).fit(np.array([[0.0], [1.0]]))
+    only = PREPROCESSINGS[name](categories=[("a", "b")]).fit(np.array([[0.0], [1.0]]))
     assert only.transform(np.array([[1.0]])).tolist() == [[0, 1]]
     empty = PREPROCESSINGS[name]().fit(np.array([[1.0, NAN], [2.0, NAN]]))
     assert np.isfinite(empty.transform(np.array([[1.5, NAN], [1.5, 3.0]]))).all()
@@ -132,8 +133,10 @@ def test_a_state_comes_back_or_is_refused(name):
         {"medians": np.array([0, NAN])},
         {"marked": np.array([0, 2])},
         {"more": np.zeros(2)},
+        {"labels": np.array(["a"] * 4)},
+        {"labels": np.zeros(5)},
     ]
-    own = [key for key in state if key not in ("categories", "medians", "marked")]
+    own = [key for key in state if key not in ("categories", "labels", "medians", "marked")]
     for key in own:
         changes += [{key: None}, {key: state[key].astype(np.float32)}, {key: state[key][..., :-1]}]
     for change in changes:
@@ -142,12 +145,26 @@ def test_a_state_comes_back_or_is_refused(name):
             from_state(name, wrong)
 
 
+def test_rows_of_labels_are_encoded():
+    X, categories = mixed()
+    fitted = SmoothClip(categories=categories).fit(X)
+    assert fitted.encode(X) is X
+    rows = [[1, "b", 0.5, "yes"], ["2", " a", None, "new"], [np.nan, None, "?", "no"]]
+    expected = [[1, 1, 0.5, 1], [2, 0, NAN, NAN], [NAN, NAN, NAN, 0]]
+    for given in (rows, pd.DataFrame(rows)):
+        assert np.array_equal(fitted.encode(given), expected, equal_nan=True)
+    with pytest.raises(ValueError, match=r"^X must hold numbers in column 2"):
+        fitted.encode([[1, "b", "b", "yes"]])
+    with pytest.raises(ValueError, match=r"^X must have 4 columns"):
+        fitted.encode([["a"]])
+
+
 @pytest.mark.parametrize("name", TABULAR)
 def test_what_cannot_be_fitted_is_refused(name):
     with pytest.raises(DataError, match="infinite"):
         PREPROCESSINGS[name]().fit(np.array([[1.0], [np.inf]]))
     with pytest.raises(ValueError, match=r"^categories must"):
-        PREPROCESSINGS[name](categories=(0,)).fit(np.eye(2))
+        PREPROCESSINGS[name](categories=[()]).fit(np.eye(2))
 
 
 def test_settings_out_of_range_are_named():

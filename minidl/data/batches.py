@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl import kernels
+
 Array = NDArray[Any]
 Transform = Callable[[Any], Any]
 """From raw rows to the model's inputs, row by row, such as a fitted preprocessing's `transform`."""
@@ -93,8 +95,7 @@ class Batches:
             if isinstance(X, np.ndarray):
                 if buffer is None or buffer.shape[0] < stop - start:
                     buffer = np.empty((stop - start, X.shape[1]), X.dtype)
-                # Not "raise": that mode gathers into a copy of the buffer first.
-                x = X.take(taken, axis=0, out=buffer[: stop - start], mode="clip")
+                x = kernels.take_rows(X, taken, buffer[: stop - start])
             else:
                 x = X[taken]
             if self._augment is not None:

@@ -7,6 +7,7 @@ scikit-learn is imported by the functions that use it: MNIST from a file needs N
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from minidl.data import openml as openml_fetch
 from minidl.data.mnist import find_mnist, local_copy
+from minidl.data.tables import Task, read_csv, target_of
 from minidl.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Dataset:
     y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
     (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
     classes: the labels in the order of the class numbers, None for a regression.
+    categories: for each column of X its labels, in the order of their codes, or () for numbers, and
+    NaN stands for a missing value; None where all are numbers and none may be missing.
     image_shape: (height, width, channels) where a row is an image, else None.
     path: the local file that the arrays were read from, absolute; None where there is none.
     """
@@ -43,6 +47,7 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     path: str | None = None
+    categories: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def is_classification(self) -> bool:
@@ -53,6 +58,13 @@ class Dataset:
     def n_classes(self) -> int | None:
         """Number of classes; None for a regression."""
         return None if self.classes is None else len(self.classes)
+
+    @property
+    def needs_encoding(self) -> bool:
+        """Whether X holds categories or missing values, which only some preprocessings take."""
+        return self.categories is not None and (
+            any(self.categories) or bool(np.isnan(self.X).any())
+        )
 
     @property
     def n_features(self) -> int:
@@ -214,6 +226,33 @@ def openml(*, id: str, target: str | None = None) -> Dataset:
     return Dataset(f"openml:{id}", X, y.astype(dtype), classes=classes, feature_names=names)
 
 
+def csv(*, path: str, target: str, delimiter: str = ",", task: Task = "auto") -> Dataset:
+    """A table in a CSV file whose first line names the columns; `target` is one of them.
+
+    task auto: text, or up to 20 different whole numbers, are classes; else a regression.
+    """
+    columns = read_csv(path, delimiter)
+    if target not in columns:
+        known = ", ".join(list(columns)[:20])
+        raise DataError(f"{path}: has no column {target!r} for the target; it has {known}")
+    if len(columns) == 1:
+        raise DataError(f"{path}: holds nothing but the target {target!r}")
+    try:
+        y, classes = target_of(target, columns.pop(target), task)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    X = np.stack([column.values for column in columns.values()], axis=1)
+    return Dataset(
+        "csv",
+        X,
+        y,
+        classes=classes,
+        feature_names=tuple(columns),
+        path=os.path.abspath(path),
+        categories=tuple(column.labels for column in columns.values()),
+    )
+
+
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": mnist,
     "digits": digits,
@@ -226,6 +265,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "blobs": blobs,
     "classification": classification,
     "openml": openml,
+    "csv": csv,
 }
 
 

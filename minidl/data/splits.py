@@ -155,16 +155,17 @@ def _check(dataset: Dataset) -> None:
             raise DataError(f"{name}: y holds one class only; a classifier needs at least two")
     for array_name in ("X", "y", "X_test", "y_test"):
         array = getattr(dataset, array_name)
+        gaps_allowed = array_name.startswith("X") and dataset.categories is not None
         if array is not None:
-            _check_finite(dataset, array_name, array)
+            _check_finite(dataset, array_name, array, gaps_allowed)
 
 
-def _check_finite(dataset: Dataset, array_name: str, array: Any) -> None:
+def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: bool) -> None:
     """array: a matrix as NumPy or CSR, or a vector of targets."""
     values = array if isinstance(array, np.ndarray) else array.data
     if values.dtype.kind != "f":
         return
-    bad = ~np.isfinite(values)
+    bad = np.isinf(values) if gaps_allowed else ~np.isfinite(values)
     if not bad.any():
         return
     first = np.unravel_index(int(bad.argmax()), values.shape)

@@ -27,6 +27,10 @@ class Preprocessing(ABC):
     def fit(self, X: np.ndarray | csr_matrix) -> Self:
         """Take what must be known from the training part, and return self.  Raises DataError."""
 
+    def encode(self, X: Any) -> Any:
+        """Return raw rows as an array: what `transform` takes, from what a user may have."""
+        return X if hasattr(X, "tocsr") else np.asarray(X)
+
     @abstractmethod
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32

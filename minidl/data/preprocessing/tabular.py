@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.tables import codes, numbers
 from minidl.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -27,16 +28,16 @@ class Tabular(Preprocessing):
     y = [encoding of the numbers | 1 where missing | 1 at the category, else 0]
 
     X: (n_samples, n_features), numbers and category codes, NaN where a value is missing.
-    categories: for each column its number of categories, whose codes are 0, 1, ..., or 0 for a
-    column of numbers; None where all are numbers.
+    categories: for each column its labels, whose codes are 0, 1, ..., or () for a column of
+    numbers; None where all are numbers.
     A missing number is replaced by the column's median; a column has a mark where the training part
     lacked values in it. A missing or new category is all zeros.
     """
 
     takes_missing: ClassVar[bool] = True
 
-    def __init__(self, *, categories: Sequence[int] | None = None) -> None:
-        self._given = None if categories is None else np.asarray(categories, np.int64)
+    def __init__(self, *, categories: Sequence[Sequence[str]] | None = None) -> None:
+        self._given = categories
         self._state: dict[str, np.ndarray] = {}
 
     @abstractmethod
@@ -57,12 +58,12 @@ class Tabular(Preprocessing):
             raise DataError(f"preprocessing {self.name}: there is no row to fit on")
         if not isinstance(X, np.ndarray):
             raise DataError(f"preprocessing {self.name}: X is sparse, and must be dense")
-        categories = np.zeros(X.shape[1], np.int64) if self._given is None else self._given
-        if len(categories) != X.shape[1]:
+        given = [()] * X.shape[1] if self._given is None else self._given
+        if len(given) != X.shape[1]:
             raise ValueError(
-                f"categories must have a number for each of {X.shape[1]} columns, "
-                f"got {len(categories)}"
+                f"categories must have an entry for each of {X.shape[1]} columns, got {len(given)}"
             )
+        categories = np.array([len(labels) for labels in given], np.int64)
         numbers = X[:, categories == 0].astype(np.float64)
         if np.isinf(numbers).any():
             raise DataError(f"preprocessing {self.name}: X holds numbers that are infinite")
@@ -77,8 +78,33 @@ class Tabular(Preprocessing):
         if not all(np.isfinite(array).all() for array in found.values()):
             raise DataError(f"preprocessing {self.name}: X holds numbers that are too large")
         marked = np.asarray(missing.any(axis=0), np.int64)
-        self._keep({"categories": categories, "medians": medians, "marked": marked, **found})
+        labels = np.array([str(label) for each in given for label in each], dtype=np.str_)
+        own = {"categories": categories, "labels": labels, "medians": medians, "marked": marked}
+        self._keep({**own, **found})
         return self
+
+    def encode(self, X: Any) -> Any:
+        """Return rows with labels, such as a data frame or lists of text, as numbers and codes.
+
+        An array of numbers is taken to hold codes already.  Raises ValueError, naming the column,
+        where a number is expected and something else found.
+        """
+        array = np.asarray(X)
+        if array.dtype.kind in "biuf":
+            return array
+        if array.ndim != 2 or array.shape[1] != len(self._categories):
+            raise ValueError(f"X must have {len(self._categories)} columns, got {array.shape}")
+        encoded = np.empty(array.shape)
+        ends = np.cumsum(self._categories)
+        for j, n in enumerate(self._categories):
+            if n:
+                encoded[:, j] = codes(array[:, j], self._state["labels"][ends[j] - n : ends[j]])
+                continue
+            try:
+                encoded[:, j] = numbers(array[:, j])
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"X must hold numbers in column {j}: {error}") from None
+        return encoded
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
@@ -110,20 +136,22 @@ class Tabular(Preprocessing):
         return self._n_encoded() + int(self._state["marked"].sum() + self._categories.sum())
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return categories, (n_features,) int64; medians, marked, (n_numbers,); the encoding's."""
+        """Return the numbers of categories, (n_features,); their labels; what else `fit` found."""
         return dict(self._state)
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
         """Take what `state` returned, and return self.  Raises CheckpointError."""
         wrong = CheckpointError(f"preprocessing {self.name}: the saved arrays are not its own")
-        own = ("categories", "medians", "marked")
-        if not set(own) < set(arrays) or not all(
-            np.isfinite(each).all() for each in arrays.values()
-        ):
+        own = ("categories", "labels", "medians", "marked")
+        if not set(own) < set(arrays):
             raise wrong
-        categories, medians, marked = (arrays[name] for name in own)
+        if not all(np.isfinite(arrays[name]).all() for name in arrays if name != "labels"):
+            raise wrong
+        categories, labels, medians, marked = (arrays[name] for name in own)
         n_numbers = (int((categories == 0).sum()),)
         if categories.dtype != np.int64 or categories.ndim != 1 or (categories < 0).any():
+            raise wrong
+        if labels.dtype.kind != "U" or labels.shape != (categories.sum(),):
             raise wrong
         if medians.dtype != np.float64 or medians.shape != n_numbers:
             raise wrong
@@ -196,7 +224,9 @@ class Quantile(Tabular):
 
     name = "quantile"
 
-    def __init__(self, n_quantiles: int = 1000, *, categories: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, n_quantiles: int = 1000, *, categories: Sequence[Sequence[str]] | None = None
+    ) -> None:
         if n_quantiles < 2:
             raise ValueError(f"n_quantiles must be at least 2, got {n_quantiles}")
         super().__init__(categories=categories)
@@ -245,7 +275,9 @@ class PiecewiseLinear(Tabular):
 
     name = "piecewise_linear"
 
-    def __init__(self, n_bins: int = 16, *, categories: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, n_bins: int = 16, *, categories: Sequence[Sequence[str]] | None = None
+    ) -> None:
         if n_bins < 1:
             raise ValueError(f"n_bins must be at least 1, got {n_bins}")
         super().__init__(categories=categories)

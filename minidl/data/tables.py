@@ -1,0 +1,123 @@
+"""Tables in text files: columns of numbers and of categories, with gaps.
+
+What a cell means is decided here and nowhere else: `MISSING` words are gaps, a column whose other
+cells are all numbers holds numbers, any other holds categories.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from minidl.errors import DataError
+
+MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
+MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
+
+Task = Literal["auto", "classification", "regression"]
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column: float64 numbers, or codes of its labels, which are sorted; NaN where missing."""
+
+    values: np.ndarray
+    labels: tuple[str, ...] = ()
+
+
+def read_csv(path: str | Path, delimiter: str = ",") -> dict[str, Column]:
+    """Return the columns of a CSV file in UTF-8 whose first line names them, in its order.
+
+    Raises DataError for a file that cannot be read as such, naming the line.
+    """
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            if not names or "" in names or len(set(names)) < len(names):
+                raise DataError(
+                    f"{path}:1: the first line must name every column, each differently"
+                )
+            cells: list[list[str]] = [[] for _ in names]
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(names):
+                    raise DataError(
+                        f"{path}:{reader.line_num}: {len(row)} cells, but {len(names)} columns"
+                    )
+                for column, cell in zip(cells, row, strict=True):
+                    column.append(cell.strip())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text: {error.reason}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from error
+    if not cells[0]:
+        raise DataError(f"{path}: holds no row")
+    return {name: _column(column) for name, column in zip(names, cells, strict=True)}
+
+
+def numbers(cells: Iterable[Any]) -> np.ndarray:
+    """Return cells as float64, NaN where missing; raise ValueError where one is not a number."""
+    return np.array([math.nan if is_missing(cell) else float(cell) for cell in cells])
+
+
+def codes(cells: Iterable[Any], labels: Iterable[str]) -> np.ndarray:
+    """Return the place of each cell among the labels as float64; NaN where missing or unknown."""
+    places = {label: float(code) for code, label in enumerate(labels)}
+    return np.array(
+        [
+            math.nan if is_missing(cell) else places.get(str(cell).strip(), math.nan)
+            for cell in cells
+        ]
+    )
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell is a gap: None, NaN, or one of the words for it."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in MISSING
+    return cell is None or cell != cell
+
+
+def target_of(name: str, column: Column, task: Task) -> tuple[np.ndarray, tuple[Any, ...] | None]:
+    """Return (y, classes) for a target column; classes is None for a regression.
+
+    With task "auto", labels and at most MAX_CLASSES different whole numbers are classes.
+    Raises DataError for a gap, or for labels in a regression.
+    """
+    gaps = np.isnan(column.values)
+    if gaps.any():
+        row = int(gaps.argmax()) + 1
+        raise DataError(f"target {name!r} is missing in row {row}: drop such rows")
+    different = np.unique(column.values)
+    if task == "auto":
+        few = len(different) <= MAX_CLASSES and bool((different == np.round(different)).all())
+        task = "classification" if column.labels or few else "regression"
+    if task == "regression":
+        if column.labels:
+            raise DataError(f"target {name!r} holds labels, such as {column.labels[0]!r}")
+        return column.values, None
+    if column.labels:
+        return column.values.astype(np.int64), column.labels
+    classes = tuple(int(value) if value == round(value) else float(value) for value in different)
+    return np.searchsorted(different, column.values).astype(np.int64), classes
+
+
+def _column(cells: list[str]) -> Column:
+    try:
+        values = numbers(cells)
+    except ValueError:
+        labels = tuple(sorted({cell for cell in cells if not is_missing(cell)}))
+        return Column(codes(cells, labels), labels)
+    return Column(values)
