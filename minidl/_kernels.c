@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define MAX_THREADS 64
+#define MAX_THREADS 32
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
 #define LONG_PRODUCT 3e5   /* multiplications: smaller products are NumPy's */
 #define LOOKS 10000        /* before sleeping; some 0.3 ms */
@@ -43,7 +43,8 @@ static int n_threads = 1; /* parts of the next task */
 static int n_started = 1; /* threads there are, the caller's included */
 static Task task;
 static const void *task_arguments;
-static _Atomic uint64_t offer; /* number of the task, its parts (16 bits), parts taken (16 bits) */
+static int task_parts;
+static _Atomic uint64_t offer;  /* number of the task; 32 bits, one for each part not yet taken */
 static atomic_int n_unfinished; /* parts of the present task */
 static atomic_int n_asleep;
 static atomic_int caller_asleep;
@@ -52,16 +53,18 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
 
-static int has_parts(uint64_t seen) { return (seen & 0xffff) < (seen >> 16 & 0xffff); }
+static int has_parts(uint64_t seen) { return (uint32_t)seen != 0; }
 
-/* Run parts of the present task until none is left. Parts are taken by whoever comes first, so a
- * thread that another process keeps off its core holds up nobody. */
-static void take_parts(void) {
+/* Run parts of the present task until none is left. Each thread begins with the part of its own
+ * number, whose rows it is likely to have in its cache, and then takes what is left: a thread that
+ * another process keeps off its core holds up nobody. */
+static void take_parts(int me) {
     uint64_t seen = atomic_load(&offer);
     while (has_parts(seen)) {
-        if (!atomic_compare_exchange_weak(&offer, &seen, seen + 1)) continue;
+        int part = seen >> me & 1 ? me : __builtin_ctz((uint32_t)seen);
+        if (!atomic_compare_exchange_weak(&offer, &seen, seen & ~(UINT64_C(1) << part))) continue;
         /* With a part in hand, the task stays the present one until that part is finished. */
-        task(task_arguments, (int)(seen & 0xffff), (int)(seen >> 16 & 0xffff));
+        task(task_arguments, part, task_parts);
         if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
             pthread_mutex_lock(&mutex);
             pthread_cond_signal(&is_done);
@@ -71,8 +74,7 @@ static void take_parts(void) {
     }
 }
 
-static void *help(void *unused) {
-    (void)unused;
+static void *help(void *number) {
     for (;;) {
         for (int i = 0; i < LOOKS && !has_parts(atomic_load(&offer)); i++) LOOK_AGAIN();
         if (!has_parts(atomic_load(&offer))) {
@@ -82,7 +84,7 @@ static void *help(void *unused) {
             atomic_fetch_sub(&n_asleep, 1);
             pthread_mutex_unlock(&mutex);
         }
-        take_parts();
+        take_parts((int)(intptr_t)number);
     }
     return NULL;
 }
@@ -96,15 +98,16 @@ static void run(Task function, const void *arguments, int parts) {
     }
     task = function;
     task_arguments = arguments;
+    task_parts = parts;
     atomic_store(&n_unfinished, parts);
     uint64_t number = (atomic_load(&offer) >> 32) + 1;
-    atomic_store(&offer, number << 32 | (uint64_t)parts << 16);
+    atomic_store(&offer, number << 32 | ((UINT64_C(1) << parts) - 1));
     if (atomic_load(&n_asleep)) {
         pthread_mutex_lock(&mutex);
         pthread_cond_broadcast(&has_work);
         pthread_mutex_unlock(&mutex);
     }
-    take_parts();
+    take_parts(0);
     for (int i = 0; i < LOOKS && atomic_load(&n_unfinished); i++) LOOK_AGAIN();
     if (atomic_load(&n_unfinished)) {
         pthread_mutex_lock(&mutex);
@@ -138,7 +141,7 @@ static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     for (pthread_t thread; n_started < wanted; n_started++)
-        if (pthread_create(&thread, &detached, help, NULL)) break; /* the caller does it all */
+        if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
     pthread_attr_destroy(&detached);
     int before = n_threads;
     n_threads = (int)wanted;
@@ -277,6 +280,50 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
     int fits = a[1].size > 0 && a[0].size % a[1].size == 0;
     if (fits) run_over(a[0].size, sum_rows_part, a);
     give_back(a, 2);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
+/* ---- gathering rows ---- */
+
+typedef struct {
+    Floats a[2]; /* X, out */
+    const int64_t *rows;
+    Py_ssize_t n_rows;
+} Gather;
+
+static void take_rows_part(const void *arguments, int part, int parts) {
+    const Gather *t = arguments;
+    Py_ssize_t n = t->a[0].view.shape[1];
+    Py_ssize_t start = t->n_rows * part / parts, stop = t->n_rows * (part + 1) / parts;
+    for (Py_ssize_t i = start; i < stop; i++)
+        memcpy(t->a[1].data + i * n, t->a[0].data + t->rows[i] * n, n * sizeof(float));
+}
+
+static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Gather t;
+    Py_buffer rows;
+    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "take_rows takes X, rows, out");
+    PyObject *arrays[2] = {args[0], args[2]};
+    if (!borrow(arrays, t.a, 2, "rw")) Py_RETURN_NONE;
+    if (PyObject_GetBuffer(args[1], &rows, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+        PyErr_Clear();
+        give_back(t.a, 2);
+        Py_RETURN_NONE;
+    }
+    t.rows = rows.buf;
+    int fits = rows.itemsize == 8 && strchr("lq", rows.format[0]) && rows.ndim == 1 &&
+               t.a[0].view.ndim == 2 && t.a[1].view.ndim == 2 &&
+               t.a[0].view.shape[1] == t.a[1].view.shape[1] &&
+               rows.shape[0] == t.a[1].view.shape[0];
+    if (fits) {
+        t.n_rows = rows.shape[0];
+        for (Py_ssize_t i = 0; i < t.n_rows; i++)
+            fits &= t.rows[i] >= 0 && t.rows[i] < t.a[0].view.shape[0];
+    }
+    if (fits) run_over(t.a[1].size, take_rows_part, &t);
+    PyBuffer_Release(&rows);
+    give_back(t.a, 2);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
@@ -557,6 +604,7 @@ static PyMethodDef methods[] = {
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
     {"add_bias", FAST(py_add_bias), "add_bias(y, b): y += b in each row"},
     {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
+    {"take_rows", FAST(py_take_rows), "take_rows(X, rows, out): out = X[rows]"},
     {"softmax", FAST(py_softmax),
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
     {"sgd", FAST(py_sgd),

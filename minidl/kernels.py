@@ -100,6 +100,14 @@ def sum_rows(x: Array, sums: Array) -> None:
         np.add.reduce(x, 0, out=sums)
 
 
+def take_rows(X: Array, rows: Array, out: Array) -> Array:
+    """out = X[rows].  X: (n_samples, n).  rows: (n_rows,) int64, each in [0, n_samples)."""
+    if _compiled is None or not _compiled.take_rows(X, rows, out):
+        # Not "raise": that mode gathers into a copy of `out` first.
+        X.take(rows, axis=0, out=out, mode="clip")
+    return out
+
+
 def softmax_cross_entropy(
     logits: Array, labels: Array, smoothing: float, share: float
 ) -> tuple[float, Array] | None:

@@ -114,6 +114,27 @@ def test_sgd_sees_what_is_not_finite(bad, place, n_threads, reference):
             assert not run(kernels.sgd, p, g, v, 0.1, 0.9, 0.0, 1.0, False, scratch)
 
 
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("shape", [(1, 1), (50, 7), (300, 784)])
+def test_rows_are_taken(shape, dtype, n_threads):
+    rng = np.random.default_rng(0)
+    X = (100 * rng.random(shape)).astype(dtype)
+    rows = rng.integers(0, shape[0], 2 * shape[0])
+    out = np.zeros((len(rows), shape[1]), dtype)
+    with kernels.threads(n_threads):
+        assert kernels.take_rows(X, rows, out) is out
+    assert np.array_equal(out, X[rows])
+
+
+@compiled
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_rows_that_there_are_not_are_left_to_numpy(wrong):
+    X, out = np.ones((4, 3), np.float32), np.zeros((2, 3), np.float32)
+    assert not kernels._compiled.take_rows(X, np.array([0, wrong]), out)
+    assert not out.any()
+
+
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
