@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+
 from minidl.benchmark.cells import Cell
 from minidl.benchmark.children import Child, Contender
 
-REST = 0.05  # seconds; an idle thread of OpenBLAS spins for up to 30 ms
+REST = 0.25  # seconds; an idle thread of OpenBLAS spins for 2**28 cycles, some 0.1 s
 Times = dict[str, list[float]]  # by contender, one figure a repeat
 
 
 def take_turns(names: Sequence[str], repeats: int, measure: Callable[[str], float]) -> Times:
     """Call measure(name) for each name in each repeat, first with one name, then with the next."""
     times: Times = {name: [] for name in names}
-    for repeat in range(repeats):
-        first = repeat % len(names)
-        for name in (*names[first:], *names[:first]):
-            times[name].append(measure(name))
+    rng = np.random.default_rng(0)
+    for _ in range(repeats):
+        for name in rng.permutation(names):  # nobody always follows the same one
+            times[str(name)].append(measure(str(name)))
             time.sleep(REST)
     return times
 
