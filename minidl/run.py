@@ -47,7 +47,8 @@ class Run:
                 results = run.finish()
 
     As a context manager it keeps the status in run.json true: running, then finished, interrupted,
-    diverged or failed.
+    diverged or failed; and SIGINT or SIGTERM then ends `steps` after the step in progress, with a
+    checkpoint, or if that was the last step lets the run be finished.
 
     stopped_by: the number of the signal that ended `steps` before the training was finished.
     """
@@ -63,22 +64,18 @@ class Run:
         self._started = machine.now()
         self._saved_step = -1
         self._status = ""  # nothing written yet
+        self._interrupts = Interrupts()
 
     def __enter__(self) -> Run:
+        self._interrupts.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.training.close()
-        if not self._status:
-            return
-        if kind is None:
-            if self._status == "running":  # the caller left the loop
-                self._status = "interrupted"
-            self._write_status()
-            return
-        self._status = "diverged" if issubclass(kind, DivergenceError) else "failed"
-        with suppress(CheckpointError):  # the disk may be what it failed from
-            self._write_status()
+        try:
+            self._settle_status(kind)
+        finally:
+            self._interrupts.__exit__()
 
     @property
     def already_finished(self) -> bool:
@@ -117,23 +114,23 @@ class Run:
         due = _Due(self.experiment.config.train.checkpoint_every)
         began = time.perf_counter() - self.train_seconds
         # What overflows is found by the training itself, and said once.
-        with Interrupts() as interrupts, kernels.threads(threads), np.errstate(all="ignore"):
+        with kernels.threads(threads), np.errstate(all="ignore"):
             while not training.finished:
                 epoch = training.step()
                 step += 1
                 if epoch is not None:
                     self.folder.append_metrics(epoch)
-                if due(step, epoch) or interrupts.received is not None:
+                if due(step, epoch) or self._interrupts.received is not None:
                     saving = time.perf_counter()
                     self.train_seconds = saving - began
                     self.save()
                     due.put_off(time.perf_counter() - saving)
                 yield epoch
-                if interrupts.received is not None and self._saved_step == step:
+                if self._interrupts.received is not None and self._saved_step == step:
                     break
         self.train_seconds = time.perf_counter() - began
         if not training.finished:
-            self.stopped_by = interrupts.received
+            self.stopped_by = self._interrupts.received
             self._status = "interrupted"
 
     def save(self) -> None:
@@ -239,6 +236,19 @@ class Run:
         predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
         counts = np.bincount(test.y.astype(np.int64) * n + predicted, minlength=n * n)
         return [[int(count) for count in row] for row in counts.reshape(n, n)]
+
+    def _settle_status(self, kind: type[BaseException] | None) -> None:
+        """Write how the run stands at its end."""
+        if not self._status:
+            return  # it has not begun
+        if kind is None:
+            if self._status == "running":  # the caller left the loop
+                self._status = "interrupted"
+            self._write_status()
+            return
+        self._status = "diverged" if issubclass(kind, DivergenceError) else "failed"
+        with suppress(CheckpointError):  # the disk may be what it failed from
+            self._write_status()
 
     def _write_status(self) -> None:
         config = self.experiment.config

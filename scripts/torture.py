@@ -382,9 +382,9 @@ def fuzz(n: int, folder: Path) -> Outcome:
 
     def check(content: bytes, overrides: Sequence[str]) -> None:
         nonlocal slowest, tried
-        started = time.perf_counter()
+        started = time.process_time()
         test_config.accepted_or_refused(content, overrides)
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, time.process_time() - started)
         tried += 1
 
     texts = hypothesis.strategies.lists(test_config.override_texts, max_size=3)
@@ -396,8 +396,8 @@ def fuzz(n: int, folder: Path) -> Outcome:
 def signals(n: int, folder: Path) -> Outcome:
     """SIGINT or SIGTERM at random moments of a run on MNIST (or digits where it is not at hand)."""
     text = (ROOT / "configs/mnist.yaml").read_text().replace("epochs: 5", "epochs: 2")
-    if not os.environ.get("MINIDL_DATA_DIR"):
-        text = PLAIN.replace("epochs: 6", "epochs: 60")
+    if n < 10 or not os.environ.get("MINIDL_DATA_DIR"):
+        text = PLAIN.replace("epochs: 6", "epochs: 60").replace("steps: 29", "seconds: 30.0")
     shop = Workshop(folder, "signals", text)
     rng = random.Random(5)
     counts: Counter[str] = Counter()
@@ -479,8 +479,8 @@ def _poison(training: Any, kind: str, rng: random.Random) -> None:
 def cost(n: int, folder: Path) -> Outcome:
     """What checkpoints at the default interval cost the run on MNIST, the median of n."""
     shares = []
-    if not os.environ.get("MINIDL_DATA_DIR"):
-        return "not tried: MNIST is not at hand (MINIDL_DATA_DIR)", True
+    if n == 0 or not os.environ.get("MINIDL_DATA_DIR"):
+        return "not tried: it takes an idle machine and MNIST (MINIDL_DATA_DIR)", True
     for _ in range(n):
         out = folder / "run"
         log = folder / "log"
@@ -509,13 +509,13 @@ def cost(n: int, folder: Path) -> Outcome:
 
 EXPERIMENTS: dict[str, tuple[Callable[[int, Path], Outcome], int, int]] = {
     "kills": (kills, 200, 20),
-    "faults": (faults, 10**6, 12),
+    "faults": (faults, 10**6, 8),
     "full_disk": (full_disk, 50, 5),
     "damage": (damage, 100_000, 1000),
     "fuzz": (fuzz, 10_000, 200),
     "signals": (signals, 100, 4),
     "divergences": (divergences, 51, 12),
-    "cost": (cost, 5, 1),
+    "cost": (cost, 5, 0),
 }
 
 

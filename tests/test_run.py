@@ -289,6 +289,24 @@ def test_a_divergence_leaves_the_last_good_checkpoint_and_nothing_else(begin):
     assert len(run.folder.metrics.read_text().splitlines()) == 2
 
 
+def test_a_signal_after_the_last_step_lets_the_run_be_finished(begin):
+    run = begin(PLAIN)
+    with run.folder, run:
+        for _ in run.steps():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.finish()
+    assert run.stopped_by is None and status(run) == "finished"
+
+
+def test_a_signal_before_the_first_step_is_not_lost(begin):
+    run = begin(PLAIN)
+    with run.folder, run:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert len(list(run.steps())) == 1
+    assert run.stopped_by == signal.SIGINT and status(run) == "interrupted"
+
+
 def test_any_other_failure_is_a_failed_run(begin):
     run = begin(PLAIN)
     with pytest.raises(KeyError), run.folder, run:
