@@ -80,7 +80,7 @@ class Experiment:
                 rng=streams["split"],
             ),
         )
-        head: Head = config.loss.build()
+        head: Head = config.loss.build().fitted(train.y)
         n_outputs = _n_outputs(config, dataset, head)
         preprocessing: Preprocessing = config.data.preprocessing.build(
             categories=dataset.categories

@@ -49,7 +49,7 @@ FORBIDDEN_ATTRIBUTES = {
 VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
 MOST_LINES = 450
-LONGER = {"minidl/losses.py": 480, "minidl/training.py": 530}  # to be split, and not to grow
+LONGER = {"minidl/training.py": 530}  # to be split, and not to grow
 
 AT_THE_ROOT = set(
     "pyproject.toml minidl configs scripts tests README.md LICENSE CHANGELOG.md .gitignore .ci "

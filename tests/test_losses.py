@@ -386,3 +386,36 @@ def test_bad_arguments_are_named(make, options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name} must be"):
         make(**options)
+
+
+@pytest.mark.parametrize("head", [MSE, MAE, Huber, Quantile])
+def test_scaled_targets_are_a_change_of_unit(head):
+    rng = np.random.default_rng(0)
+    y = rng.normal([1e6, -3], [10, 0.1], (50, 2))
+    fitted = head(scale_targets=True).fitted(y)
+    t = (y - y.mean(axis=0)) / y.std(axis=0)
+    z = rng.normal(size=(50, 2))
+    loss, dz = fitted(z, y)
+    expected, d_expected = head()(z, t)
+    assert np.isclose(loss, expected) and np.allclose(dz, d_expected)
+    predicted = fitted.predict(z)
+    assert np.allclose(predicted, y.mean(axis=0) + y.std(axis=0) * z)
+    for name, value in head().metrics(predicted, y).items():
+        assert np.isclose(fitted.metrics(z, y)[name], value)
+    assert fitted.predict(z.astype(np.float32)).dtype == np.float32
+    loss32, _ = fitted(z.astype(np.float32), y)  # 1e6 +- 10 keeps its digits in float32
+    assert np.isclose(loss32, expected, rtol=1e-5)
+    assert head().fitted(y) == head() and head().predict(z) is z
+
+
+def test_equal_targets_are_centered_only():
+    fitted = MSE(scale_targets=True).fitted(np.full(5, 7.1))
+    assert fitted.center == [pytest.approx(7.1)] and fitted.scale == [1.0]
+    assert fitted(np.zeros((5, 1)), np.full(5, 7.1))[0] < 1e-12
+
+
+def test_a_scale_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"^scale must"):
+        MSE(scale=0.0)
+    with pytest.raises(ValueError, match=r"^center must"):
+        Huber(center=[0.0, np.inf])

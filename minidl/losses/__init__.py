@@ -1,0 +1,32 @@
+"""Heads: each turns outputs and targets into (loss, dlogits), and outputs into predictions.
+
+A head stands after the last layer in place of an output activation, so that the two cancel where
+they would lose digits: no softmax is ever computed to have its logarithm taken. `HEADS` gives the
+name of each in a YAML file.
+"""
+
+from minidl.losses.classification import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.losses.head import Head
+from minidl.losses.regression import MAE, MSE, Huber, Poisson, Quantile
+
+__all__ = [
+    "HEADS",
+    "MAE",
+    "MSE",
+    "Head",
+    "Huber",
+    "Poisson",
+    "Quantile",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+]
+
+HEADS: dict[str, type[Head]] = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "sigmoid_cross_entropy": SigmoidCrossEntropy,
+    "mse": MSE,
+    "mae": MAE,
+    "huber": Huber,
+    "quantile": Quantile,
+    "poisson": Poisson,
+}

@@ -1,0 +1,175 @@
+"""Heads for classes: one of several, or yes and no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minidl import kernels
+from minidl.layers.activations import sigmoid
+from minidl.layers.layer import Array
+from minidl.losses.head import ElementwiseHead, Head, Share, columns, require_targets, weighted_mean
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Head):
+    """Negative log-likelihood of one class out of several.
+
+    l_i      = log(sum_j exp(z_ij)) - sum_j t_ij * z_ij
+    dlogits  = (softmax(z_i) - t_i) * w_i / total_weight
+    t_ij     = (1 - label_smoothing) * [j = label_i] + label_smoothing / n_classes
+
+    targets: labels 0 to n_classes - 1, (n_samples,), or soft targets t, (n_samples, n_classes),
+    whose rows are at least 0 and sum to 1; they are smoothed in the same way.
+    class_weight: one factor a class for w_i (for soft targets, their mean under t_i).
+    Label smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: Sequence[float] | None = None
+
+    task = "classification"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.class_weight is not None:
+            factors = np.asarray(self.class_weight, np.float64)
+            if factors.ndim != 1 or not np.all((factors >= 0) & (factors < np.inf)):
+                raise ValueError(
+                    f"class_weight must be one number >= 0 a class, got {self.class_weight}"
+                )
+
+    def __call__(
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        total_weight: float | None = None,
+    ) -> tuple[float, Array]:
+        """Return the mean loss and its gradient with respect to the logits."""
+        if sample_weight is None and self.class_weight is None:
+            share = 1.0 / (len(logits) if total_weight is None else total_weight)
+            fused = kernels.softmax_cross_entropy(logits, targets, self.label_smoothing, share)
+            if fused is not None:
+                return fused[0] * share, fused[1]
+        return super().__call__(logits, targets, sample_weight, total_weight)
+
+    def predict(self, logits: Array) -> Array:
+        """Return the probability of each class, (n_samples, n_classes)."""
+        p = np.subtract(logits, np.maximum.reduce(logits, 1, keepdims=True))
+        np.exp(p, out=p)
+        return np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
+
+    def n_outputs(self, targets: Array) -> int:
+        """Return the number of classes: the largest label plus one where targets are labels."""
+        return targets.shape[1] if targets.ndim == 2 else int(np.max(targets, initial=0)) + 1
+
+    def check_targets(self, targets: Array, n_outputs: int) -> None:
+        """Raise ValueError unless labels are whole numbers in range, or soft rows sum to 1."""
+        if self.class_weight is not None and len(self.class_weight) != n_outputs:
+            raise ValueError(
+                f"class_weight has {len(self.class_weight)} numbers for {n_outputs} classes"
+            )
+        if targets.ndim == 2:
+            super().check_targets(targets, n_outputs)
+            fits = np.all(targets >= 0, axis=1) & (np.abs(targets.sum(axis=1) - 1) < 1e-3)
+            require_targets(fits, targets, "must be at least 0 and sum to 1")
+        elif not np.issubdtype(targets.dtype, np.integer):
+            raise ValueError(f"targets must be integers where they are labels, got {targets.dtype}")
+        else:
+            fits = (targets >= 0) & (targets < n_outputs)
+            require_targets(fits, targets, f"must be a class from 0 to {n_outputs - 1}")
+
+    def metrics(
+        self, logits: Array, targets: Array, sample_weight: Array | None = None
+    ) -> dict[str, float]:
+        """Return "accuracy"; with soft targets the most likely class is the right one."""
+        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        return {"accuracy": weighted_mean(logits.argmax(axis=1) == labels, sample_weight)}
+
+    def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
+        weights = super()._weights(targets, sample_weight)
+        if self.class_weight is None:
+            return weights
+        factors = np.asarray(self.class_weight, np.float64)
+        by_class = factors[targets] if targets.ndim == 1 else targets @ factors
+        return by_class if weights is None else weights * by_class
+
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
+        n, k = logits.shape
+        smoothing = self.label_smoothing
+        # Classes are few and rows many: along the rows every reduction is a run over memory.
+        z = logits.T.copy()
+        z -= np.maximum.reduce(z, 0)
+        if targets.ndim == 1:
+            places = np.multiply(targets, n, dtype=np.intp)
+            places += np.arange(n)
+            fit = z.take(places)
+        else:
+            t = targets.T.astype(z.dtype)
+            fit = np.einsum("ji,ji->i", t, z)
+        if smoothing:
+            fit *= 1 - smoothing
+            fit += (smoothing / k) * np.add.reduce(z, 0)
+
+        p = np.exp(z, out=z)
+        total = np.add.reduce(p, 0)
+        p *= share / total
+        if smoothing:
+            p -= (smoothing / k) * share
+            share = (1 - smoothing) * share
+        if targets.ndim == 1:
+            p.reshape(-1)[places] -= share
+        else:
+            p -= t * share
+        return np.log(total, out=total) - fit, p.T.copy()
+
+
+@dataclass(frozen=True)
+class SigmoidCrossEntropy(ElementwiseHead):
+    """Negative log-likelihood of yes or no: a binary target, or several labels at once.
+
+    l_i     = sum_j log(1 + exp(z_ij)) - t_ij * z_ij
+    dlogits = (sigmoid(z) - t) * w_i / total_weight
+
+    targets: 0, 1 or a probability between; (n_samples,) or (n_samples, n_labels).  The sum over
+    labels is the log-likelihood of the whole row, as in scikit-learn; PyTorch takes the mean.
+    """
+
+    task = "multilabel"
+
+    def predict(self, logits: Array) -> Array:
+        """Return the probability of each label, (n_samples, n_labels)."""
+        return sigmoid(logits)
+
+    def check_targets(self, targets: Array, n_outputs: int) -> None:
+        """Raise ValueError unless all targets are between 0 and 1."""
+        super().check_targets(targets, n_outputs)
+        require_targets((targets >= 0) & (targets <= 1), targets, "must be between 0 and 1")
+
+    def metrics(
+        self, logits: Array, targets: Array, sample_weight: Array | None = None
+    ) -> dict[str, float]:
+        """Return "accuracy", of rows with every label right; for several labels also "f1".
+
+        f1 = 2 * hits / (2 * hits + misses + false alarms), counted over all labels together, and 0
+        where there is no hit.
+        """
+        found, true = logits > 0, columns(targets, np.float64) > 0.5
+        figures = {"accuracy": weighted_mean(np.all(found == true, axis=1), sample_weight)}
+        if logits.shape[1] > 1:
+            hits = weighted_mean(np.sum(found & true, axis=1), sample_weight)
+            marks = weighted_mean(np.sum(found, axis=1) + np.sum(true, axis=1), sample_weight)
+            figures["f1"] = 2 * hits / marks if hits else 0.0
+        return figures
+
+    def _per_output(self, n_outputs: int) -> float:
+        return 1.0
+
+    def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
+        # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)), and for t = 1 nothing is lost near 0
+        losses = np.maximum(z, 0) - t * z + np.log1p(np.exp(-np.abs(z)))
+        return losses, sigmoid(z) - t

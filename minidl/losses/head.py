@@ -1,0 +1,131 @@
+"""What every head promises, and what heads share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from minidl.layers.layer import Array
+
+Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
+
+
+class Head:
+    """Loss and predictions for one kind of target; the base of all heads.
+
+    loss       = sum_i w_i * l_i / total_weight
+    dlogits_ij = d loss / d logits_ij
+
+    logits, dlogits: (n_samples, n_outputs), one dtype.  l_i: the loss of row i.  w_i: 1, or
+    sample_weight[i], (n_samples,).  total_weight: sum_i w_i, or where a batch is split in shards
+    that of the whole batch: then the losses and gradients of the shards add up to the batch's.
+    Rows without any weight give a loss and gradients of 0.  Nothing given is modified.
+    """
+
+    task: ClassVar[Literal["classification", "multilabel", "regression"]]
+
+    def __call__(
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        total_weight: float | None = None,
+    ) -> tuple[float, Array]:
+        """Return the mean loss and its gradient with respect to the logits."""
+        weights = self._weights(targets, sample_weight)
+        if total_weight is None:
+            total_weight = float(len(logits) if weights is None else np.add.reduce(weights))
+        share = 1.0 / total_weight if total_weight else 0.0
+        if weights is None:
+            losses, dlogits = self._rows(logits, targets, share)
+        else:
+            losses, dlogits = self._rows(logits, targets, (weights * share).astype(logits.dtype))
+            losses = losses * weights
+        return float(np.add.reduce(losses, dtype=np.float64)) * share, dlogits
+
+    def total_weight(self, targets: Array, sample_weight: Array | None = None) -> float:
+        """Return sum_i w_i, the divisor that the shards of a batch share."""
+        weights = self._weights(targets, sample_weight)
+        return float(len(targets) if weights is None else np.add.reduce(weights))
+
+    def fitted(self, targets: Array) -> Self:
+        """Return the head with what it takes from the training targets, once, before training."""
+        return self
+
+    def predict(self, logits: Array) -> Array:
+        """Return what the outputs mean: probabilities, or values in the unit of the targets."""
+        return logits
+
+    def n_outputs(self, targets: Array) -> int:
+        """Return the number of outputs that a model of these targets needs."""
+        return 1 if targets.ndim == 1 else targets.shape[1]
+
+    def check_targets(self, targets: Array, n_outputs: int) -> None:
+        """Raise ValueError, naming a row and its value, unless the targets fit the outputs.
+
+        To be called once for each set of targets; no step pays for it.
+        """
+        if self.n_outputs(targets) != n_outputs:
+            raise ValueError(
+                f"targets of shape {targets.shape} need {self.n_outputs(targets)} outputs, "
+                f"not {n_outputs}"
+            )
+        require_targets(np.isfinite(targets), targets, "must be finite")
+
+    def metrics(
+        self, logits: Array, targets: Array, sample_weight: Array | None = None
+    ) -> dict[str, float]:
+        """Return figures of merit by name, each a mean over the rows weighted by sample_weight."""
+        raise NotImplementedError
+
+    def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
+        return None if sample_weight is None else np.asarray(sample_weight, np.float64)
+
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
+        """Return l_i, (n_samples,), and share_i * d l_i / d logits."""
+        raise NotImplementedError
+
+
+class ElementwiseHead(Head):
+    """A head whose loss is that of each output by itself; rows take their mean over the outputs.
+
+    targets: (n_samples,) for one output, or (n_samples, n_outputs).
+    """
+
+    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
+        losses, slopes = self._elementwise(logits, self._in_units(targets, logits.dtype))
+        per_output = self._per_output(logits.shape[1])
+        slopes *= np.multiply(share, per_output, dtype=slopes.dtype).reshape(-1, 1)
+        return np.add.reduce(losses, 1) * per_output, slopes
+
+    def _in_units(self, targets: Array, dtype: Any) -> Array:
+        """Return what the outputs are compared with, (n_samples, n_targets)."""
+        return columns(targets, dtype)
+
+    def _per_output(self, n_outputs: int) -> float:
+        return 1.0 / n_outputs
+
+    def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
+        """Return the loss of each output and its derivative by z, both new (n_samples, n)."""
+        raise NotImplementedError
+
+
+def columns(targets: Array, dtype: Any) -> Array:
+    """Targets as (n_samples, n_targets)."""
+    targets = targets.astype(dtype, copy=False)
+    return targets[:, None] if targets.ndim == 1 else targets
+
+
+def weighted_mean(values: Any, sample_weight: Array | None, axis: int | None = None) -> Any:
+    """Return the mean over `axis`, of rows that count by their weights."""
+    mean = np.average(values, axis=axis, weights=sample_weight)
+    return float(mean) if axis is None else mean
+
+
+def require_targets(fits: Array, targets: Array, expected: str) -> None:
+    """Raise ValueError with the first row of the targets that does not fit."""
+    bad = np.flatnonzero(~(fits if fits.ndim == 1 else np.all(fits, axis=1)))
+    if bad.size:
+        row = int(bad[0])
+        raise ValueError(f"targets {expected}, but row {row} is {targets[row]}")
