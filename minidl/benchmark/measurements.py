@@ -24,7 +24,7 @@ Times = dict[str, list[float]]  # by contender, one figure a repeat
 
 
 def take_turns(names: Sequence[str], repeats: int, measure: Callable[[str], float]) -> Times:
-    """Call measure(name) for each name in each repeat, first with one name, then with the next."""
+    """Call measure(name) for each name once a repeat, in random order, with a rest after each."""
     times: Times = {name: [] for name in names}
     rng = np.random.default_rng(0)
     for _ in range(repeats):
