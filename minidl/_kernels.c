@@ -19,7 +19,7 @@
 
 #define MAX_THREADS 32
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
-#define LONG_PRODUCT 3e5   /* multiplications: smaller products are NumPy's */
+#define LONG_PRODUCT 3e5   /* multiplications: likewise */
 #define LOOKS 10000        /* before sleeping; some 0.3 ms */
 
 /* One build for all x86-64 machines that still uses the widest vectors of each. */
@@ -195,12 +195,11 @@ static void run_over(Py_ssize_t size, Task function, const void *arguments) {
 
 /* ---- elementwise ---- */
 
-VECTORISED static void relu_floats(const float *restrict x, float *restrict y, Py_ssize_t n) {
+VECTORISED static void relu_floats(const float *x, float *y, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i]; /* keeps NaN */
 }
 
-VECTORISED static void masked_floats(const float *restrict dy, const float *restrict y,
-                                     float *restrict dx, Py_ssize_t n) {
+VECTORISED static void masked_floats(const float *dy, const float *y, float *dx, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
 }
 
@@ -240,25 +239,6 @@ static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssiz
     int fits = a[0].size == a[2].size && a[1].size == a[2].size;
     if (fits) run_over(a[2].size, relu_backward_part, a);
     give_back(a, 3);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
-}
-
-static void add_bias_part(const void *arguments, int part, int parts) {
-    const Floats *a = arguments;
-    Py_ssize_t n = a[1].size, rows = a[0].size / n;
-    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
-    for (Py_ssize_t row = start; row < stop; row++)
-        add_floats(a[0].data + row * n, a[1].data, n);
-}
-
-static PyObject *py_add_bias(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[2];
-    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "add_bias takes y, b");
-    if (!borrow(args, a, 2, "wr")) Py_RETURN_NONE;
-    int fits = a[1].size > 0 && a[0].size % a[1].size == 0;
-    if (fits) run_over(a[0].size, add_bias_part, a);
-    give_back(a, 2);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
@@ -506,6 +486,8 @@ typedef struct {
 typedef struct {
     Matrix a, b, c;
     const float *bias; /* NULL, or one number for each column of c */
+    const float *mask; /* NULL, or what c is kept where it is above 0: contiguous, like c */
+    int relu;          /* whether c becomes max(c, 0) */
 } Product;
 
 static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
@@ -553,36 +535,62 @@ static void product_part(const void *arguments, int part, int parts) {
     sgemm(ROW_MAJOR, p->a.trans ? TRANS : NO_TRANS, p->b.trans ? TRANS : NO_TRANS,
           rows, columns, p->a.columns, 1.0f, at(&p->a, row, 0), p->a.ld, at(&p->b, 0, column),
           p->b.ld, p->bias ? 1.0f : 0.0f, (float *)at(&p->c, row, column), p->c.ld);
+    /* While this part is in the cache. */
+    for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
+        float *c = (float *)at(&p->c, i, column);
+        if (p->relu) relu_floats(c, c, columns);
+        if (p->mask) masked_floats(c, p->mask + i * n + column, c, columns);
+    }
+}
+
+/* Borrow contiguous floats where there are any; 0 if there are and they do not fit. */
+static int borrow_optional(PyObject *object, Floats *floats, const float **data) {
+    *data = NULL;
+    if (object == Py_None) return 1;
+    if (!borrow(&object, floats, 1, "r")) return 0;
+    *data = floats->data;
+    return 1;
+}
+
+static int multiply(Product *p, Py_ssize_t bias_size, Py_ssize_t mask_size) {
+    int64_t m = p->a.rows, k = p->a.columns, n = p->b.columns;
+    /* A product with a single row or column is no sgemm: NumPy knows a faster way. */
+    if (m != p->c.rows || n != p->c.columns || k != p->b.rows || m < 2 || n < 2) return 0;
+    if ((p->bias && bias_size != n) || (p->mask && mask_size != m * n)) return 0;
+    if ((double)m * (double)k * (double)n < LONG_PRODUCT) {
+        product_part(p, 0, 1);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        run(product_part, p, n_threads);
+        Py_END_ALLOW_THREADS
+    }
+    return 1;
 }
 
 static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Product p = {.bias = NULL};
-    Floats bias;
-    if (n_args != 3 && n_args != 4)
-        return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out and maybe a bias");
-    if (sgemm == NULL || n_threads == 1) Py_RETURN_NONE;
-    if (n_args == 4 && !borrow(args + 3, &bias, 1, "r")) Py_RETURN_NONE;
+    Product p;
+    Floats bias, mask;
     int done = 0;
-    if (as_matrix(args[0], &p.a, 0)) {
-        if (as_matrix(args[1], &p.b, 0)) {
-            if (as_matrix(args[2], &p.c, 1)) {
-                int64_t m = p.a.rows, k = p.a.columns, n = p.b.columns;
-                if (n_args == 4) p.bias = bias.data;
-                done = m == p.c.rows && n == p.c.columns && k == p.b.rows &&
-                       (p.bias == NULL || bias.size == n) &&
-                       (double)m * (double)k * (double)n >= LONG_PRODUCT;
-                if (done) {
-                    Py_BEGIN_ALLOW_THREADS
-                    run(product_part, &p, n_threads);
-                    Py_END_ALLOW_THREADS
+    if (n_args != 6)
+        return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out, bias, mask, relu");
+    if (sgemm == NULL) Py_RETURN_NONE;
+    p.relu = PyObject_IsTrue(args[5]);
+    if (borrow_optional(args[3], &bias, &p.bias)) {
+        if (borrow_optional(args[4], &mask, &p.mask)) {
+            if (as_matrix(args[0], &p.a, 0)) {
+                if (as_matrix(args[1], &p.b, 0)) {
+                    if (as_matrix(args[2], &p.c, 1)) {
+                        done = multiply(&p, p.bias ? bias.size : 0, p.mask ? mask.size : 0);
+                        PyBuffer_Release(&p.c.view);
+                    }
+                    PyBuffer_Release(&p.b.view);
                 }
-                PyBuffer_Release(&p.c.view);
+                PyBuffer_Release(&p.a.view);
             }
-            PyBuffer_Release(&p.b.view);
+            if (p.mask) give_back(&mask, 1);
         }
-        PyBuffer_Release(&p.a.view);
+        if (p.bias) give_back(&bias, 1);
     }
-    if (n_args == 4) give_back(&bias, 1);
     if (!done) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
@@ -599,10 +607,10 @@ static PyObject *py_use_sgemm(PyObject *self, PyObject *address) {
 static PyMethodDef methods[] = {
     {"set_threads", py_set_threads, METH_O, "set_threads(n): returns what it was before"},
     {"use_sgemm", py_use_sgemm, METH_O, "use_sgemm(address of a CBLAS sgemm with 64-bit sizes)"},
-    {"matmul", FAST(py_matmul), "matmul(a, b, out[, bias]): out = a @ b + bias"},
+    {"matmul", FAST(py_matmul), 
+     "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
-    {"add_bias", FAST(py_add_bias), "add_bias(y, b): y += b in each row"},
     {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
     {"take_rows", FAST(py_take_rows), "take_rows(X, rows, out): out = X[rows]"},
     {"softmax", FAST(py_softmax),

@@ -66,19 +66,23 @@ def threads(n: int | None) -> Iterator[None]:
             _compiled.set_threads(before)
 
 
-def matmul(a: Array, b: Array, out: Array) -> Array:
-    """out = a @ b, for two matrices."""
-    if _compiled is None or not _compiled.matmul(a, b, out):
+def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
+    """out = a @ b, for two matrices; with a mask of the shape of out, 0 where mask <= 0."""
+    if _compiled is None or not _compiled.matmul(a, b, out, None, mask, False):
         np.matmul(a, b, out=out)
+        if mask is not None:
+            np.multiply(out, mask > 0, out=out)
     return out
 
 
-def affine(x: Array, W: Array, b: Array, out: Array) -> Array:
-    """out = x @ W + b, with b, (n_out,), added to each row."""
-    if _compiled is None or not _compiled.matmul(x, W, out, b):
+def affine(x: Array, W: Array, b: Array | None, out: Array, rectify: bool = False) -> Array:
+    """out = x @ W + b, with b, (n_out,), added to each row; with `rectify`, max(out, 0)."""
+    if _compiled is None or not _compiled.matmul(x, W, out, b, None, rectify):
         np.matmul(x, W, out=out)
-        if _compiled is None or not _compiled.add_bias(out, b):
+        if b is not None:
             np.add(out, b, out=out)
+        if rectify:
+            np.maximum(out, 0, out=out)
     return out
 
 

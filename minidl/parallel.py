@@ -78,6 +78,7 @@ class Stepper:
         self.replicas = [model.replica() for _ in range(shards)]
         for replica in self.replicas:
             replica.lend_scratch()
+            replica.fuse()
         self._noisy = any(
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )

@@ -64,15 +64,13 @@ def test_elementwise_kernels_have_numpys_bits(size, n_threads, reference):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 10), (128, 256), (257, 129), (1000, 2)])
 def test_rows_are_added_up_as_numpy_does(shape, n_threads, reference):
     rng = np.random.default_rng(0)
-    y, b = floats(rng, *shape), floats(rng, shape[1])
-    expected, sums, expected_sums = y + b, np.empty_like(b), np.empty_like(b)
+    y = floats(rng, *shape)
+    sums, expected = (np.empty(shape[1], np.float32) for _ in range(2))
     with kernels.threads(n_threads):
-        assert kernels._compiled.add_bias(y, b)
         kernels.sum_rows(y, sums)
-    reference(kernels.sum_rows, expected, expected_sums)
-    assert same_bits(y, expected)
+    reference(kernels.sum_rows, y, expected)
     if shape[1] > 1:  # NumPy sums a single column pairwise
-        assert same_bits(sums, expected_sums)
+        assert same_bits(sums, expected)
     assert np.allclose(sums, y.sum(axis=0, dtype=np.float64), rtol=1e-4, atol=1e-4)
 
 
@@ -198,14 +196,23 @@ def test_products(m, k, n, transposed, n_threads, dtype):
     ("m", "k", "n"), [(1, 3, 2), (128, 784, 256), (1024, 54, 512), (64, 300, 3000)]
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_affine_maps(m, k, n, n_threads, dtype):
+def test_affine_maps_and_what_is_fused_with_them(m, k, n, n_threads, dtype):
     rng = np.random.default_rng(0)
     x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), n))
-    out = np.full((m, n), np.nan, dtype)
+    mask = rng.standard_normal((m, n)).astype(dtype)
+    mask[:, ::3] = 0
+    exact = x.astype(np.float64) @ W.astype(np.float64)
+    outs = [np.full((m, n), np.nan, dtype) for _ in range(4)]
     with kernels.threads(n_threads):
-        assert kernels.affine(x, W, b, out) is out
-    exact = x.astype(np.float64) @ W.astype(np.float64) + b
-    assert np.abs(out - exact).max() < 1e-5 * np.sqrt(k) * 10
+        assert kernels.affine(x, W, b, outs[0]) is outs[0]
+        kernels.affine(x, W, None, outs[1])
+        kernels.affine(x, W, b, outs[2], True)
+        kernels.matmul(x, W, outs[3], mask)
+    wanted = (exact + b, exact, np.maximum(exact + b, 0), np.where(mask > 0, exact, 0))
+    for out, right in zip(outs, wanted, strict=True):
+        assert np.abs(out - right).max() < 1e-5 * np.sqrt(k) * 10
+    assert (outs[2] >= 0).all()
+    assert not outs[3][mask <= 0].any()
 
 
 @compiled

@@ -81,10 +81,16 @@ class ReLU(Activation):
     Nair and Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010.
     """
 
+    # Whether the linear layer before or after this one does its work: see Sequential.fuse.
+    is_rectified = is_masked = False
+
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return max(x, 0)."""
-        y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
-        kernels.relu(x, y)
+        if self.is_rectified:
+            y = x
+        else:
+            y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
+            kernels.relu(x, y)
         if train:
             self._saved = (y,)
         return y
@@ -94,6 +100,8 @@ class ReLU(Activation):
         (y,) = self._take_saved()
         if not need_dx:
             return None
+        if self.is_masked:
+            return dy
         dx = self._empty("dx", dy.shape, dy.dtype)
         kernels.relu_backward(dy, y, dx)
         return dx

@@ -170,6 +170,11 @@ class Linear(Layer):
 
     param_names: tuple[str, ...] = ("W", "b")
 
+    # In a training loop the work of a ReLU next to this layer is done here, while the product is in
+    # the cache, and saves a pass over memory: see Sequential.fuse.
+    rectifies = False  # y becomes max(y, 0)
+    masks = False  # x comes from a ReLU, so dx is only wanted where x > 0
+
     def __init__(
         self,
         n_in: int,
@@ -212,14 +217,13 @@ class Linear(Layer):
         if type(x) is np.ndarray:
             shape, dtype = (x.shape[0], self.n_out), self.W.dtype
             y = self._empty("y", shape, dtype) if train else np.empty(shape, dtype)
-            if self.bias:
-                kernels.affine(x, self.W, self.b, y)
-            else:
-                kernels.matmul(x, self.W, y)
+            kernels.affine(x, self.W, self.b if self.bias else None, y, self.rectifies)
         else:
             y = x @ self.W
             if self.bias:
                 y += self.b
+            if self.rectifies:
+                np.maximum(y, 0, out=y)
         if train:
             self._saved = (x,)
         return y
@@ -236,4 +240,4 @@ class Linear(Layer):
         if not need_dx:
             return None
         dx = self._empty("dx", (dy.shape[0], self.n_in), dy.dtype)
-        return kernels.matmul(dy, self.W.T, dx)
+        return kernels.matmul(dy, self.W.T, dx, x if self.masks else None)
