@@ -274,24 +274,22 @@ class _Due:
     """Tells after each step whether a checkpoint is due."""
 
     def __init__(self, every: CheckpointEvery) -> None:
-        self._every = every
+        self._seconds, self._steps, self._epochs = every.seconds, every.steps, every.epochs
         self._next_time = float("inf")
         self.put_off(0.0)
 
     def __call__(self, step: int, epoch: Epoch | None) -> bool:
-        every = self._every
-        if every.steps is not None:
-            return step % every.steps == 0
-        if every.epochs is not None:
-            return epoch is not None and epoch.epoch % every.epochs == 0
-        return time.perf_counter() >= self._next_time
+        if self._seconds is not None:
+            return time.perf_counter() >= self._next_time
+        if self._steps is not None:
+            return step % self._steps == 0
+        return epoch is not None and self._epochs is not None and epoch.epoch % self._epochs == 0
 
     def put_off(self, cost: float) -> None:
         """Begin to wait for the next one, after one that took `cost` seconds."""
-        if self._every.seconds is not None:
+        if self._seconds is not None:
             # However large the model and slow the disk, most of the time is spent on training.
-            pause = max(self._every.seconds, cost / LARGEST_COST)
-            self._next_time = time.perf_counter() + pause
+            self._next_time = time.perf_counter() + max(self._seconds, cost / LARGEST_COST)
 
 
 def _shown(value: object) -> str:
