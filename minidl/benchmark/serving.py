@@ -18,6 +18,7 @@ from minidl.benchmark.cells import Cell
 from minidl.layers.layer import Array
 from minidl.machine import peak_memory_bytes
 
+WARM_UP = 0.1  # seconds; threads that wake on one core are moved apart only after some time
 SHORTEST = 0.05  # seconds; predictions are repeated for at least so long
 
 
@@ -56,8 +57,10 @@ def _obey(contestant: Contestant, command: str, **arguments: Any) -> Any:
 
 
 def _train(contestant: Contestant, n_batches: int, warm_up: int) -> float:
-    """Seconds a step."""
-    contestant.run(warm_up)
+    """Seconds a step, once the threads have been at work for a while, each on its own core."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < WARM_UP:
+        contestant.run(warm_up)
     started = time.perf_counter()
     contestant.run(n_batches)
     return (time.perf_counter() - started) / n_batches
