@@ -200,7 +200,7 @@ class Training:
             if validation is not None:
                 self.validation = _fitting_rows("validation", validation, model, head, transform)
                 first = self.validation.select(slice(0, 1))
-                figures = evaluate(model, head, *first, transform=transform)
+                figures = evaluate(model, head, first.X, first.y, transform=transform)
                 if monitor not in figures:
                     raise ValueError(
                         f"monitor must be one of {', '.join(figures)}, got {monitor!r}"
