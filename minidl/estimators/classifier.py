@@ -9,10 +9,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix, issparse
-from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -124,22 +122,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return self._head.predict(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of `predict_proba`; for classes also where that is 0 to rounding.
+        """Return the logarithm of `predict_proba`, minus infinity where that is 0.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         """
-        outputs = self._outputs(X)
-        if isinstance(self._head, SoftmaxCrossEntropy):
-            logs: Array = log_softmax(outputs, axis=1)
-        elif self._multilabel:
-            with np.errstate(divide="ignore"):
-                logs = np.log(self._head.predict(outputs))
-        elif len(self.classes_) == 1:
-            logs = np.zeros_like(outputs)
-        else:
-            logs = np.hstack([log_expit(-outputs), log_expit(outputs)])
+        with np.errstate(divide="ignore"):
+            logs: Array = np.log(self.predict_proba(X))
         return logs
 
     def _set_kind(self, y: Any) -> None:
@@ -223,10 +213,25 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return labels
 
     def _training_rows(self, rows: Rows) -> Rows:
+        """The rows with the weights of their classes in their own."""
         if self.class_weight is None:
             return rows
-        weight = compute_sample_weight(self.class_weight, self._as_given(rows.y))
-        weight = weight.astype(rows.X.dtype)
+        if self._multilabel:
+            raise ValueError("class_weight is for one label a row, not for several")
+        labels = rows.y if rows.y.dtype.kind == "i" else (rows.y > 0.5).astype(np.int64)
+        n_classes = len(self.classes_)
+        if isinstance(self.class_weight, str):
+            # Counted by weight, so that a weight of k remains a row given k times.
+            counts = np.bincount(labels, rows.sample_weight, n_classes)
+            present = counts > 0
+            factors = np.zeros(n_classes)
+            factors[present] = counts.sum() / (present.sum() * counts[present])
+        else:
+            unknown = set(self.class_weight) - set(self.classes_.tolist())
+            if unknown:
+                raise ValueError(f"class_weight names {sorted(unknown)}, not in {self.classes_}")
+            factors = np.array([self.class_weight.get(label, 1.0) for label in self.classes_])
+        weight = factors[labels].astype(rows.X.dtype)
         return rows._replace(
             sample_weight=weight if rows.sample_weight is None else weight * rows.sample_weight
         )

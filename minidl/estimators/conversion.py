@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,8 @@ CURVES = (
 def parameters_from(config: Config) -> dict[str, Any]:
     """Return the parameters that make an estimator train as the config says.
 
-    Raises ConfigError for what the estimators do not have. Sections on data, files and threads say
-    nothing about an estimator and are left out.
+    Raises ConfigError for what the estimators do not have. What is said of data, files and threads
+    says nothing about an estimator and is left out.
     """
     train = config.train
     for name, neutral in UNKNOWN_TO_ESTIMATORS.items():
@@ -46,7 +47,7 @@ def parameters_from(config: Config) -> dict[str, Any]:
     if set(train.learning_rate_multipliers.model_dump().values()) != {1.0}:
         raise config.error("train.learning_rate_multipliers", "the estimators have none")
     if config.data.augmentation:
-        raise config.error("data.augmentation", "the estimators train on rows as they are given")
+        warnings.warn("data.augmentation is left out: rows are taken as they are", stacklevel=3)
     parameters: dict[str, Any] = {
         "layers": [in_words(choice) for choice in config.model],
         "loss": in_words(config.loss),

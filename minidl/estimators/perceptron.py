@@ -190,8 +190,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        if incremental and self.ema is not None:
-            raise ValueError("partial_fit does not support ema")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         classes: Classes = "new" if first else "same" if self.warm_start else "known"
         rows = self._check_rows(X, y, sample_weight, reset=first, classes=classes)
@@ -209,6 +207,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
             self._initialize(rows, sizes)
         else:
             self._adopt_weights(rows, sizes)
+        if self._model.buffers.size and rows.X.shape[0] == 1:
+            raise ValueError("batch normalization needs several rows, got n_samples=1")
         if self.solver == "lbfgs":
             fit_full_batch(self, self._training_rows(rows), held_out)
         else:
@@ -459,4 +459,6 @@ def trains_in_epochs(estimator: Perceptron) -> bool:
             "partial_fit is only available for stochastic optimizers. "
             f"{estimator.solver} is not stochastic."
         )
+    if estimator.ema is not None:
+        raise AttributeError("partial_fit does not support ema: an average over one epoch is none.")
     return True
