@@ -331,6 +331,14 @@ def test_more_epochs_are_given_as_an_override(minidl):
     )
 
 
+def test_automatic_choices_stay_those_of_the_run(minidl):
+    minidl("train config.yaml train.shards=2 --out run")
+    assert "is finished" in minidl("train --resume run config.yaml")[1]
+    assert "train.shards: 2 when the run was begun, 3 now" in refused(
+        minidl("train --resume run config.yaml train.shards=3")
+    )
+
+
 def test_what_differs_is_shown(minidl, stopped):
     message = refused(minidl("train --resume run config.yaml seed=1 train.batch_size=8"))
     assert "seed: 0 when the run was begun, 1 now" in message

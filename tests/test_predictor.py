@@ -197,7 +197,9 @@ def large(document, arrays, *, n_layers, n_out):
     document["layers"] = [layer] * n_layers
 
 
-@pytest.mark.parametrize("n_layers, n_out", [(1, 10**6), (1, 2**40), (300, 300), (1, 10**400)])
+@pytest.mark.parametrize(
+    "n_layers, n_out", [(1, 2000), (1, 10**6), (1, 2**40), (300, 300), (1, 10**400)]
+)
 def test_memory_is_not_taken_on_a_files_word(forge, n_layers, n_out):
     def change(document, arrays):
         large(document, arrays, n_layers=n_layers, n_out=n_out)

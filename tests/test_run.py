@@ -1,5 +1,6 @@
 """Runs stopped anywhere go on to the same bits, and say truly how they stand."""
 
+import csv
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from minidl import checkpoint
+from minidl import checkpoint, load
 from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
@@ -214,6 +215,27 @@ def test_epochs_may_be_raised_where_the_rates_do_not_depend_on_them(begin):
     end(run)
     assert records(run) == records(longer)
     assert "epochs: 6" in run.folder.config.read_text()
+
+
+def test_a_finished_run_has_a_checkpoint_of_its_last_step(begin):
+    rarely = "train.checkpoint_every={seconds: 99}"
+    end(longer := begin(PLAIN, rarely, "train.epochs=6", out="longer"))
+    end(begin(PLAIN, rarely))
+    run = begin(PLAIN, rarely, "train.epochs=6")
+    assert run.resume(pytest.fail) and run.training.progress["epoch"] == 4
+    end(run)
+    assert records(run) == records(longer)
+
+
+def test_the_model_is_that_of_the_best_epoch(begin):
+    end(run := begin(PLAIN, "seed=2", "train.optimizer.learning_rate=0.5"))
+    with open(run.folder.metrics) as file:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    best = json.loads(run.folder.results.read_text())["best_epoch"]
+    assert best == 1 + int(np.argmin(losses)) < len(losses)
+    validation, model = run.experiment.validation, load(run.folder.model)
+    p = model.predict_proba(validation.X)[np.arange(len(validation)), validation.y]
+    np.testing.assert_allclose(-np.log(p).mean(), min(losses), rtol=1e-4)
 
 
 def test_epochs_are_not_raised_where_the_rates_depend_on_them(begin):
