@@ -1,0 +1,58 @@
+"""The accuracy of the shipped configs: at least their measured mean less four deviations.
+
+A single run is held to what the header of its config says of several seeds. A recipe that takes
+longer than a few seconds runs with `pytest -m recipes`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from minidl.config import load_config
+from minidl.experiment import Experiment
+from minidl.training import evaluate
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MEASURED = {  # percent: mean and standard deviation of the test accuracy
+    "iris": (94.3, 3.9),
+    "wine": (99.4, 1.2),
+    "breast_cancer": (98.1, 1.4),
+    "moons": (96.3, 1.5),
+    "digits": (99.05, 0.38),
+    "mnist": (98.64, 0.08),
+    "mnist_affine": (99.16, 0.07),
+}
+needs_mnist = [
+    pytest.mark.mnist,
+    pytest.mark.skipif("MINIDL_DATA_DIR" not in os.environ, reason="MINIDL_DATA_DIR is not set"),
+]
+LONG = {"mnist": needs_mnist, "mnist_affine": [*needs_mnist, pytest.mark.recipes]}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LONG.get(name, [])) for name in MEASURED]
+)
+def test_a_recipe_reaches_its_measured_accuracy(name):
+    mean, deviation = MEASURED[name]
+    experiment = Experiment.build(load_config(CONFIGS / f"{name}.yaml"))
+    training = experiment.training()
+    try:
+        while not training.finished:
+            training.step()
+        training.use_best()
+    finally:
+        training.close()
+    test = experiment.test
+    found = evaluate(
+        experiment.model, experiment.head, test.X, test.y, transform=experiment.transform
+    )
+    assert 100 * found["accuracy"] >= mean - 4 * deviation
+
+
+def test_every_shipped_recipe_for_classes_is_measured():
+    heads = {path.stem: load_config(path).loss.name for path in CONFIGS.glob("*.yaml")}
+    found = {name for name, head in heads.items() if head == "softmax_cross_entropy"}
+    assert found == set(MEASURED)
