@@ -228,6 +228,8 @@ def _train(run: Run, *, quiet: bool) -> int:
         if run.stopped_by is None:
             results = run.finish()
     except CheckpointError as error:
+        if not run.folder.config.exists():  # nothing has begun
+            raise
         raise CheckpointError(f"{error}\nthen go on with the run by\n  {go_on}") from error
     if run.stopped_by is not None:
         _warn(

@@ -54,8 +54,9 @@ def replace_file(
         _put_in_place(temporary, path, previous, link)
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check that disk")
+        kept = "the last good file is kept; " if path.exists() else ""
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; the last good file is kept; {advice}"
+            f"cannot write {path}: {error.strerror or error}; {kept}{advice}"
         ) from error
     finally:
         for leftover in (temporary, link):

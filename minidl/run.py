@@ -159,14 +159,16 @@ class Run:
 
     def _begin(self, step: int) -> None:
         """Write what is known before the next step; forget what was recorded after this one."""
-        try:
-            self.folder.checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{self.folder.checkpoints}: {error.strerror}") from error
-        self.folder.cut_metrics(step)
         self.folder.write_text(self.folder.config, self._config)
         self._status = "running"
         self._write_status()
+        self.folder.cut_metrics(step)
+        try:
+            self.folder.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {self.folder.checkpoints}: {error.strerror}"
+            ) from error
 
     def _check_same(
         self, path: Path, former: Config, about: Mapping[str, Any], warn: Callable[[str], None]

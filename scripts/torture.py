@@ -323,7 +323,7 @@ def full_disk(n: int, folder: Path) -> Outcome:
             subprocess.run(room, check=True, capture_output=True)
             good = clear and "Traceback" not in output and shop.completes_equal(out)
             if not good:
-                print(size, code, output)
+                print(size, code, output, sorted(file.name for file in out.rglob("*")))
             counts["good"] += good
         finally:
             subprocess.run(["umount", str(disk)], check=True, capture_output=True)

@@ -311,6 +311,18 @@ def test_a_divergence_leaves_the_last_good_checkpoint_and_nothing_else(begin):
     assert len(run.folder.metrics.read_text().splitlines()) == 2
 
 
+def test_a_disk_without_room_for_the_config_leaves_a_folder_that_can_be_used(begin, monkeypatch):
+    def full(*_):
+        raise CheckpointError("full")
+
+    run = begin(PLAIN)
+    with monkeypatch.context() as patch, run.folder, pytest.raises(CheckpointError), run:
+        patch.setattr(run.folder, "write_text", full)
+        next(run.steps())
+    assert os.listdir(run.folder.path) == ["lock"]
+    end(begin(PLAIN))
+
+
 def test_a_signal_after_the_last_step_lets_the_run_be_finished(begin):
     run = begin(PLAIN)
     with run.folder, run:
