@@ -20,7 +20,7 @@ from minidl.errors import DataError, MinidlError
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.layers.layer import Layer
 from minidl.losses import Head
-from minidl.model import Sequential
+from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
@@ -104,6 +104,10 @@ class Experiment:
                 f"model.{last}",
                 f"the model has {n_made} outputs, but {dataset.name} with "
                 f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
+            )
+        if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
+            raise config.error(
+                "train.batch_size", "a normalization over the batch needs at least 2 rows, got 1"
             )
         _blaming(config, "loss", lambda: head.check_targets(dataset.y, n_outputs))
         settings = config.train

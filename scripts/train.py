@@ -2,6 +2,9 @@
 
 import sys
 
-from minidl.cli import main
+try:
+    from minidl.cli import main
+except KeyboardInterrupt:  # importing takes long enough for a second thought
+    sys.exit(130)
 
 sys.exit(main(["train", *sys.argv[1:]]))

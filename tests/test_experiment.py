@@ -122,6 +122,8 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
         (["data.name=breast_cancer", "loss=sigmoid_cross_entropy", "train.mixup=0.2"],
          "train.mixup: does not go with sigmoid_cross_entropy"),
         (["loss={class_weight: [1, 2]}"], "loss.class_weight"),
+        (["train.batch_size=1", "model.1=batch_norm"],
+         "train.batch_size: a normalization over the batch needs at least 2 rows, got 1"),
         (["data.validation=200"], "iris: nothing is left for training: 150 rows, 200 for"),
         (["data={name: classification, n_informative: 50}"], "n_informative"),
     ],
