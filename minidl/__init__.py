@@ -6,6 +6,7 @@ vector of parameters; `fit`, the training loop; `check_gradients`, which proves 
 """
 
 from minidl._version import __version__
+from minidl.evaluation import evaluate
 from minidl.gradcheck import check_gradients, jacobian
 from minidl.layers import (
     ELU,
@@ -50,7 +51,7 @@ from minidl.schedules import (
     OneCycle,
     StepDecay,
 )
-from minidl.training import EarlyStopping, Epoch, Training, evaluate, fit
+from minidl.training import EarlyStopping, Epoch, Training, fit
 
 __all__ = [
     "ELU",

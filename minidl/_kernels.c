@@ -625,6 +625,8 @@ static struct PyModuleDef module = {
     NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernels(void) {
+    PyObject *created = PyModule_Create(&module);
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 1)) return NULL;
     pthread_atfork(NULL, NULL, forget_threads);
-    return PyModule_Create(&module);
+    return created;
 }

@@ -33,12 +33,15 @@ except ImportError:  # then BLAS keeps the number of threads that it was started
 
 Array = NDArray[Any]
 
+try:
+    from minidl import _kernels
+except ImportError:
+    _kernels = None  # type: ignore[assignment]
+
+_VERSION = 1  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
-if os.environ.get("MINIDL_KERNELS") != "numpy":
-    try:
-        from minidl import _kernels as _compiled
-    except ImportError:
-        pass
+if os.environ.get("MINIDL_KERNELS") != "numpy" and _kernels is not None:
+    _compiled = _kernels if _kernels.VERSION == _VERSION else None
 
 _blas: Any = None  # threadpoolctl's controller, once it is needed
 
@@ -69,7 +72,7 @@ def threads(n: int | None) -> Iterator[None]:
 def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
     """out = a @ b, for two matrices; with a mask of the shape of out, 0 where mask <= 0."""
     if _compiled is None or not _compiled.matmul(a, b, out, None, mask, False):
-        np.matmul(a, b, out=out)
+        np.dot(a, b, out=out)  # calls BLAS also where one size is 1, which `matmul` does not
         if mask is not None:
             np.multiply(out, mask > 0, out=out)
     return out
@@ -78,7 +81,7 @@ def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
 def affine(x: Array, W: Array, b: Array | None, out: Array, rectify: bool = False) -> Array:
     """out = x @ W + b, with b, (n_out,), added to each row; with `rectify`, max(out, 0)."""
     if _compiled is None or not _compiled.matmul(x, W, out, b, None, rectify):
-        np.matmul(x, W, out=out)
+        np.dot(x, W, out=out)
         if b is not None:
             np.add(out, b, out=out)
         if rectify:

@@ -19,11 +19,11 @@ import numpy as np
 from minidl.archive import read_archive, write_archive
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing
 from minidl.errors import CheckpointError
+from minidl.evaluation import predict_outputs
 from minidl.layers import LAYERS
 from minidl.layers.layer import Array, Layer
 from minidl.losses import HEADS, Head
 from minidl.model import Sequential, walk
-from minidl.training import predict_outputs
 
 KIND, VERSION = "model", 1
 

@@ -19,10 +19,11 @@ from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.data.splits import Split
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from minidl.evaluation import evaluate, predict_outputs
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
 from minidl.run_folder import RunFolder
-from minidl.training import Epoch, evaluate, predict_outputs
+from minidl.training import Epoch
 
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 

@@ -15,14 +15,15 @@ import numpy as np
 
 from minidl import kernels
 from minidl.data.batches import Augment, Batches, Rows, Transform
+from minidl.divergence import origin
 from minidl.errors import DivergenceError
+from minidl.evaluation import evaluate, predict_outputs
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Array, Optimizer, WeightAverage
-from minidl.parallel import Stepper
+from minidl.parallel import Stepper, automatic_threads
 from minidl.schedules import Constant, Schedule
 
-EVALUATION_ROWS = 1024  # rows forwarded at once
 TRAIN_METRIC_ROWS = 5000
 
 LOWER_IS_BETTER = ("loss", "rmse", "mae", "deviance")
@@ -59,30 +60,6 @@ class EarlyStopping:
             raise ValueError(f"patience must be at least 1, got {self.patience}")
         if not 0 <= self.min_delta < np.inf:
             raise ValueError(f"min_delta must be at least 0, got {self.min_delta}")
-
-
-def evaluate(
-    model: Sequential,
-    head: Head,
-    X: Any,
-    y: Array,
-    sample_weight: Array | None = None,
-    *,
-    transform: Transform | None = None,
-) -> dict[str, float]:
-    """Return {"loss": ..., and the head's metrics} of the model on X, (n_samples, n_in), and y."""
-    outputs = predict_outputs(model, X, transform=transform)
-    loss, _ = head(outputs, y, sample_weight)
-    return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
-
-
-def predict_outputs(model: Sequential, X: Any, *, transform: Transform | None = None) -> Array:
-    """Return the model's outputs for X, a bounded number of rows at a time."""
-    parts = []
-    for start in range(0, max(1, X.shape[0]), EVALUATION_ROWS):
-        x = X[start : start + EVALUATION_ROWS]
-        parts.append(model.forward(x if transform is None else transform(x), train=False))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _fitting_rows(
@@ -262,9 +239,7 @@ class Training:
             loss, finite = self._stepper.step(batch, rate, at.step)
         if not (finite and isfinite(loss) and self._buffers_finite()):
             at.step += 1
-            with np.errstate(all="ignore"):
-                where = self._first_not_finite(batch)
-            raise self._divergence(at.epoch + 1, loss, where)
+            raise self._divergence(at.epoch + 1, loss, origin(self.model, batch, at.step - 1))
         if self._average is not None:
             self._average.update(self.model.params, self.model.buffers)
         weight = batch.X.shape[0]
@@ -432,30 +407,6 @@ class Training:
             "learning_rate, a warmup, or clip_grad_norm"
         )
 
-    def _first_not_finite(self, batch: Rows) -> str:
-        """Say where the first number that is not finite came from, by making the step again."""
-        x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
-        if not np.isfinite(x).all():
-            return "the inputs of this batch are not finite"
-        # Backward goes from the last layer to the first, so the last one is where it began.
-        for name, parameter in reversed(list(self.model.named_parameters())):
-            if not np.isfinite(parameter).all():
-                i = int(name.split(".")[0])
-                return f"it began in the update of {name} in {self._layer(i)}"
-        model = self.model.replica()  # its running statistics are its own
-        model.begin_step(self._at.step - 1)
-        x = batch.X
-        for i, layer in enumerate(model.layers):
-            x = layer.forward(x)
-            if not np.isfinite(x).all():
-                return f"it began in the output of {self._layer(i)}"
-        if not np.isfinite(self.model.buffers).all():
-            return "it began in the running statistics of a normalization"
-        return f"the outputs of {self._layer(len(model.layers) - 1)} are finite, their loss is not"
-
-    def _layer(self, i: int) -> str:
-        return f"layer {i} ({type(self.model.layers[i]).__name__})"
-
 
 def _take_over(vectors: Sequence[Array], state: Mapping[str, Any]) -> None:
     """Fill parameters and running statistics from those of a state."""
@@ -479,7 +430,7 @@ def fit(
     epochs: int,
     batch_size: int,
     rng: np.random.Generator,
-    blas: int | None = None,
+    blas_threads: int | None = None,
     **options: Any,
 ) -> Generator[Epoch, None, None]:
     """Train the model, yielding one record an epoch.
@@ -490,7 +441,34 @@ def fit(
 
     However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best
     weights so far.
+
+    Parameters
+    ----------
+    train, validation : (X, y) or (X, y, sample_weight). X: (n_samples, n_in), an array or a CSR
+        matrix; y as the head wants it. Without validation the last weights are the best.
+    epochs, batch_size : at least 1. A single row left over joins the last batch.
+    rng : draws the order of the rows in each epoch.
+    blas_threads : threads of a matrix product, by default chosen from the sizes and the cores;
+        the former number is given back at every yield. The bits of a result depend on it.
+
+    Options
+    -------
+    schedule : a Schedule; the learning rate is the optimizer's times its factor.
+    transform : raw rows -> the model's inputs, batch by batch, such as `preprocessing.transform`.
+    augment : (raw rows, step, first row) -> distorted rows, for training only.
+    mix : (batch, step) -> batch, after the transform, such as `Mixup`.
+    early_stopping : EarlyStopping(patience, min_delta); needs validation.
+    monitor : the validation figure that decides what is best: "loss" or a metric of the head.
+    ema : decay in (0, 1) of an average of the weights, which is then what is validated and kept.
+    train_metrics : whether each epoch measures the head's metrics on 5,000 training rows, too.
+    shards, workers : parts of a batch whose gradients are summed in order, and the threads that
+        run them. The bits of a result depend on shards, and not on workers.
+
+    Raises ValueError for what does not fit together, before the first step, and DivergenceError
+    in the step in which the loss or a parameter is no longer finite.
     """
+    if blas_threads is None:
+        blas_threads = automatic_threads(model, batch_size)[1]
     training = Training(
         model,
         head,
@@ -504,7 +482,7 @@ def fit(
     )
     try:
         while not training.finished:
-            with kernels.threads(blas):
+            with kernels.threads(blas_threads):
                 while (epoch := training.step()) is None:
                     pass
             yield epoch

@@ -20,7 +20,7 @@ FLOORS = {
     0: "_version errors kernels _kernels durable archive machine interrupts "
     "layers losses optimizers schedules data",
     1: "model",
-    2: "gradcheck training parallel lbfgs predictor checkpoint",
+    2: "gradcheck training evaluation divergence parallel lbfgs predictor checkpoint",
     3: "config experiment run run_folder estimators export report benchmark",
     4: "cli",
 }
@@ -50,7 +50,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
 MOST_LINES = 450
 # To be split, and not to grow.
-LONGER = {"minidl/training.py": 530, "minidl/estimators/perceptron.py": 480}
+LONGER = {"minidl/training.py": 500, "minidl/estimators/perceptron.py": 480}
 
 AT_THE_ROOT = set(
     "pyproject.toml minidl configs scripts tests README.md LICENSE CHANGELOG.md .gitignore .ci "

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from minidl.config import load_config
+from minidl.evaluation import evaluate
 from minidl.experiment import Experiment
-from minidl.training import evaluate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MEASURED = {  # percent: mean and standard deviation of the test accuracy

@@ -20,11 +20,11 @@ from minidl import (
 )
 from minidl.data.augmentation import Mixup
 from minidl.errors import DivergenceError
+from minidl.evaluation import predict_outputs
 from minidl.layers import BatchNorm, Dropout, Tanh
 from minidl.losses import MSE, Poisson
 from minidl.optimizers import Adam
 from minidl.schedules import OneCycle
-from minidl.training import predict_outputs
 
 N, BATCH = 53, 12  # five steps an epoch, the last of 5 rows
 
@@ -461,7 +461,7 @@ def test_blas_threads_are_given_back_at_every_yield_and_exit(workers):
         assert outside != {1}
         model = build()
         for epoch in fit_overfitted(
-            model, transform=transform, blas=1, shards=2, workers=workers, epochs=3
+            model, transform=transform, blas_threads=1, shards=2, workers=workers, epochs=3
         ):
             assert blas_threads() == outside
             seen.append(epoch)
@@ -475,7 +475,7 @@ def test_blas_threads_are_given_back_at_every_yield_and_exit(workers):
             return x
 
         with pytest.raises(KeyboardInterrupt):
-            next(fit_overfitted(model, transform=fail, blas=1, shards=2, workers=workers))
+            next(fit_overfitted(model, transform=fail, blas_threads=1, shards=2, workers=workers))
         assert blas_threads() == outside
 
 

@@ -20,10 +20,11 @@ from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
 from minidl.estimators.building import schedule_of, weight_lists
 from minidl.estimators.callbacks import FitCallbacks
+from minidl.evaluation import evaluate
 from minidl.layers.layer import Array
 from minidl.lbfgs import fit_lbfgs
 from minidl.parallel import automatic_threads
-from minidl.training import LOWER_IS_BETTER, Epoch, Training, evaluate
+from minidl.training import LOWER_IS_BETTER, Epoch, Training
 
 if TYPE_CHECKING:
     from minidl.estimators.perceptron import Perceptron

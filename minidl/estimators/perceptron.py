@@ -29,12 +29,12 @@ from minidl.estimators.building import (
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.conversion import config_of, load_into, parameters_from, save
 from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
+from minidl.evaluation import predict_outputs
 from minidl.layers.layer import Array
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
 from minidl.predictor import Predictor
-from minidl.training import predict_outputs
 
 Classes = Literal["new", "same", "known"]  # y sets the classes, has all of them, has some of them
 

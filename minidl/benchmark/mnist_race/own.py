@@ -18,7 +18,7 @@ def main(file: str, accuracy: float) -> None:
     scaling = MeanStd().fit(mnist["x_train"])
     rng = np.random.default_rng(0)
     model = Sequential([Linear(784, 256, rng=rng), ReLU(), Linear(256, 10, rng=rng, gain=0.1)])
-    shards, blas = automatic_threads(model, 128)
+    shards, threads = automatic_threads(model, 128)
     for epoch in fit(
         model,
         SoftmaxCrossEntropy(),
@@ -31,7 +31,7 @@ def main(file: str, accuracy: float) -> None:
         schedule=OneCycle(peak=0.2),
         transform=scaling.transform,
         shards=shards,
-        blas=blas,
+        blas_threads=threads,
     ):
         reached = epoch.validation["accuracy"]
         print(json.dumps({"epochs": epoch.epoch, "accuracy": reached}))

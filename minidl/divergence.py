@@ -1,0 +1,43 @@
+"""Where a number that is not finite came from, said once and for all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.data.batches import Rows
+from minidl.model import Sequential
+
+
+def origin(model: Sequential, batch: Rows, step: int) -> str:
+    """Return where the first number that is not finite came from in a step that went wrong.
+
+    model: as the step left it. Its forward pass over the batch is made again, with the noise of
+    that step.
+    """
+    with np.errstate(all="ignore"):
+        return _origin(model, batch, step)
+
+
+def _origin(model: Sequential, batch: Rows, step: int) -> str:
+    x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
+    if not np.isfinite(x).all():
+        return "the inputs of this batch are not finite"
+    # Backward goes from the last layer to the first, so the last one is where it began.
+    for name, parameter in reversed(list(model.named_parameters())):
+        if not np.isfinite(parameter).all():
+            i = int(name.split(".")[0])
+            return f"it began in the update of {name} in {_title(model, i)}"
+    replica = model.replica()  # its running statistics are its own
+    replica.begin_step(step)
+    x = batch.X
+    for i, layer in enumerate(replica.layers):
+        x = layer.forward(x)
+        if not np.isfinite(x).all():
+            return f"it began in the output of {_title(model, i)}"
+    if not np.isfinite(model.buffers).all():
+        return "it began in the running statistics of a normalization"
+    return f"the outputs of {_title(model, len(model.layers) - 1)} are finite, their loss is not"
+
+
+def _title(model: Sequential, i: int) -> str:
+    return f"layer {i} ({type(model.layers[i]).__name__})"
