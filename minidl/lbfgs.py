@@ -22,7 +22,7 @@ from minidl.layers.layer import Array, Layer
 from minidl.losses import Head
 from minidl.model import Sequential, walk_paths
 
-CHUNK_ROWS = 1024  # of the data at a time: activations stay in the cache, and memory is bounded
+CHUNK_ROWS = 512  # of the data at a time: activations stay in the cache, and memory is bounded
 
 
 @dataclass(frozen=True)

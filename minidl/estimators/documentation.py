@@ -82,8 +82,9 @@ coefs_, intercepts_ : list of ndarray
     W, (n_in, n_out), and b, (n_out,), of each linear layer: live views into the model. Arrays that
     are put into the lists are copied into the model before it is used.
 history_ : list of dict
-    A record an epoch: "epoch", "learning_rate", "train_loss", and with validation "train_..." and
-    "validation_..." for the loss and each metric. `pandas.DataFrame(history_)` is a table of it.
+    A record an epoch: "epoch", "learning_rate", "train_loss"; with validation "validation_loss" and
+    each metric of it; with `X_val` also each metric of the training rows, the first 5,000.
+    `pandas.DataFrame(history_)` is a table of it.
 loss_ : float
     Loss of the last epoch, penalty included.
 best_loss_ : float or None

@@ -39,12 +39,11 @@ def fit_in_epochs(
     estimator: Perceptron, rows: Rows, held_out: Rows | None, *, incremental: bool
 ) -> None:
     """Train `estimator._model` by its stochastic solver: one epoch where incremental, else all."""
-    parts = None
+    parts, train_metrics = None, held_out is not None
     if held_out is None and estimator.early_stopping:
-        resume = estimator._resume
-        parts = _split(estimator, rows) if resume is None else resume["parts"]
+        parts = (estimator._resume or {}).get("parts") or _split(estimator, rows)
         rows, held_out = rows.select(parts[0]), rows.select(parts[1])
-    epochs = _Epochs(estimator, rows, held_out, incremental=incremental)
+    epochs = _Epochs(estimator, rows, held_out, incremental, train_metrics)
     epochs.run()
     if estimator.warm_start == "exact" and not incremental:
         estimator._resume = {"training": epochs.last, "order": epochs.order, "parts": parts}
@@ -54,7 +53,12 @@ class _Epochs:
     """One call of `fit` or `partial_fit` with a stochastic solver."""
 
     def __init__(
-        self, estimator: Perceptron, rows: Rows, held_out: Rows | None, *, incremental: bool
+        self,
+        estimator: Perceptron,
+        rows: Rows,
+        held_out: Rows | None,
+        incremental: bool,
+        train_metrics: bool,
     ) -> None:
         self.estimator, self.rows, self.incremental = estimator, rows, incremental
         self.n_rows = rows.X.shape[0]
@@ -85,7 +89,7 @@ class _Epochs:
             schedule=schedule_of(estimator.schedule),
             monitor=estimator._score_name,
             ema=estimator.ema,
-            train_metrics=self.validates,
+            train_metrics=train_metrics,
             join_single_row=model.buffers.size > 0,
             l2=estimator._l2,
         )
