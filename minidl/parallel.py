@@ -155,8 +155,16 @@ class Stepper:
 
 
 def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
-    """Return (shards, BLAS threads) for a model and a batch size on this machine's cores."""
-    return 1, 1 if model.params.size < THREADS_PAY else len(os.sched_getaffinity(0))
+    """Return (shards, BLAS threads) for a model and a batch size on this machine's cores.
+
+    No more threads than OMP_NUM_THREADS says: joblib sets it in the workers of a search, so that
+    they share the cores.
+    """
+    if model.params.size < THREADS_PAY:
+        return 1, 1
+    cores = len(os.sched_getaffinity(0))
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return 1, min(cores, max(1, int(limit))) if limit.isdecimal() else cores
 
 
 def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn.neural_network as theirs
+from joblib import Parallel, delayed
 from scipy.sparse import csc_array, csr_array
 from scipy.sparse import csr_matrix as csr
 from sklearn.base import clone
@@ -36,9 +38,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import minidl
+from minidl import Linear, Sequential
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError
 from minidl.estimators import MLPClassifier, MLPRegressor
+from minidl.parallel import automatic_threads
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -575,6 +579,18 @@ def test_searches_pipelines_and_ensembles():
     assert VotingClassifier(members, voting="soft").fit(X, y).predict_proba(X).shape == (150, 3)
     sizes, *_ = learning_curve(small(MLPRegressor), *LINES, cv=2, train_sizes=[0.5, 1.0])
     assert sizes.tolist() == [50, 100]
+
+
+def threads_for_a_large_model():
+    model = Sequential([Linear(300, 300, rng=np.random.default_rng(0))])
+    return automatic_threads(model, 64)[1]
+
+
+def test_the_workers_of_a_search_share_the_cores():
+    n_cores = len(os.sched_getaffinity(0))
+    shared = Parallel(n_jobs=2)(delayed(threads_for_a_large_model)() for _ in range(2))
+    assert max(shared) <= max(1, n_cores // 2)
+    assert threads_for_a_large_model() <= n_cores
 
 
 def test_callbacks_of_scikit_learn_are_told_of_each_epoch():
