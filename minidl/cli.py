@@ -253,7 +253,8 @@ def _command(*arguments: str) -> str:
     if Path(program).suffix == ".py":
         python = Path(sys.executable)
         found = shutil.which(python.name)
-        known = found is not None and Path(found).samefile(python)
+        # By folder: the Pythons of several virtual environments are links to one file.
+        known = found is not None and Path(found).parent.samefile(python.parent)
         start = [python.name if known else str(python), program]
     else:
         known = shutil.which(Path(program).name) == os.path.abspath(program)

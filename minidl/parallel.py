@@ -162,7 +162,9 @@ def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
     """
     if model.params.size < THREADS_PAY:
         return 1, 1
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not everywhere; it knows what this process may use
+        cores = len(os.sched_getaffinity(0))
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return 1, min(cores, max(1, int(limit))) if limit.isdecimal() else cores
 
