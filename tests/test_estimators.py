@@ -168,6 +168,8 @@ def test_what_does_not_go_together_is_said(options, message):
         (IRIS, {"shuffle": False, "activation": "logistic", "hidden_layer_sizes": (7, 5)}),
         (IRIS, {"early_stopping": True, "activation": "tanh", "max_iter": 60}),
         (IRIS, {"warm_start": True}),
+        (IRIS, {"warm_start": True, "early_stopping": True, "learning_rate_init": 0.3}),
+        (IRIS, {"early_stopping": True, "tol": 0.1, "n_iter_no_change": 2, "max_iter": 50}),
         (CANCER, {"early_stopping": True, "n_iter_no_change": 3}),
         (CANCER, {"alpha": 30.0, "momentum": 0.5, "nesterovs_momentum": False, "solver": "sgd"}),
         (CANCER, {"solver": "lbfgs", "max_iter": 15}),
@@ -277,7 +279,7 @@ def test_labels_come_back_as_they_were_given():
         assert set(clf.predict(X)) <= set(labels)
         assert clf.classes_.dtype == theirs.MLPClassifier(max_iter=1).fit(X, labels).classes_.dtype
     assert small(MLPClassifier).fit(X, y > 0).predict(X).dtype == bool
-    one = small(MLPClassifier).fit(X, np.full(len(X), "only"))
+    one = small(MLPClassifier, learning_rate_init=1e-9).fit(X, np.full(len(X), "only"))
     assert set(one.predict(X)) == {"only"} and (one.predict_proba(X) == 1).all()
 
 
@@ -317,6 +319,7 @@ def test_coefs_are_live_views_also_after_a_copy():
         clf.intercepts_[1][:] = [0, 5, 0]
         assert set(clf.predict(X)) == {1}
         clf.partial_fit(X, y)
+        assert "coefs_" not in clf.__getstate__()  # or a pickle would hold them twice
         assert clf.coefs_[1].any() and np.shares_memory(clf.coefs_[0], clf._model.params)
 
 
@@ -398,6 +401,12 @@ def test_class_weights_count_as_sample_weights():
     by_hand = small(MLPClassifier).fit(X, y, sample_weight=len(y) / (2 * counts)[y])
     balanced = small(MLPClassifier, class_weight="balanced").fit(X, y)
     np.testing.assert_allclose(weights(balanced), weights(by_hand), 1e-9)
+    weight = np.random.default_rng(0).integers(0, 3, len(y))
+    repeated = small(MLPClassifier, class_weight="balanced").fit(
+        X.repeat(weight, 0), y.repeat(weight)
+    )
+    balanced.fit(X, y, sample_weight=weight)
+    np.testing.assert_allclose(weights(balanced), weights(repeated), 1e-6)
     by_dict = small(MLPClassifier, class_weight={1: 3.0}).fit(X, y)
     tripled = small(MLPClassifier).fit(X, y, sample_weight=np.where(y == 1, 3.0, 1.0))
     np.testing.assert_array_equal(weights(by_dict), weights(tripled))
@@ -473,6 +482,10 @@ def test_the_best_weights_survive_a_divergence():
         regressor.fit(X, y)
     assert any("the best weights are kept" in str(each.message) for each in caught)
     assert np.isnan(regressor.validation_scores_[-1]) and np.isfinite(regressor.predict(X)).all()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        at_once = clone(regressor).set_params(learning_rate_init=1e300).fit(X, y)
+    assert np.isfinite(at_once.predict(X)).all()
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
         regressor.set_params(early_stopping=False).fit(X, y)
 

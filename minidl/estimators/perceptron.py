@@ -443,8 +443,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         super().__setstate__(state)
         if "_model" in state:
             self._list_weights()
-            if getattr(self, "_optimizer", None) is not None and self._optimizer.groups:
-                self._optimizer.groups = self._model.groups
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
