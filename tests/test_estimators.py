@@ -168,8 +168,7 @@ def test_what_does_not_go_together_is_said(options, message):
         (IRIS, {"shuffle": False, "activation": "logistic", "hidden_layer_sizes": (7, 5)}),
         (IRIS, {"early_stopping": True, "activation": "tanh", "max_iter": 60}),
         (IRIS, {"warm_start": True}),
-        (IRIS, {"warm_start": True, "early_stopping": True, "learning_rate_init": 0.3}),
-        (IRIS, {"early_stopping": True, "tol": 0.1, "n_iter_no_change": 2, "max_iter": 50}),
+        (CANCER, {"early_stopping": True, "tol": 0.1, "n_iter_no_change": 3, "max_iter": 50}),
         (CANCER, {"early_stopping": True, "n_iter_no_change": 3}),
         (CANCER, {"alpha": 30.0, "momentum": 0.5, "nesterovs_momentum": False, "solver": "sgd"}),
         (CANCER, {"solver": "lbfgs", "max_iter": 15}),
@@ -279,6 +278,7 @@ def test_labels_come_back_as_they_were_given():
         assert set(clf.predict(X)) <= set(labels)
         assert clf.classes_.dtype == theirs.MLPClassifier(max_iter=1).fit(X, labels).classes_.dtype
     assert small(MLPClassifier).fit(X, y > 0).predict(X).dtype == bool
+    X = CANCER[0]
     one = small(MLPClassifier, learning_rate_init=1e-9).fit(X, np.full(len(X), "only"))
     assert set(one.predict(X)) == {"only"} and (one.predict_proba(X) == 1).all()
 
@@ -436,6 +436,15 @@ def test_validation_data_of_ones_own():
         X[train], y[train], X_val=X[held_out], y_val=y[held_out], sample_weight_val=y[held_out] == 3
     )
     assert weighted.score(X[held_out], y[held_out], y[held_out] == 3) == max(clf.validation_scores_)
+
+
+def test_a_warm_start_keeps_the_best_weights_of_before():
+    clf = small(MLPClassifier, warm_start=True, early_stopping=True, max_iter=60)
+    clf.set_params(learning_rate_init=0.01).fit(*CANCER)
+    before, best = weights(clf), clf.best_validation_score_
+    clf.set_params(solver="sgd", learning_rate_init=50.0, max_iter=2).fit(*CANCER)  # only harms
+    assert clf.best_validation_score_ == best == max(clf.validation_scores_)
+    np.testing.assert_array_equal(weights(clf), before)
 
 
 def test_losses_of_a_config():

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -216,22 +217,22 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         """The rows with the weights of their classes in their own."""
         if self.class_weight is None:
             return rows
-        if self._multilabel:
-            raise ValueError("class_weight is for one label a row, not for several")
         labels = rows.y if rows.y.dtype.kind == "i" else (rows.y > 0.5).astype(np.int64)
         n_classes = len(self.classes_)
-        if isinstance(self.class_weight, str):
+        if self._multilabel:  # the product over the labels
+            weight = compute_sample_weight(self.class_weight, labels)
+        elif isinstance(self.class_weight, str):
             # Counted by weight, so that a weight of k remains a row given k times.
             counts = np.bincount(labels, rows.sample_weight, n_classes)
-            present = counts > 0
-            factors = np.zeros(n_classes)
-            factors[present] = counts.sum() / (present.sum() * counts[present])
+            shares = counts[labels] * np.count_nonzero(counts)
+            weight = np.divide(counts.sum(), shares, out=np.zeros(len(labels)), where=shares > 0)
         else:
             unknown = set(self.class_weight) - set(self.classes_.tolist())
             if unknown:
                 raise ValueError(f"class_weight names {sorted(unknown)}, not in {self.classes_}")
             factors = np.array([self.class_weight.get(label, 1.0) for label in self.classes_])
-        weight = factors[labels].astype(rows.X.dtype)
+            weight = factors[labels]
+        weight = weight.astype(rows.X.dtype)
         return rows._replace(
             sample_weight=weight if rows.sample_weight is None else weight * rows.sample_weight
         )
