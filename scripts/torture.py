@@ -534,6 +534,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="few of each, in half a minute")
     options = parser.parse_args()
     load_digits_once()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     fast = "/dev/shm" if os.path.isdir("/dev/shm") else None  # the proof is not about disks
     all_good = True
     for text in options.experiments or EXPERIMENTS:

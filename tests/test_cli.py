@@ -407,9 +407,9 @@ def test_the_script_trains_and_stops_at_a_signal_with_a_command_that_works(tmp_p
             _, err = second.communicate()
         assert second.returncode == 2
         assert f"process {running.pid} is training in this folder" in err
-        running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGTERM)
         _, err = running.communicate()
-    assert running.returncode == 130, err
+    assert running.returncode == 143, err
     command = err.splitlines()[-1].strip()
     assert command.endswith("train.py --resume 'a run'")
     with piped(shlex.split(command), cwd=tmp_path) as again:

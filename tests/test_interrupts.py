@@ -13,6 +13,14 @@ from minidl.interrupts import Interrupts
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
+@pytest.fixture(autouse=True)
+def usual_handlers():
+    """A shell starts background jobs with SIGINT ignored; the tests may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted_and_the_handlers_come_back(number):
     before = [signal.getsignal(each) for each in SIGNALS]
@@ -30,6 +38,7 @@ def test_the_second_signal_kills_at_once(first, second):
     code = (
         "import os, signal\n"
         "from minidl.interrupts import Interrupts\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with Interrupts():\n"
         f"    os.kill(os.getpid(), {int(first)})\n"
         f"    os.kill(os.getpid(), {int(second)})\n"

@@ -336,9 +336,9 @@ def test_a_signal_after_the_last_step_lets_the_run_be_finished(begin):
 def test_a_signal_before_the_first_step_is_not_lost(begin):
     run = begin(PLAIN)
     with run.folder, run:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert len(list(run.steps())) == 1
-    assert run.stopped_by == signal.SIGINT and status(run) == "interrupted"
+    assert run.stopped_by == signal.SIGTERM and status(run) == "interrupted"
 
 
 def test_any_other_failure_is_a_failed_run(begin):
