@@ -38,10 +38,11 @@ try:
 except ImportError:
     _kernels = None  # type: ignore[assignment]
 
+MOST_THREADS = 32  # of the C extension; a task has no more parts
 _VERSION = 1  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
-if os.environ.get("MINIDL_KERNELS") != "numpy" and _kernels is not None:
-    _compiled = _kernels if _kernels.VERSION == _VERSION else None
+if os.environ.get("MINIDL_KERNELS") != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
+    _compiled = _kernels
 
 _blas: Any = None  # threadpoolctl's controller, once it is needed
 
@@ -55,12 +56,13 @@ def name() -> str:
 def threads(n: int | None) -> Iterator[None]:
     """Use `n` threads for matrix products and long arrays; give the former number back at the end.
 
-    With None nothing is changed. The bits of products depend on n, and those of nothing else.
+    With None nothing is changed. The bits of products depend on n, and those of nothing else. The
+    C extension takes part with MOST_THREADS at most, also on machines of more cores.
     """
     if n is None:
         yield
         return
-    before = 1 if _compiled is None else _compiled.set_threads(n)
+    before = 1 if _compiled is None else _compiled.set_threads(min(n, MOST_THREADS))
     try:
         with _blas_threads(1 if _has_own_products else n):
             yield

@@ -232,8 +232,8 @@ class Training:
         batch = next(self._feed)
         if self._mix is not None:
             batch = self._mix(batch, at.step)
-        total = self._batches_per_epoch * self.epochs
-        factor = self._schedule.factor(at.step, total, self._batches_per_epoch)
+        total = self.steps_per_epoch * self.epochs
+        factor = self._schedule.factor(at.step, total, self.steps_per_epoch)
         rate = at.learning_rate = self.optimizer.learning_rate * factor
         with np.errstate(all="ignore"):  # what is not finite is found below, and said once
             loss, finite = self._stepper.step(batch, rate, at.step)
@@ -248,7 +248,7 @@ class Training:
         at.step += 1
         at.batch += 1
         at.seconds += time.perf_counter() - started
-        return self._end_epoch() if at.batch == self._batches_per_epoch else None
+        return self._end_epoch() if at.batch == self.steps_per_epoch else None
 
     def use_best(self) -> None:
         """Put the best weights so far into the model: the last ones where nothing is validated.
@@ -305,7 +305,7 @@ class Training:
         model may then hold a part of it.
         """
         at = _Progress(**state["progress"])
-        at.check(self._batches_per_epoch)
+        at.check(self.steps_per_epoch)
         vectors = (self.model.params, self.model.buffers)
         _take_over(vectors, state)
         self._stepper.share_buffers()
@@ -322,10 +322,6 @@ class Training:
             _take_over(self._best, state["best"])
         self._rng.bit_generator.state = self._epoch_start = state["rng"]
         self._at, self._feed = at, None
-
-    @property
-    def _batches_per_epoch(self) -> int:
-        return len(self._batches.bounds)
 
     def _start_feed(self) -> Iterator[Rows]:
         """The batches of the present epoch from where it stands."""

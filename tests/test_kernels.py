@@ -248,6 +248,16 @@ def test_threads_are_given_back():
     assert {each["num_threads"] for each in threadpoolctl.threadpool_info()} == before
 
 
+def test_machines_of_many_cores():
+    a = np.ones((300, 300), np.float32)
+    out = np.empty_like(a)
+    with kernels.threads(200):
+        kernels.matmul(a, a, out)
+        if kernels._compiled is not None:
+            assert kernels._compiled.set_threads(2) == kernels.MOST_THREADS
+    assert (out == 300).all()
+
+
 def test_several_python_threads_at_once():
     rng = np.random.default_rng(0)
     a, b = floats(rng, 300, 300), floats(rng, 300, 300)
