@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from minidl.model import Sequential
 from minidl.optimizers import Array
 
 ROWS_AT_ONCE = 1024
+
+Views = Callable[[Any], Iterable[Any]]
+"""From rows to several arrays of their shape, such as the same images moved a little."""
 
 
 def evaluate(
@@ -29,10 +33,27 @@ def evaluate(
     return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
 
 
-def predict_outputs(model: Sequential, X: Any, *, transform: Transform | None = None) -> Array:
-    """Return the model's outputs for X, a bounded number of rows at a time."""
+def predict_outputs(
+    model: Sequential,
+    X: Any,
+    *,
+    transform: Transform | None = None,
+    views: Views | None = None,
+) -> Array:
+    """Return the model's outputs for X, a bounded number of rows at a time.
+
+    With `views` they are the mean of the outputs for each view of the raw rows.
+    """
+
+    def outputs(x: Any) -> Array:
+        return model.forward(x if transform is None else transform(x), train=False)
+
     parts = []
     for start in range(0, max(1, X.shape[0]), ROWS_AT_ONCE):
         x = X[start : start + ROWS_AT_ONCE]
-        parts.append(model.forward(x if transform is None else transform(x), train=False))
+        parts.append(outputs(x) if views is None else _mean([outputs(v) for v in views(x)]))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _mean(arrays: Sequence[Array]) -> Array:
+    return np.mean(arrays, axis=0, dtype=arrays[0].dtype)

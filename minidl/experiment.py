@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import machine
 from minidl.config import Choice, Config, load_config
-from minidl.data.augmentation import ImageAugmentation, Mixup
+from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment, Rows
 from minidl.data.datasets import Dataset
 from minidl.data.preprocessing import Preprocessing
@@ -62,6 +62,7 @@ class Experiment:
     schedule: Schedule
     augment: Augment | None
     mix: Mixup | None
+    views: ShiftedViews | None
     streams: dict[str, np.random.Generator]
 
     @classmethod
@@ -133,6 +134,7 @@ class Experiment:
             settings.schedule.build(),
             augment,
             mix,
+            _views(config, dataset),
             streams,
         )
 
@@ -193,6 +195,7 @@ class Experiment:
             self.dataset.n_features,
             self.dataset.classes,
             self.dataset.feature_names,
+            self.views,
         )
 
 
@@ -237,6 +240,19 @@ def _augmentation(
             raise config.error("train.mixup", f"needs dense rows; those of {dataset.name} are not")
         mix = Mixup(config.train.mixup, n_classes, rng=rng)
     return augment, mix
+
+
+def _views(config: Config, dataset: Dataset) -> ShiftedViews | None:
+    """What the outputs are averaged over when the model is measured and predicts."""
+    pixels = config.evaluation.shifts
+    if pixels == 0:
+        return None
+    if (shape := dataset.image_shape) is None:
+        raise config.error("evaluation.shifts", f"the rows of {dataset.name} are no images")
+    try:
+        return ShiftedViews(shape, pixels)
+    except ValueError as error:
+        raise config.error("evaluation.shifts", str(error)) from error
 
 
 def _n_outputs(config: Config, dataset: Dataset, head: Head) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl.archive import read_archive, write_archive
+from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing
 from minidl.errors import CheckpointError
 from minidl.evaluation import predict_outputs
@@ -39,6 +40,7 @@ class Predictor:
     n_features: of the raw rows.
     classes: the labels in the order of the outputs; None for a regression.
     feature_names: one for each raw feature, or None.
+    views: for images, the moved copies over which the outputs are averaged, or None.
     """
 
     model: Sequential
@@ -47,6 +49,7 @@ class Predictor:
     n_features: int
     classes: Sequence[Any] | None = None
     feature_names: Sequence[str] | None = None
+    views: ShiftedViews | None = None
     _labels: Array | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,8 @@ class Predictor:
             "classes": None if self.classes is None else [_plain(c) for c in self.classes],
             "feature_names": None if self.feature_names is None else list(self.feature_names),
         }
+        if self.views is not None:
+            document["views"] = asdict(self.views)
         if notes is not None:
             document["notes"] = notes
         fitted = {f"preprocessing.{k}": v for k, v in self.preprocessing.state().items()}
@@ -109,7 +114,7 @@ class Predictor:
             wrong = np.isinf(values) if gaps else ~np.isfinite(values)
             if wrong.any():
                 raise ValueError(self._not_finite(X, wrong))
-        return predict_outputs(self.model, X, transform=self._transform)
+        return predict_outputs(self.model, X, transform=self._transform, views=self.views)
 
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
@@ -188,6 +193,10 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
     prefix = "preprocessing."
     fitted = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
     preprocessing = PREPROCESSINGS[document["preprocessing"]]().restore(fitted)
+    views = None
+    if "views" in document:
+        height, width, channels = document["views"]["image_shape"]
+        views = ShiftedViews((height, width, channels), document["views"]["pixels"])
     predictor = Predictor(
         model,
         head,
@@ -195,6 +204,7 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
         document["n_features"],
         document["classes"],
         document["feature_names"],
+        views,
     )
     _check(predictor)
     return predictor

@@ -17,11 +17,11 @@ from minidl import checkpoint, kernels, machine
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
-from minidl.data.splits import Split
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from minidl.evaluation import evaluate, predict_outputs
+from minidl.evaluation import predict_outputs
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
+from minidl.layers.layer import Array
 from minidl.run_folder import RunFolder
 from minidl.training import Epoch
 
@@ -34,6 +34,7 @@ INDIFFERENT = (
     "data.fallback",
     "train.workers",
     "train.checkpoint_every",
+    "evaluation",
     "output",
 )
 
@@ -223,22 +224,16 @@ class Run:
             "train_seconds": round(self.train_seconds, 3),
         }
         if test is not None:
-            figures = evaluate(
-                experiment.model, experiment.head, test.X, test.y, transform=experiment.transform
+            outputs = predict_outputs(
+                experiment.model, test.X, transform=experiment.transform, views=experiment.views
             )
+            loss, _ = experiment.head(outputs, test.y)
+            figures = {"loss": loss, **experiment.head.metrics(outputs, test.y)}
             results |= {f"test_{name}": value for name, value in figures.items()}
-            if experiment.dataset.is_classification:
-                results["confusion_matrix"] = self._confusion_matrix(test)
+            if experiment.dataset.n_classes is not None:
+                matrix = _confusion_matrix(outputs, test.y, experiment.dataset.n_classes)
+                results["confusion_matrix"] = matrix
         return results
-
-    def _confusion_matrix(self, test: Split) -> list[list[int]]:
-        """Counts: one row a true class, one column a predicted one."""
-        experiment = self.experiment
-        outputs = predict_outputs(experiment.model, test.X, transform=experiment.transform)
-        n = experiment.dataset.n_classes or 0
-        predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
-        counts = np.bincount(test.y.astype(np.int64) * n + predicted, minlength=n * n)
-        return [[int(count) for count in row] for row in counts.reshape(n, n)]
 
     def _settle_status(self, kind: type[BaseException] | None) -> None:
         """Write how the run stands at its end."""
@@ -293,6 +288,13 @@ class _Due:
         if self._seconds is not None:
             # However large the model and slow the disk, most of the time is spent on training.
             self._next_time = time.perf_counter() + max(self._seconds, cost / LARGEST_COST)
+
+
+def _confusion_matrix(outputs: Array, labels: Array, n: int) -> list[list[int]]:
+    """Counts: one row a true class, one column a predicted one."""
+    predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
+    counts = np.bincount(labels.astype(np.int64) * n + predicted, minlength=n * n)
+    return [[int(count) for count in row] for row in counts.reshape(n, n)]
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,7 @@ from minidl.data.augmentation import (
     ImageAugmentation,
     Mixup,
     Shift,
-    average_over_shifts,
+    ShiftedViews,
 )
 from minidl.data.batches import Rows
 from minidl.data.warping import BLOCK_ROWS, WARP_STEPS, WARPS, Affine, Elastic
@@ -185,17 +185,16 @@ def test_weighted_mixup_has_the_loss_of_both_rows_weighted():
     assert np.isclose(head(z, mixed.y, mixed.sample_weight)[0], total)
 
 
-def test_test_time_shifts_are_averaged():
+def test_views_are_the_images_moved_every_way():
     X = images((5, 4, 2), 3, np.float64)
-    seen = []
-
-    def predict(rows):
-        seen.append(rows.reshape(3, 5, 4, 2))
-        return rows[:, :7]
-
-    mean = average_over_shifts(predict, X, (5, 4, 2), 1)
-    assert len(seen) == 9
-    assert np.allclose(mean, np.mean([rows.reshape(3, -1)[:, :7] for rows in seen], axis=0))
+    seen = list(ShiftedViews((5, 4, 2), 1)(X))
     padded = np.pad(X.reshape(3, 5, 4, 2), ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = [padded[:, dy : dy + 5, dx : dx + 4] for dy in range(3) for dx in range(3)]
+    assert len(seen) == 9 and all(rows.shape == X.shape for rows in seen)
     assert {rows.tobytes() for rows in seen} == {rows.tobytes() for rows in expected}
+
+
+@pytest.mark.parametrize("pixels", [0, 4])
+def test_views_refuse_moves_of_nothing_and_of_everything(pixels):
+    with pytest.raises(ValueError, match=f"pixels must be in 1 to 3, got {pixels}"):
+        ShiftedViews((5, 4, 2), pixels)

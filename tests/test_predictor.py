@@ -10,6 +10,7 @@ import pytest
 
 from minidl import Predictor, Sequential, load
 from minidl.archive import read_archive, write_archive
+from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.errors import CheckpointError, DivergenceError
 from minidl.layers import LAYERS, BatchNorm, Dropout, Identity, Linear, ReLU, Residual
@@ -64,6 +65,19 @@ def test_a_model_comes_back_with_the_same_bits(tmp_path):
     )
     again.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
+
+
+def test_a_model_of_images_answers_with_the_mean_over_moves(tmp_path):
+    moved = ShiftedViews((3, 3, 1), 1)
+    model = Sequential([Linear(9, 4, rng=rng())])
+    X = rng().normal(size=(1500, 9)).astype(np.float32)
+    unchanged = PREPROCESSINGS["none"]().fit(X)
+    plain = Predictor(model, MSE(), unchanged, 9)
+    Predictor(model, MSE(), unchanged, 9, views=moved).save(tmp_path / "model.npz")
+    found = load(tmp_path / "model.npz")
+    expected = np.mean([plain.predict(view) for view in moved(X)], axis=0)
+    np.testing.assert_allclose(found.predict(X), expected, rtol=1e-5, atol=1e-6)
+    assert found.views == moved
 
 
 def test_todays_file_predicts_the_same_for_ever():
@@ -145,6 +159,10 @@ def forge(tmp_path):
     return forge
 
 
+def views(image_shape, pixels):
+    return {"image_shape": image_shape, "pixels": pixels}
+
+
 CHANGES = {
     "no layers": lambda d, a: d.update(layers=[]),
     "layers are a number": lambda d, a: d.update(layers=3),
@@ -181,6 +199,11 @@ CHANGES = {
     "another number of features": lambda d, a: d.update(n_features=4, feature_names=None),
     "features below zero": lambda d, a: d.update(n_features=-1, feature_names=None),
     "features beyond memory": lambda d, a: d.update(n_features=2**40, feature_names=None),
+    "views are a number": lambda d, a: d.update(views=2),
+    "views of another image": lambda d, a: d.update(views=views([2, 2, 1], 1)),
+    "views of half an image": lambda d, a: d.update(views=views([3, 0.5, 2], 1)),
+    "views of nothing": lambda d, a: d.update(views=views([3, 1, 1], 0)),
+    "views beyond the image": lambda d, a: d.update(views=views([3, 1, 1], 1)),
 }
 
 

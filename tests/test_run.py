@@ -418,3 +418,14 @@ def test_the_results_tell_what_was_trained(begin):
     assert results["n_train"] + results["n_validation"] + results["n_test"] == 120
     assert np.sum(results["confusion_matrix"]) == results["n_test"]
     assert np.trace(results["confusion_matrix"]) / results["n_test"] == results["test_accuracy"]
+
+
+def test_the_test_part_is_measured_with_the_moves_that_the_model_keeps(begin):
+    end(run := begin(RICH, "evaluation.shifts=1"))
+    results = json.loads(run.folder.results.read_text())
+    test = run.experiment.test
+    found = load(run.folder.model)
+    assert results["test_accuracy"] == np.mean(found.predict(test.X) == test.y)
+    end(plain := begin(RICH, out="plain"))
+    without = json.loads(plain.folder.results.read_text())
+    assert results["test_loss"] != without["test_loss"]

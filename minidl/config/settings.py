@@ -169,6 +169,13 @@ class Train(Settings):
     checkpoint_every: CheckpointEvery = CheckpointEvery(seconds=30.0)
 
 
+class Evaluation(Settings):
+    """How the trained model is measured on the test part, and predicts."""
+
+    shifts: Annotated[int, Field(ge=0)] = 0
+    """Images: outputs are the mean over moves by up to so many pixels in y and x; 0: as it is."""
+
+
 class Output(Settings):
     """Where the run folder goes."""
 
@@ -192,6 +199,7 @@ class Config(Settings):
     """The layers from the input to the output."""
     loss: Annotated[Choice, LOSS] = Field(LOSS.default, validate_default=True)
     train: Train = Field({}, validate_default=True)
+    evaluation: Evaluation = Evaluation()
     output: Output = Output()
 
     _document: Node | None = PrivateAttr(None)

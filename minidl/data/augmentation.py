@@ -6,16 +6,19 @@ and on nothing else: a resumed run, or one on more threads, sees the same images
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from minidl.data.batches import Augment, Rows
 from minidl.data.warping import BLOCK_ROWS, WARPS, Array, ImageShape, Stream, Warp, Warper, blocks
+
+MOST_VIEW_PIXELS = 4  # of moves at test time: 81 predictions instead of one
 
 
 class Change(ABC):
@@ -164,21 +167,27 @@ class Mixup:
         return Rows(_mix(X, share), y * of_each + y[::-1] * (1 - of_each), mixed)
 
 
-def average_over_shifts(
-    predict: Callable[[Array], Array], X: Array, image_shape: ImageShape, pixels: int = 1
-) -> Array:
-    """Return the mean of predict(images) over all moves by up to `pixels` in y and x.
+@dataclass(frozen=True)
+class ShiftedViews:
+    """Test-time augmentation: images as they are, and moved by up to `pixels` in y and in x.
 
-    Test-time augmentation: (2 * pixels + 1)**2 predictions instead of one, such as probabilities.
+    Called with rows, (n, height * width * channels), it yields (2 * pixels + 1)**2 arrays of their
+    shape; what comes in from outside is 0. The mean of a model's outputs over them is its answer.
     """
-    images = X.reshape(len(X), *image_shape)
-    moves = range(-pixels, pixels + 1)
-    total: Any = 0
-    for dy in moves:
-        for dx in moves:
-            moved = _move(images, dy, dx, out=np.zeros_like(images))
-            total = total + predict(moved.reshape(X.shape))
-    return np.asarray(total / len(moves) ** 2)
+
+    image_shape: ImageShape
+    pixels: int = 1
+
+    def __post_init__(self) -> None:
+        largest = min(*self.image_shape[:2], MOST_VIEW_PIXELS + 1) - 1
+        _require("pixels", self.pixels, 1 <= self.pixels <= largest, f"in 1 to {largest}")
+
+    def __call__(self, X: Array) -> Iterator[Array]:
+        """Yield the moved rows."""
+        images = X.reshape(len(X), *self.image_shape)
+        moves = range(-self.pixels, self.pixels + 1)
+        for dy, dx in itertools.product(moves, moves):
+            yield _move(images, dy, dx, out=np.zeros_like(images)).reshape(X.shape)
 
 
 def _change(change: Change, image_shape: ImageShape, stream: Stream) -> Augment:
