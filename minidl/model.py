@@ -43,8 +43,8 @@ class Sequential:
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return the outputs, (n_samples, n_out), for x, (n_samples, n_in)."""
-        if x.dtype != self.dtype:
-            x = x.astype(self.dtype)
+        if x.dtype != self._dtype:
+            x = x.astype(self._dtype)
         for layer in self.layers:
             x = layer.forward(x, train)
         return x

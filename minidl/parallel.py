@@ -82,6 +82,7 @@ class Stepper:
         self._noisy = any(
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )
+        self._has_buffers = model.buffers.size > 0
         self._crew = Crew(min(shards, workers or shards))
 
     def step(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
@@ -89,19 +90,21 @@ class Stepper:
 
         Nothing is changed when the loss is not finite.
         """
-        n_rows, grads = batch.X.shape[0], self.replicas[0].grads
-        n_shards = max(1, min(len(self.replicas), n_rows // 2))  # batch norm needs two rows
+        grads = self.replicas[0].grads
+        n_rows, n_shards = batch.X.shape[0], len(self.replicas)
+        if n_shards > 1:
+            n_shards = max(1, min(n_shards, n_rows // 2))  # batch norm needs two rows
         if n_shards == 1:
             loss = self._gradients(self.replicas[0], batch, 0, None, step)
         else:
             loss = self._sharded_gradients(batch, n_shards, step)
         if not math.isfinite(loss):
             return loss, True
-        for replica in self.replicas[1:n_shards]:
-            grads += replica.grads
+        for i in range(1, n_shards):
+            grads += self.replicas[i].grads
         if self.l2 and (total := self.head.total_weight(batch.y, batch.sample_weight)):
             loss += self.replicas[0].add_l2(self.l2 / total)
-        if self.model.buffers.size:
+        if self._has_buffers:
             self._merge_buffers(n_rows, n_shards)
         return loss, self.optimizer.step(self.model.params, grads, learning_rate)
 

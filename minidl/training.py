@@ -197,6 +197,8 @@ class Training:
             augment=augment,
             join_single_row=join_single_row,
         )
+        self.steps_per_epoch = len(self._batches)
+        self._n_steps = self.steps_per_epoch * epochs
         self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers, l2=l2)
         self._order = self._permutation if order is None else order
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
@@ -211,11 +213,6 @@ class Training:
         return self._at.epoch >= self.epochs or self._at.stopped_early
 
     @property
-    def steps_per_epoch(self) -> int:
-        """The number of batches in an epoch."""
-        return len(self._batches)
-
-    @property
     def progress(self) -> Mapping[str, Any]:
         """Where training stands: step, epoch, batch, best_epoch, ..."""
         return dict(self._at.__dict__)
@@ -223,7 +220,9 @@ class Training:
     def step(self) -> Epoch | None:
         """Make one step; after the last one of an epoch, validate and return what it gave.
 
-        Raises DivergenceError where the loss or a parameter is no longer finite.
+        Raises DivergenceError where the loss or a parameter is no longer finite. NumPy may warn
+        before that; a loop over steps does well to run within `np.errstate(all="ignore")`, which
+        is not done here because it takes as long as a tenth of a small step.
         """
         at = self._at
         started = time.perf_counter()
@@ -232,11 +231,9 @@ class Training:
         batch = next(self._feed)
         if self._mix is not None:
             batch = self._mix(batch, at.step)
-        total = self.steps_per_epoch * self.epochs
-        factor = self._schedule.factor(at.step, total, self.steps_per_epoch)
+        factor = self._schedule.factor(at.step, self._n_steps, self.steps_per_epoch)
         rate = at.learning_rate = self.optimizer.learning_rate * factor
-        with np.errstate(all="ignore"):  # what is not finite is found below, and said once
-            loss, finite = self._stepper.step(batch, rate, at.step)
+        loss, finite = self._stepper.step(batch, rate, at.step)
         if not (finite and isfinite(loss) and self._buffers_finite()):
             at.step += 1
             raise self._divergence(at.epoch + 1, loss, origin(self.model, batch, at.step - 1))
@@ -478,7 +475,8 @@ def fit(
     )
     try:
         while not training.finished:
-            with kernels.threads(blas_threads):
+            # What is not finite is found by the training itself, and said once.
+            with kernels.threads(blas_threads), np.errstate(all="ignore"):
                 while (epoch := training.step()) is None:
                     pass
             yield epoch

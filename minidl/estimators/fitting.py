@@ -113,7 +113,8 @@ class _Epochs:
         estimator.n_iter_ = 0
         bar = tqdm(total=n_epochs, unit="epoch", disable=not estimator.progress)
         try:
-            with kernels.threads(automatic_threads(estimator._model, self.batch_size)[1]):
+            n_threads = automatic_threads(estimator._model, self.batch_size)[1]
+            with kernels.threads(n_threads), np.errstate(all="ignore"):
                 stop = False
                 while not stop and estimator.n_iter_ < n_epochs:
                     callbacks.epoch_begins()

@@ -50,7 +50,7 @@ class Minidl:
         """Make so many steps."""
         training = self._training
         assert training is not None
-        with kernels.threads(self._threads):
+        with kernels.threads(self._threads), np.errstate(all="ignore"):
             for _ in range(n_batches):
                 training.step()
 
