@@ -14,6 +14,7 @@ from minidl.layers import (
     LAYERS,
     BatchNorm,
     Dropout,
+    GaussianNoise,
     Identity,
     Layer,
     LayerNorm,
@@ -361,6 +362,8 @@ def draw_layer(data: st.DataObject, n_in: int, dtype: Any, depth: int = 0) -> La
         return Linear(n_in, data.draw(st.integers(1, 5)), rng=seed, dtype=dtype)
     if name == "dropout":
         return Dropout(data.draw(st.floats(0, 0.9)), rng=seed)
+    if name == "gaussian_noise":
+        return GaussianNoise(data.draw(st.floats(0, 2)), rng=seed)
     if name == "parametric":
         return ParametricMix(n_in, data.draw(st.sampled_from(sorted(ACTIVATIONS))), dtype=dtype)
     if name == "residual":

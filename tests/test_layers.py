@@ -15,6 +15,7 @@ from minidl.layers import (
     LAYERS,
     BatchNorm,
     Dropout,
+    GaussianNoise,
     Layer,
     LayerNorm,
     Linear,
@@ -57,6 +58,10 @@ SAMPLES: dict[str, list[Callable[[Any], Layer]]] = {
         lambda dtype: ParametricMix(N_IN, "mish", dtype=dtype),
     ],
     "dropout": [lambda dtype: Dropout(0.4, rng=rng()), lambda dtype: Dropout(0.0, rng=rng())],
+    "gaussian_noise": [
+        lambda dtype: GaussianNoise(0.3, rng=rng()),
+        lambda dtype: GaussianNoise(0.0, rng=rng()),
+    ],
     "batch_norm": [lambda dtype: BatchNorm(N_IN, dtype=dtype)],
     "layer_norm": [lambda dtype: LayerNorm(N_IN, dtype=dtype)],
     "rms_norm": [lambda dtype: RMSNorm(N_IN, dtype=dtype)],
@@ -274,7 +279,9 @@ def test_jacobian_is_that_of_finite_differences(make):
     assert np.linalg.norm(jacobian(layer, x) - expected) <= 1e-8 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("make", [lambda: Linear(2, 3), lambda: Dropout(0.5)])
+@pytest.mark.parametrize(
+    "make", [lambda: Linear(2, 3), lambda: Dropout(0.5), lambda: GaussianNoise(0.5)]
+)
 def test_randomness_must_be_given(make):
     with pytest.raises(TypeError, match=r"rng"):
         make()

@@ -13,9 +13,9 @@ from minidl.config import Choice
 from minidl.config.choices import Family
 from minidl.config.settings import LAYER, LOSS, SCHEDULE
 from minidl.layers.activations import ACTIVATIONS
-from minidl.layers.dropout import Dropout
 from minidl.layers.layer import Array, Layer
 from minidl.layers.linear import Linear
+from minidl.layers.noise import Dropout
 from minidl.losses import Head
 from minidl.model import Sequential, walk
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer

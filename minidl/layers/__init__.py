@@ -19,9 +19,9 @@ from minidl.layers.activations import (
     Softplus,
     Tanh,
 )
-from minidl.layers.dropout import Dropout
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
+from minidl.layers.noise import Dropout, GaussianNoise, Noise
 from minidl.layers.normalization import BatchNorm, LayerNorm, RMSNorm, Scale
 from minidl.layers.residual import Residual
 
@@ -30,6 +30,7 @@ LAYERS: dict[str, type[Layer]] = {
     **ACTIVATIONS,
     "parametric": ParametricMix,
     "dropout": Dropout,
+    "gaussian_noise": GaussianNoise,
     "batch_norm": BatchNorm,
     "layer_norm": LayerNorm,
     "rms_norm": RMSNorm,
@@ -45,12 +46,14 @@ __all__ = [
     "Activation",
     "BatchNorm",
     "Dropout",
+    "GaussianNoise",
     "Identity",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Mish",
+    "Noise",
     "ParametricMix",
     "RMSNorm",
     "ReLU",

@@ -79,7 +79,7 @@ class Layer:
         return sum(layer.multiply_adds(n_in) for layer in self.layers)
 
     def begin_step(self, step: int, first_row: int) -> None:
-        """Position the noise of a layer that has any; see `Dropout`."""
+        """Position the noise of a layer that has any; see `Noise`."""
         for layer in self.layers:
             layer.begin_step(step, first_row)
 

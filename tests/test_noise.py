@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.layers import Dropout
+from minidl.layers import Dropout, GaussianNoise
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -91,3 +91,46 @@ def test_masks_are_the_same_on_every_machine_and_in_every_version():
         [0, 0, 0, 1, 0, 1, 1, 1, 0, 1, 1, 0],
         [0, 1, 1, 1, 0, 1, 0, 0, 0, 0, 1, 1],
     ]
+
+
+# --- Gaussian noise
+
+
+def noise(step: int, first_row: int, n_rows: int, n_features: int = 20) -> np.ndarray:
+    layer = GaussianNoise(1.0, rng=rng())
+    layer.begin_step(step, first_row)
+    return layer.forward(np.zeros((n_rows, n_features)))
+
+
+def test_gaussian_noise_is_normal_with_its_deviation():
+    x = rng(1).normal(size=(2000, 100))
+    e = (GaussianNoise(0.3, rng=rng()).forward(x) - x) / 0.3
+    n = e.size
+    assert abs(e.mean()) < 4 / np.sqrt(n)
+    assert abs(e.var() - 1) < 4 * np.sqrt(2 / n)
+    assert abs((e**4).mean() - 3) < 4 * np.sqrt(96 / n)
+    for z, p in ((-2, 0.02275), (-1, 0.15866), (0, 0.5), (1, 0.84134), (2, 0.97725)):
+        assert abs((e < z).mean() - p) < 4 * np.sqrt(p * (1 - p) / n)
+
+
+def test_gaussian_noise_of_a_row_depends_on_its_place_alone():
+    whole = noise(5, 0, 12)
+    for first, last in ((0, 7), (7, 8), (8, 12)):
+        assert np.array_equal(noise(5, first, last - first), whole[first:last])
+    assert abs(np.corrcoef(whole.ravel(), noise(6, 0, 12).ravel())[0, 1]) < 0.35
+
+
+def test_gaussian_noise_lets_the_gradient_pass_and_is_for_training_only():
+    layer = GaussianNoise(0.5, rng=rng())
+    x, dy = rng(1).normal(size=(2, 4, 50)).astype(np.float32)
+    y = layer.forward(x)
+    assert y.dtype == np.float32 and not np.any(y == x)
+    assert np.array_equal(layer.backward(dy), dy)
+    assert np.array_equal(layer.forward(x, train=False), x)
+    assert np.array_equal(GaussianNoise(0.0, rng=rng()).forward(x), x)
+
+
+@pytest.mark.parametrize("std", [-0.1, np.inf, np.nan])
+def test_the_deviation_must_be_a_size(std):
+    with pytest.raises(ValueError, match="^std must be at least 0, got"):
+        GaussianNoise(std, rng=rng())
