@@ -132,5 +132,5 @@ def test_gaussian_noise_lets_the_gradient_pass_and_is_for_training_only():
 
 @pytest.mark.parametrize("std", [-0.1, np.inf, np.nan])
 def test_the_deviation_must_be_a_size(std):
-    with pytest.raises(ValueError, match="^std must be at least 0, got"):
+    with pytest.raises(ValueError, match=r"^std must be at least 0, got"):
         GaussianNoise(std, rng=rng())

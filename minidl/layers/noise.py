@@ -103,7 +103,7 @@ class GaussianNoise(Noise):
         self._saved = ()
         if self.std == 0:
             return x
-        y = np.take(_normal_quantiles().astype(x.dtype, copy=False), self._bits(*x.shape))
+        y: Array = np.take(_normal_quantiles().astype(x.dtype, copy=False), self._bits(*x.shape))
         y *= x.dtype.type(self.std)
         y += x
         return y
@@ -119,4 +119,4 @@ def _normal_quantiles() -> Array:
     """The quantiles at (k + 0.5) / 65536, which are those of -x as well, scaled to variance 1."""
     half = [NormalDist().inv_cdf((k + 0.5) / LEVELS) for k in range(LEVELS // 2)]
     quantiles = np.array([*half, *(-q for q in reversed(half))])
-    return (quantiles / quantiles.std()).astype(np.float32)
+    return np.asarray(quantiles / quantiles.std(), np.float32)
