@@ -17,8 +17,9 @@ from minidl.data.datasets import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
 from minidl.errors import DataError, MinidlError
+from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
-from minidl.layers.layer import Layer
+from minidl.layers.layer import Array, Layer
 from minidl.losses import Head
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
@@ -141,6 +142,10 @@ class Experiment:
     def transform(self, X: Any) -> Any:
         """Raw rows as the model's inputs."""
         return self.preprocessing.transform(X, dtype=self.model.dtype)
+
+    def outputs(self, X: Any) -> Array:
+        """Return the model's outputs for raw rows, as they are measured and predicted with."""
+        return predict_outputs(self.model, X, transform=self.transform, views=self.views)
 
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""

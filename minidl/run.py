@@ -18,7 +18,6 @@ from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from minidl.evaluation import predict_outputs
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
 from minidl.layers.layer import Array
@@ -224,9 +223,7 @@ class Run:
             "train_seconds": round(self.train_seconds, 3),
         }
         if test is not None:
-            outputs = predict_outputs(
-                experiment.model, test.X, transform=experiment.transform, views=experiment.views
-            )
+            outputs = experiment.outputs(test.X)
             loss, _ = experiment.head(outputs, test.y)
             figures = {"loss": loss, **experiment.head.metrics(outputs, test.y)}
             results |= {f"test_{name}": value for name, value in figures.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from minidl.config import load_config
-from minidl.evaluation import evaluate
 from minidl.experiment import Experiment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -46,9 +45,7 @@ def test_a_recipe_reaches_its_measured_accuracy(name):
     finally:
         training.close()
     test = experiment.test
-    found = evaluate(
-        experiment.model, experiment.head, test.X, test.y, transform=experiment.transform
-    )
+    found = experiment.head.metrics(experiment.outputs(test.X), test.y)
     assert 100 * found["accuracy"] >= mean - 4 * deviation
 
 
