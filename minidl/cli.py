@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a check that was asked for failed; 2 the config or an argument is wrong; 3
 data is missing or unreadable; 4 training diverged; 5 a checkpoint or model file is damaged or
-cannot be written; 130 and 143 stopped by SIGINT or SIGTERM.
+cannot be written; 130 and 143 stopped by SIGINT or SIGTERM. A sweep has the largest of its runs'.
 """
 
 from __future__ import annotations
