@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
-from statistics import mean, stdev
+
+import numpy as np
 
 from minidl.errors import DivergenceError
 from minidl.interrupts import SIGNALS
@@ -54,7 +55,9 @@ class Spread:
     @classmethod
     def of(cls, figures: Sequence[float]) -> Spread:
         """That of at least one figure."""
-        return cls(mean(figures), stdev(figures) if len(figures) > 1 else None)
+        with np.errstate(all="ignore"):  # of a figure that is not finite
+            deviation = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
+            return cls(float(np.mean(figures)), deviation)
 
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + ("" if self.deviation is None else f" +- {self.deviation:.4f}")
