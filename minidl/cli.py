@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a check that was asked for failed; 2 the config or an argument is wrong; 3
 data is missing or unreadable; 4 training diverged; 5 a checkpoint or model file is damaged or
-cannot be written; 130 and 143 stopped by SIGINT or SIGTERM.
+cannot be written; 130 and 143 stopped by SIGINT or SIGTERM. A sweep has the largest of its runs'.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from minidl.benchmark.results import PARTS, benchmark, chosen_cells
 from minidl.config import Config, dump, json_schema, load_config, settled
 from minidl.errors import CheckpointError, ConfigError, MinidlError
 from minidl.experiment import Experiment, build_or_fall_back
+from minidl.machine import usable_cores
 from minidl.run import Run
 from minidl.run_folder import RunFolder
+from minidl.sweep.comparison import in_words, table
+from minidl.sweep.planning import plan
+from minidl.sweep.sweeping import train_and_compare
 from minidl.training import Epoch
 
 LATEST = "latest"
@@ -112,6 +116,53 @@ def gradcheck(arguments: Sequence[str]) -> int:
     return _check(build_or_fall_back(_config(parser, options.arguments), _warn), quiet=False)
 
 
+def sweep(arguments: Sequence[str]) -> int:
+    """Train every combination of some settings with several seeds; compare them."""
+    parser = _parser(
+        "sweep",
+        "Train every combination of the settings `key=value,value` with several seeds, and compare "
+        "their means on the VALIDATION data. Each run is a process with one thread and leaves a "
+        "run folder; the same command with the same --out trains only what is not finished. A "
+        "value may hold commas in brackets or quotes; a key with one value is set for all runs.",
+        epilog="The test set chooses nothing: --test shows it for the setting that came first, and "
+        "for no other. Exit code: 0 where every run finished, else the largest of the runs' own "
+        "(4: one diverged); 130 and 143 stopped by a signal, with checkpoints.",
+    )
+    parser.add_argument(
+        "--seeds", metavar="N", type=_count, default=5, help="runs a setting (default: 5)"
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        default=usable_cores(),
+        help="runs at a time (default: the cores)",
+    )
+    parser.add_argument(
+        "--by", metavar="FIGURE", help="loss or a metric; the best first (default: train.monitor)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="default: runs/NAME-sweep/TIME")
+    parser.add_argument(
+        "--test", action="store_true", help="show the test figures of the first setting as well"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    path, overrides = _path_and_overrides(parser, options.arguments)
+    planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
+    swept = train_and_compare(planned, options.out, jobs=options.jobs, announce=_warn)
+    if swept.stopped_by is not None:
+        out = [] if options.out is not None else ["--out", str(swept.path)]
+        _warn(
+            f"stopped by {signal.Signals(swept.stopped_by).name}; go on with the sweep by\n  "
+            + _command("sweep", *arguments, *out)
+        )
+        return swept.exit_code
+    print(table(swept.rows), end="")
+    if options.test and swept.rows[0].test:
+        print(f"test, of the first setting alone: {in_words(swept.rows[0].test)}")
+    print(f"sweep folder: {swept.path}")
+    return swept.exit_code
+
+
 def bench(arguments: Sequence[str]) -> int:
     """Measure minidl next to the other libraries that are installed."""
     parser = argparse.ArgumentParser(
@@ -137,11 +188,13 @@ def bench(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "gradcheck": gradcheck, "bench": bench}
+COMMANDS = {"train": train, "sweep": sweep, "gradcheck": gradcheck, "bench": bench}
 
 
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"minidl {command}", description=description)
+def _parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"minidl {command}", description=description, epilog=epilog
+    )
     parser.add_argument(
         "arguments",
         nargs="*",
@@ -155,13 +208,27 @@ def _config(
     parser: argparse.ArgumentParser, arguments: Sequence[str], default: Path | None = None
 ) -> Config:
     """The config of the one argument without a `=`, with the others as overrides."""
+    return load_config(*_path_and_overrides(parser, arguments, default))
+
+
+def _path_and_overrides(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], default: Path | None = None
+) -> tuple[Path, list[str]]:
+    """The one argument without a `=`, and those with one."""
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths and default is not None:
         paths = [default]
     if len(paths) != 1:
         given = f"got {len(paths)}: {', '.join(map(str, paths))}" if paths else "got none"
         raise ConfigError(f"{parser.prog}: give one config file, {given}")
-    return load_config(paths[0], [argument for argument in arguments if "=" in argument])
+    return paths[0], [argument for argument in arguments if "=" in argument]
+
+
+def _count(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+    return int(text)
 
 
 def _check(experiment: Experiment, *, quiet: bool) -> int:
@@ -210,7 +277,7 @@ def _nothing_left(folder: RunFolder) -> int:
 
 def _train(run: Run, *, quiet: bool) -> int:
     training, begun = run.training, run.training.progress["step"]
-    go_on = _command("--resume", str(run.folder.path))
+    go_on = _command("train", "--resume", str(run.folder.path))
     bar = tqdm(
         total=training.epochs * training.steps_per_epoch,
         initial=begun,
@@ -247,8 +314,8 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _command(*arguments: str) -> str:
-    """The command that was typed, with other arguments, to be copied into the same shell."""
+def _command(command: str, *arguments: str) -> str:
+    """A command with these arguments, started like this one, to be copied into the same shell."""
     program = sys.argv[0]
     if Path(program).suffix == ".py":
         python = Path(sys.executable)
@@ -258,7 +325,7 @@ def _command(*arguments: str) -> str:
         start = [python.name if known else str(python), program]
     else:
         known = shutil.which(Path(program).name) == os.path.abspath(program)
-        start = [Path(program).name if known else program, "train"]
+        start = [Path(program).name if known else program, command]
     return shlex.join([*start, *arguments])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from minidl.data.batches import Rows
 from minidl.layers.layer import Layer
 from minidl.losses import Head
+from minidl.machine import usable_cores
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 
@@ -165,9 +166,7 @@ def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
     """
     if model.params.size < THREADS_PAY:
         return 1, 1
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # not everywhere; it knows what this process may use
-        cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return 1, min(cores, max(1, int(limit))) if limit.isdecimal() else cores
 

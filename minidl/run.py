@@ -38,6 +38,11 @@ INDIFFERENT = (
 )
 
 
+def changes_bits(key: str) -> bool:
+    """Whether the setting with this key path has a part in what is trained."""
+    return not any(f"{key}.".startswith(f"{name}.") for name in INDIFFERENT)
+
+
 class Run:
     """An experiment in its folder, whose lock is held.
 
@@ -181,7 +186,7 @@ class Run:
         wrong = [
             f"{key}: {_shown(before)} when the run was begun, {_shown(now)} now"
             for key, (before, now) in found.items()
-            if not any(f"{key}.".startswith(f"{name}.") for name in INDIFFERENT)
+            if changes_bits(key)
         ]
         if epochs is not None:
             before, now = int(str(epochs[0])), config.train.epochs

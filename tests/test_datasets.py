@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn import datasets as sklearn_datasets
 
 from minidl.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
-from minidl.data.openml import fetch
+from minidl.data.downloads import fetch
 from minidl.data.tables import Task
 from minidl.errors import DataError
 
@@ -33,7 +33,7 @@ def answer(monkeypatch):
             return self.arrays
 
     answer = Answer()
-    monkeypatch.setattr("minidl.data.openml.fetch", answer.fetch)
+    monkeypatch.setattr("minidl.data.downloads.fetch", answer.fetch)
     return answer
 
 
@@ -140,7 +140,7 @@ def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
         "feature_names": np.array(["height", "width"]),
     }
     data = load_dataset("openml", id="weather", target="rain")
-    assert answer.asked == ("weather", "rain")
+    assert answer.asked == ("openml", "weather", "rain")
     assert data.X.dtype == np.float64
     assert data.X.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert data.y.tolist() == [1, 2, 0]
@@ -171,6 +171,44 @@ def test_openml_with_several_class_targets_asks_for_one(answer):
     answer.arrays = {"X": np.eye(1), "y": np.array([["yes", "no"]]), "feature_names": names}
     with pytest.raises(DataError, match=r"^openml 7: has several class targets; name one"):
         load_dataset("openml", id="7")
+
+
+def test_california_is_a_regression(answer):
+    X, y = np.arange(16.0).reshape(2, 8), np.array([0.5, 4.526])
+    answer.arrays = {"X": X, "y": y, "feature_names": np.array(["a", "b"] * 4)}
+    data = load_dataset("california")
+    assert answer.asked == ("california",)
+    assert data.name == "california" and data.X is X and data.y is y
+    assert not data.is_classification
+    assert data.feature_names == ("a", "b") * 4
+
+
+def test_covtype_keeps_the_labels_of_its_source_and_is_half_as_large(answer):
+    X = np.zeros((3, 54), np.float32)
+    answer.arrays = {
+        "X": X,
+        "y": np.array([1, 7, 2], np.int32),
+        "feature_names": np.array([f"{i}" for i in range(54)]),
+    }
+    data = load_dataset("covtype")
+    assert answer.asked == ("covtype",)
+    assert data.X is X
+    assert data.y.tolist() == [0, 6, 1] and data.y.dtype == np.int64
+    assert data.classes == (1, 2, 3, 4, 5, 6, 7)
+    assert len(data.feature_names) == 54
+
+
+@pytest.mark.parametrize("name", ["california", "covtype"])
+def test_a_download_that_fails_says_in_one_line_what_to_do(name, monkeypatch):
+    def fetch(source):
+        raise DataError(f"{source}: no answer within 15 s")
+
+    monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
+    with pytest.raises(DataError) as caught:
+        load_dataset(name)
+    message = str(caught.value)
+    assert message.startswith(f"{name}: no answer within 15 s; ")
+    assert "SCIKIT_LEARN_DATA" in message and "\n" not in message
 
 
 def test_the_fingerprint_changes_with_every_array_and_only_with_them():

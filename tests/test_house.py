@@ -21,7 +21,7 @@ FLOORS = {
     "layers losses optimizers schedules data",
     1: "model",
     2: "gradcheck training evaluation divergence parallel lbfgs predictor checkpoint",
-    3: "config experiment run run_folder estimators export report benchmark",
+    3: "config experiment run run_folder estimators export report benchmark sweep",
     4: "cli",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

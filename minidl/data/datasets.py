@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.data import openml as openml_fetch
+from minidl.data import downloads
 from minidl.data.mnist import find_mnist, local_copy
 from minidl.data.tables import Task, read_csv, target_of
 from minidl.errors import DataError
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Dataset:
     """Arrays and what is known about them.
 
-    X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, else float64; or SciPy CSR.
+    X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, float32 for a large table of
+    whole numbers, else float64; or SciPy CSR.
     y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
     (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
     classes: the labels in the order of the class numbers, None for a regression.
@@ -123,6 +124,28 @@ def diabetes() -> Dataset:
     return _bundled("diabetes", load_diabetes())
 
 
+def california() -> Dataset:
+    """20,640 blocks of houses, 8 features; target: the median value in 100,000 dollars.
+
+    Pace and Barry, Sparse Spatial Autoregressions, 1997; downloaded once.
+    """
+    arrays = _downloaded("california")
+    names = tuple(arrays["feature_names"].tolist())
+    return Dataset("california", arrays["X"], arrays["y"], feature_names=names)
+
+
+def covtype() -> Dataset:
+    """581,012 patches of forest, 10 measures and 44 marks of 0 or 1; 7 kinds of cover, 1 to 7.
+
+    Blackard and Dean, Comparative Accuracies of Artificial Neural Networks and Discriminant
+    Analysis in Predicting Forest Cover Types, 1999; downloaded once.
+    """
+    arrays = _downloaded("covtype")
+    y, classes = arrays["y"].astype(np.int64) - 1, tuple(range(1, 8))
+    names = tuple(arrays["feature_names"].tolist())
+    return Dataset("covtype", arrays["X"], y, classes=classes, feature_names=names)
+
+
 def moons(*, n_samples: int = 1000, noise: float = 0.2, seed: int = 0) -> Dataset:
     """Two interleaved half circles in the plane, with Gaussian noise of deviation `noise`."""
     _check_generated(n_samples, 2, seed, noise=noise)
@@ -207,7 +230,7 @@ def openml(*, id: str, target: str | None = None) -> Dataset:
     """The data set of openml.org with this name or number; `target` names another target column."""
     if not id:
         raise ValueError("id must be the name or the number of a data set on openml.org")
-    arrays = openml_fetch.fetch(id, target)
+    arrays = downloads.fetch("openml", id, target or "")
     if "X" in arrays:
         X = arrays["X"].astype(np.float64)
     else:
@@ -260,6 +283,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "wine": wine,
     "breast_cancer": breast_cancer,
     "diabetes": diabetes,
+    "california": california,
+    "covtype": covtype,
     "moons": moons,
     "circles": circles,
     "blobs": blobs,
@@ -305,6 +330,16 @@ def _bundled(name: str, bunch: Any, image_shape: tuple[int, int, int] | None = N
     X = np.ascontiguousarray(bunch.data, dtype=np.float64)
     names = tuple(str(feature) for feature in bunch.feature_names)
     return Dataset(name, X, y, classes=classes, feature_names=names, image_shape=image_shape)
+
+
+def _downloaded(name: str) -> dict[str, np.ndarray]:
+    try:
+        return downloads.fetch(name)
+    except DataError as error:
+        raise DataError(
+            f"{error}; scikit-learn downloads this data set once: try again with a connection, or "
+            "set SCIKIT_LEARN_DATA to the scikit_learn_data folder of a machine that has it"
+        ) from error
 
 
 def _generated(name: str, X: np.ndarray, y: np.ndarray, n_classes: int) -> Dataset:

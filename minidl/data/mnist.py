@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.archive import read_arrays, write_archive
-from minidl.data import openml
+from minidl.data import downloads
 from minidl.errors import CheckpointError, DataError
 
 N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part
@@ -89,7 +89,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 
 def _from_openml() -> dict[str, np.ndarray]:
-    table = openml.fetch("mnist_784")
+    table = downloads.fetch("openml", "mnist_784")
     x, y = table.get("X", np.empty(0)), table["y"]
     if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
         raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")

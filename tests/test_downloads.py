@@ -3,12 +3,13 @@ from __future__ import annotations
 import socket
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
 from scipy.sparse import csc_matrix
 
 from minidl.archive import read_arrays
-from minidl.data import openml
+from minidl.data import downloads
 from minidl.errors import DataError
 
 
@@ -33,10 +34,11 @@ def bunch(monkeypatch):
 def download(tmp_path, monkeypatch):
     """Does in this process what the child does, and reads what it wrote."""
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
-    monkeypatch.setattr(openml, "_exit_when_silent", lambda folder, silence: None)
+    monkeypatch.setattr(downloads, "_exit_when_silent", lambda folder, silence: None)
 
-    def run(id="weather", target=""):
-        openml._main(id, target, str(tmp_path / "arrays.npz"), "15")
+    def run(source="openml", *arguments):
+        arguments = arguments or (["weather"] if source == "openml" else [])
+        downloads._main(str(tmp_path / "arrays.npz"), "15", source, *arguments)
         return read_arrays(tmp_path / "arrays.npz")
 
     return run
@@ -50,12 +52,12 @@ def test_a_table_of_numbers_and_classes(bunch, download):
 
 
 def test_pandas_is_not_needed_and_names_and_numbers_are_told_apart(bunch, download):
-    download("weather")
+    download("openml", "weather")
     assert bunch.asked["name"] == "weather"
     assert bunch.asked["target_column"] == "default-target"
     assert bunch.asked["as_frame"] is False
     assert bunch.asked["parser"] == "liac-arff"
-    download("61", "rain")
+    download("openml", "61", "rain")
     assert bunch.asked["data_id"] == 61
     assert bunch.asked["target_column"] == "rain"
     assert "name" not in bunch.asked
@@ -86,6 +88,51 @@ def test_a_set_without_a_target_asks_for_one(bunch, download):
         download()
 
 
+def test_california_from_the_cache_of_scikit_learn(download, tmp_path):
+    # value, income, age, rooms, bedrooms, people, households, latitude, longitude
+    row = [452_600.0, 8.25, 41.0, 880.0, 129.0, 320.0, 128.0, 37.875, -122.25]
+    joblib.dump(np.array([row, row]), tmp_path / "cal_housing_py3.pkz")
+    arrays = download("california")
+    assert arrays["X"].dtype == arrays["y"].dtype == np.float64
+    assert arrays["X"][1].tolist() == [8.25, 41, 6.875, 1.0078125, 320, 2.5, 37.875, -122.25]
+    assert arrays["y"].tolist() == [4.526, 4.526]
+    assert arrays["feature_names"].tolist()[:2] == ["MedInc", "HouseAge"]
+
+
+def test_covtype_from_the_cache_of_scikit_learn(download, tmp_path):
+    X = np.random.default_rng(0).integers(-173, 7174, (5, 54)).astype(np.float64)
+    (tmp_path / "covertype").mkdir()
+    joblib.dump(X, tmp_path / "covertype/samples_py3")
+    joblib.dump(np.array([5, 1, 7, 2, 2], np.int32), tmp_path / "covertype/targets_py3")
+    arrays = download("covtype")
+    assert arrays["X"].dtype == np.float32 and np.array_equal(arrays["X"], X)
+    assert arrays["y"].tolist() == [5, 1, 7, 2, 2]
+    assert len(arrays["feature_names"]) == 54
+
+
+@pytest.mark.parametrize("name", ["fetch_california_housing", "fetch_covtype"])
+def test_a_failed_download_is_tried_again_once_and_soon(name, download, monkeypatch):
+    def fetch(**asked):
+        raise OSError(f"asked with {sorted(asked.items())}\nand failed")
+
+    monkeypatch.setattr(f"sklearn.datasets.{name}", fetch)
+    source = "covtype" if "covtype" in name else "california"
+    with pytest.raises(SystemExit) as caught:
+        download(source)
+    assert caught.value.code == "asked with [('delay', 0.5), ('n_retries', 2)] and failed"
+
+
+def test_the_watch_looks_where_the_bytes_arrive(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+    watched = []
+    monkeypatch.setattr(downloads, "_exit_when_silent", lambda *what: watched.append(what))
+    for name in downloads.DOWNLOADS:
+        monkeypatch.setitem(downloads.DOWNLOADS, name, lambda: {})
+        downloads._main(str(tmp_path / "arrays.npz"), "15", name)
+    folders = [tmp_path / "openml", tmp_path, tmp_path / "covertype"]
+    assert sorted(watched) == sorted((folder, 15.0) for folder in folders)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock of the watch: each of its pauses takes 0.2 s, in which `pass_by` happens."""
@@ -114,14 +161,14 @@ def clock(monkeypatch):
 
         def watch(self, folder):
             with pytest.raises(Ended):
-                openml._exit_when_silent(folder, 15.0)
+                downloads._exit_when_silent(folder, 15.0)
             return self.now
 
     def end(status):
         raise Ended
 
     clock = Clock()
-    monkeypatch.setattr(openml, "time", clock)
+    monkeypatch.setattr(downloads, "time", clock)
     monkeypatch.setattr("os._exit", end)
     return clock
 
@@ -153,12 +200,13 @@ def test_parsing_is_not_cut_off(clock, tmp_path):
     assert clock.watch(tmp_path) > 60
 
 
-def test_a_connection_that_says_nothing_ends_in_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", [("openml", "weather", "rain"), ("california",), ("covtype",)])
+def test_a_connection_that_says_nothing_ends_in_one_line(tmp_path, monkeypatch, what):
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{mute.getsockname()[1]}")
         with pytest.raises(DataError) as caught:
-            openml.fetch("weather", silence=0.1)
-    assert str(caught.value) == "openml weather: no answer within 0.1 s"
+            downloads.fetch(*what, silence=0.1)
+    assert str(caught.value) == f"{' '.join(what[:2])}: no answer within 0.1 s"

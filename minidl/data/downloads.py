@@ -1,4 +1,4 @@
-"""Data sets of OpenML, fetched by scikit-learn in a process of its own.
+"""Data sets that scikit-learn downloads, fetched in a process of its own.
 
 A name look-up or a connection that hangs cannot be interrupted from within a process, and
 scikit-learn tries again after each failure; so one deadline over everything is kept by ending the
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,15 +23,12 @@ from minidl.archive import read_arrays
 from minidl.errors import DataError
 
 SILENCE = 15.0  # seconds
+RETRIES: dict[str, Any] = {"n_retries": 2, "delay": 0.5}
 MAX_BYTES = 2**34
 
 
-def fetch(id: str, target: str | None = None, *, silence: float = SILENCE) -> dict[str, np.ndarray]:
-    """Return the arrays of the OpenML data set with this name or number.
-
-    X (n_samples, n_features), float64 or, where that holds the same numbers, uint8; for a sparse
-    set its CSR parts X_data, X_indices, X_indptr and X_shape.  y, text for classes and float64 for
-    a regression.  feature_names.  `target` names another column than the set's own target.
+def fetch(source: str, *arguments: str, silence: float = SILENCE) -> dict[str, np.ndarray]:
+    """Return the arrays that the function of this name in `DOWNLOADS` gives for the arguments.
 
     Raises DataError after `silence` seconds in which no byte arrived, whatever is being tried again
     by then, and for whatever else goes wrong.  A download that moves on is never cut off.
@@ -38,7 +36,7 @@ def fetch(id: str, target: str | None = None, *, silence: float = SILENCE) -> di
     with TemporaryDirectory() as folder:
         path = Path(folder, "arrays.npz")
         command = [sys.executable, "-W", "ignore", "-m", __name__]
-        command += [id, target or "", str(path), str(silence)]
+        command += [str(path), str(silence), source, *arguments]
         # The child finds what this process finds, however minidl was put on the path.
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         done = subprocess.run(
@@ -50,12 +48,17 @@ def fetch(id: str, target: str | None = None, *, silence: float = SILENCE) -> di
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise DataError(f"openml {id}: {lines[-1]}")
+            raise DataError(f"{' '.join([source, *arguments[:1]])}: {lines[-1]}")
         return read_arrays(path, max_bytes=MAX_BYTES)
 
 
-def _download(id: str, target: str | None) -> dict[str, np.ndarray]:
-    """What `fetch` returns, by scikit-learn, without pandas."""
+def openml(id: str, target: str = "") -> dict[str, np.ndarray]:
+    """The OpenML data set with this name or number, read without pandas.
+
+    X (n_samples, n_features), float64 or, where that holds the same numbers, uint8; for a sparse
+    set its CSR parts X_data, X_indices, X_indptr and X_shape.  y, text for classes and float64 for
+    a regression.  feature_names.  `target` names another column than the set's own target.
+    """
     from sklearn.datasets import fetch_openml
 
     which: dict[str, Any] = {"data_id": int(id)} if id.isdecimal() else {"name": id}
@@ -64,8 +67,7 @@ def _download(id: str, target: str | None) -> dict[str, np.ndarray]:
         target_column=target or "default-target",
         as_frame=False,
         parser="liac-arff",
-        n_retries=2,
-        delay=0.5,
+        **RETRIES,
     )
     if bunch.target is None or bunch.target.size == 0:
         raise ValueError("the data set has no target of its own; name a column with `target`")
@@ -84,6 +86,35 @@ def _download(id: str, target: str | None) -> dict[str, np.ndarray]:
         arrays |= {"X_data": X.data, "X_indices": X.indices, "X_indptr": X.indptr}
         arrays["X_shape"] = np.array(X.shape)
     return arrays
+
+
+def california() -> dict[str, np.ndarray]:
+    """X (n_samples, 8) and y (n_samples,), float64, and feature_names."""
+    from sklearn.datasets import fetch_california_housing
+
+    bunch = fetch_california_housing(**RETRIES)
+    return {"X": bunch.data, "y": bunch.target, "feature_names": np.array(bunch.feature_names)}
+
+
+def covtype() -> dict[str, np.ndarray]:
+    """X (n_samples, 54) float32, y (n_samples,) of labels from 1, and feature_names.
+
+    All are whole numbers below 2**24, which float32 holds exactly, in half of the memory.
+    """
+    from sklearn.datasets import fetch_covtype
+
+    bunch = fetch_covtype(**RETRIES)
+    X = bunch.data.astype(np.float32)
+    return {"X": X, "y": bunch.target, "feature_names": np.array(bunch.feature_names)}
+
+
+DOWNLOADS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    "openml": openml,
+    "california": california,
+    "covtype": covtype,
+}
+# Where in scikit-learn's cache the bytes of each arrive.
+FOLDERS = {"openml": "openml", "california": "", "covtype": "covertype"}
 
 
 def _size(folder: Path) -> int:
@@ -115,14 +146,14 @@ def _exit_when_silent(folder: Path, silence: float) -> None:
         time.sleep(0.2)
 
 
-def _main(id: str, target: str, path: str, silence: str) -> None:
+def _main(path: str, silence: str, source: str, *arguments: str) -> None:
     from sklearn.datasets import get_data_home
 
-    folder = Path(get_data_home(), "openml")
+    folder = Path(get_data_home(), FOLDERS[source])
     watch = threading.Thread(target=_exit_when_silent, args=(folder, float(silence)), daemon=True)
     watch.start()
     try:
-        np.savez(path, **_download(id, target or None))  # type: ignore[arg-type]
+        np.savez(path, **DOWNLOADS[source](*arguments))  # type: ignore[arg-type]
     except Exception as error:
         sys.exit(" ".join(str(error).split()) or type(error).__name__)
 
