@@ -34,7 +34,7 @@ needs_mnist = [
 ]
 LONG = {
     "mnist": needs_mnist,
-    **dict.fromkeys(["mnist_affine", "mnist_best"], [*needs_mnist, pytest.mark.recipes]),
+    **{name: [*needs_mnist, pytest.mark.recipes] for name in ("mnist_affine", "mnist_best")},
 }
 
 
