@@ -20,7 +20,7 @@ from minidl.machine import usable_cores
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 
-THREADS_PAY = 50_000  # parameters; a smaller model's products are too short to be shared out
+THREADS_PAY = 1_000_000  # parameters times rows of a step: shorter products are not worth sharing
 
 
 class Crew:
@@ -164,7 +164,7 @@ def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
     No more threads than OMP_NUM_THREADS says: joblib sets it in the workers of a search, so that
     they share the cores.
     """
-    if model.params.size < THREADS_PAY:
+    if model.params.size * batch_size < THREADS_PAY:
         return 1, 1
     cores = usable_cores()
     limit = os.environ.get("OMP_NUM_THREADS", "")

@@ -180,3 +180,11 @@ def test_automatic_threads_are_numbers_for_any_model():
         shards, threads = automatic_threads(Sequential([Linear(*sizes, rng=rng)]), 128)
         assert type(shards) is int and type(threads) is int
         assert 1 <= shards <= 128 and threads >= 1
+
+
+def test_threads_are_for_steps_with_much_to_multiply(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    model = Sequential([Linear(100, 99, rng=np.random.default_rng(0))])  # 9,999 parameters
+    assert automatic_threads(model, 100) == (1, 1)
+    assert automatic_threads(model, 101) == (1, 8)
