@@ -24,11 +24,11 @@ from minidl.estimators.building import (
     layer_choices,
     make_optimizer,
     perceptron_layers,
-    weight_lists,
 )
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.conversion import config_of, load_into, parameters_from, save
 from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
+from minidl.estimators.weights import LiveWeights
 from minidl.evaluation import predict_outputs
 from minidl.layers.layer import Array
 from minidl.losses import Head
@@ -47,9 +47,6 @@ class Fitted:
     hidden_layer_sizes: Any  # fields of the subclasses, where they stand first
     activation: Any
     history_: list[dict[str, float]]
-    coefs_: list[Array]
-    intercepts_: list[Array]
-    n_layers_: int
     n_outputs_: int
     n_iter_: int
     t_: int
@@ -58,7 +55,6 @@ class Fitted:
     best_loss_: Any
     validation_scores_: Any
     best_validation_score_: Any
-    _model: Sequential
     _head: Head
     _optimizer: Optimizer
     _random_state: np.random.RandomState
@@ -71,7 +67,7 @@ class Fitted:
 
 
 @dataclass(eq=False, repr=False)
-class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ignore[misc]
+class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):  # type: ignore[misc]
     """Base of the estimators; the parameters are documented there."""
 
     solver: str = field(default="adam", kw_only=True)
@@ -411,38 +407,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         if self._resume is not None and self.learning_rate != "constant":
             made.learning_rate = self._optimizer.learning_rate
         return made
-
-    # --- The weights, as lists of views.
-
-    def _list_weights(self) -> None:
-        self.coefs_, self.intercepts_ = weight_lists(self._model)
-        self.n_layers_ = len(self.coefs_) + 1
-
-    def _copy_in_weights(self) -> None:
-        """Copy into the model what was put in place of its views in the lists."""
-        for name, views in zip(("coefs_", "intercepts_"), weight_lists(self._model), strict=True):
-            given = getattr(self, name)
-            if all(array is view for array, view in zip(given, views, strict=False)):
-                if len(given) == len(views):
-                    continue
-            shapes = [view.shape for view in views]
-            if [np.shape(array) for array in given] != shapes:
-                raise ValueError(f"{name} must be arrays of the shapes {shapes}")
-            for array, view in zip(given, views, strict=True):
-                view[:] = array
-            setattr(self, name, views)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        if "_model" in state:  # the lists are views into it, and a copy of a view is none
-            state.pop("coefs_", None)
-            state.pop("intercepts_", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_model" in state:
-            self._list_weights()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
