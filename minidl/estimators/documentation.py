@@ -75,7 +75,15 @@ ema : float or None, default=None
     Decay, in (0, 1), of the running average of the weights that is validated and kept in their
     place. Stochastic; not for `partial_fit`.
 progress : bool, default=False
-    Whether to show a bar."""
+    Whether to show a bar.
+preset : {'tabular'} or None, default=None
+    Values for every parameter that is still at its default; what you set yourself wins. 'tabular':
+    two hidden layers of 256 with dropout, AdamW and scaled targets or smoothed labels, 60 epochs
+    (`minidl.estimators.presets`). A value that suits another one is taken only with it: those of
+    AdamW only where `solver` is the preset's, the hidden layers only without `layers`.
+    X is then a raw table, an array or a pandas or polars frame, in which values may be missing and
+    columns may be categories: the preprocessing is fitted on the training rows, and part of the
+    model and of its file. Computed in float32."""
 
 ATTRIBUTES = """\
 coefs_, intercepts_ : list of ndarray

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from minidl.config import Config, load_config
 from minidl.data.batches import Rows
+from minidl.data.preprocessing import SmoothClip
 from minidl.estimators.building import (
     ACTIVATION_NAMES,
     SOLVERS,
@@ -28,6 +29,7 @@ from minidl.estimators.building import (
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.conversion import config_of, load_into, parameters_from, save
 from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
+from minidl.estimators.presets import PRESETS, fit_with_preset, plain, table_inputs
 from minidl.estimators.weights import LiveWeights
 from minidl.evaluation import predict_outputs
 from minidl.layers.layer import Array
@@ -60,6 +62,7 @@ class Fitted:
     _random_state: np.random.RandomState
     _no_improvement_count: int
     _resume: dict[str, Any] | None
+    _table: SmoothClip | None = None  # a preset's preprocessing of the raw rows
 
     _y_checks: ClassVar[Mapping[str, Any]] = {}
     _score_name: Any  # the metric by which epochs are compared
@@ -98,6 +101,7 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
     clip_grad_norm: float | None = field(default=None, kw_only=True)
     ema: float | None = field(default=None, kw_only=True)
     progress: bool = field(default=False, kw_only=True)
+    preset: str | None = field(default=None, kw_only=True)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -133,6 +137,7 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "ema": [Interval(Real, 0, 1, closed="neither"), None],
         "progress": ["boolean"],
+        "preset": [StrOptions(set(PRESETS)), None],
     }
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -181,6 +186,10 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         *,
         incremental: bool = False,
     ) -> Self:
+        if self.preset is not None:
+            fit_with_preset(self, X, y, sample_weight, validation, incremental=incremental)
+            return self
+        self._table = None
         sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes)]
         if any(n <= 0 for n in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
@@ -189,7 +198,10 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         classes: Classes = "new" if first else "same" if self.warm_start else "known"
         rows = self._check_rows(X, y, sample_weight, reset=first, classes=classes)
-        self._head = self._make_head()
+        if first or not hasattr(self, "_head"):
+            self._head = self._make_head().fitted(rows.y)
+        else:
+            self._head = self._make_head().in_units_of(self._head)
         if first:
             self.n_outputs_ = self._count_outputs(rows.y)
         held_out = None
@@ -225,9 +237,12 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
     def _outputs(self, X: Any) -> Array:
         """Check X, and return the model's outputs for it."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
         self._copy_in_weights()
-        return predict_outputs(self._model, X)
+        if self._table is None:
+            X = validate_data(self, X, accept_sparse="csr", reset=False)
+            return predict_outputs(self._model, X)
+        # In float64 a small spread around a large mean of the targets is not rounded away.
+        return predict_outputs(self._model, table_inputs(self, X)).astype(np.float64)
 
     @classmethod
     def from_config(cls, config: Config | str | PathLike[str]) -> Self:
@@ -261,7 +276,9 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         ConfigError
             For a parameter for which a config has no words, such as solver="lbfgs".
         """
-        return config_of(self, data)
+        if self.preset is not None and isinstance(data, str):
+            data = {"name": data, "preprocessing": SmoothClip.name}
+        return config_of(plain(self), data)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle.
@@ -410,7 +427,10 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.preset is None
+        if self.preset is not None:
+            tags.input_tags.allow_nan = tags.input_tags.categorical = True
+            tags.input_tags.string = True
         return tags
 
 
