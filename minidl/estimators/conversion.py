@@ -216,6 +216,7 @@ def load_into(kind: type[Perceptron], path: str | os.PathLike[str]) -> Any:
             value = _restored(notes["fitted"][name])
             if value is not None or name.startswith(("best", "validation")):
                 setattr(estimator, name, value)
+        estimator._no_improvement_count = 0
         estimator.n_outputs_ = predictor.model.forward(
             np.zeros((1, predictor.preprocessing.n_out), predictor.model.dtype), train=False
         ).shape[1]

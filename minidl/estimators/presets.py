@@ -99,21 +99,20 @@ def fit_with_preset(
     """
     goes_on = estimator._table is not None and bool(estimator.warm_start or incremental)
     X = _checked(estimator, X, reset=not goes_on)
-    inner = plain(estimator, _num_samples(X))
-    if goes_on or incremental:
-        hand_over(estimator, inner)
     if validation is not None:
-        X_val = _checked(estimator, validation[0], reset=False)
-        validation = (X_val, *validation[1:])
-    elif inner.early_stopping and inner.solver != "lbfgs" and not incremental:
-        rows, held_out = _split(inner, X, y)
+        validation = (_checked(estimator, validation[0], reset=False), *validation[1:])
+    elif estimator.early_stopping and estimator.solver != "lbfgs" and not incremental:
+        rows, held_out = _split(estimator, X, y)
         validation = tuple(_part(each, held_out) for each in (X, y, sample_weight))
         X, y, sample_weight = (_part(each, rows) for each in (X, y, sample_weight))
     if not goes_on:
         estimator._table = _fitted(X)
+    inputs = _inputs(estimator, X)
     if validation is not None:
         validation = (_inputs(estimator, validation[0]), *validation[1:])
-    inputs = _inputs(estimator, X)
+    inner = plain(estimator, len(inputs))
+    if goes_on or incremental:
+        hand_over(estimator, inner)
     inner.n_features_in_ = inputs.shape[1]
     inner._fit(inputs, y, sample_weight, validation, incremental=incremental)
     hand_over(inner, estimator)
@@ -147,6 +146,7 @@ def _checked(estimator: Perceptron, X: Any, *, reset: bool) -> Any:
 def _fitted(X: Any) -> SmoothClip:
     columns = read_columns(X)
     codes = np.stack([column.values for column in columns], axis=1)
+    _refuse_infinity(codes)
     try:
         return SmoothClip(categories=[column.labels for column in columns]).fit(codes)
     except DataError as error:
@@ -155,21 +155,25 @@ def _fitted(X: Any) -> SmoothClip:
 
 def _inputs(estimator: Perceptron, X: Any) -> Array:
     assert estimator._table is not None
-    encoded = estimator._table.encode(X)
-    if np.isinf(encoded).any():
-        raise ValueError("Input X contains infinity")
-    inputs: Array = estimator._table.transform(encoded)
+    codes = estimator._table.encode(X)
+    _refuse_infinity(codes)
+    inputs: Array = estimator._table.transform(codes)
     return inputs
 
 
-def _split(inner: Perceptron, X: Any, y: Any) -> tuple[Array, Array]:
+def _refuse_infinity(codes: Array) -> None:
+    if np.isinf(codes).any():
+        raise ValueError("Input X contains infinity")
+
+
+def _split(estimator: Perceptron, X: Any, y: Any) -> tuple[Array, Array]:
     """The numbers of the rows to train on, and of those to hold out: no class is only there."""
     rows, held_out = train_test_split(
         np.arange(_num_samples(X)),
-        test_size=inner.validation_fraction,
-        random_state=check_random_state(inner.random_state),
+        test_size=estimator.validation_fraction,
+        random_state=check_random_state(estimator.random_state),
     )
-    if is_classifier(inner) and np.ndim(y) == 1:
+    if is_classifier(estimator) and np.ndim(y) == 1:
         labels = np.asarray(y)
         known = np.isin(labels[held_out], labels[rows])
         rows, held_out = np.append(rows, held_out[~known]), held_out[known]
