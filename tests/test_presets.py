@@ -104,6 +104,21 @@ def test_an_unknown_preset_is_named():
         MLPClassifier(preset="images").fit(*WINE)
 
 
+def test_the_epochs_are_chosen_on_rows_held_out():
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-3, 3, (300, 1))
+    noise = MLPRegressor(preset="tabular", random_state=0).fit(rows, rng.normal(size=300))
+    waves = MLPRegressor(preset="tabular", random_state=0).fit(rows, np.sin(3 * rows[:, 0]))
+    assert noise.n_iter_ in (8, 24) and waves.n_iter_ == 120
+    assert noise.history_[-1]["learning_rate"] < 1e-4  # the end of a cycle
+    few = MLPRegressor(preset="tabular", random_state=0).fit(rows[:40], rows[:40, 0])
+    assert few.n_iter_ == 56  # too few to choose by
+    validated = quick(MLPRegressor).fit(rows, rows[:, 0], X_val=rows, y_val=rows[:, 0])
+    assert validated.n_iter_ == 120
+    alone = quick(MLPClassifier).fit(rows, np.arange(300) // 299)  # nothing to hold out of class 1
+    assert alone.n_iter_ == 56
+
+
 # --- Raw tables.
 
 
