@@ -188,10 +188,8 @@ def _best_cycles(inner: Perceptron, inputs: Array, y: Any, sample_weight: Any) -
     training for more: one trial measures all.  Held out is a fifth of the rows.
     """
     n_samples = len(inputs)
-    labels = np.asarray(y) if is_classifier(inner) and np.ndim(y) == 1 else None
-    if n_samples < CHOOSING_ROWS or (
-        labels is not None and np.unique(labels, return_counts=True)[1].min() < 2
-    ):
+    alone = is_classifier(inner) and np.size(y) == n_samples and 1 in _counts(y)
+    if n_samples < CHOOSING_ROWS or alone:  # a class of one row cannot be held out in part
         return CYCLES - 1
     losses = np.zeros(CYCLES)
     seeds = check_random_state(inner.random_state).randint(2**31 - 1, size=TRIALS)
@@ -226,6 +224,11 @@ def _split(estimator: Perceptron, X: Any, y: Any) -> tuple[Array, Array]:
         known = np.isin(labels[held_out], labels[rows])
         rows, held_out = np.append(rows, held_out[~known]), held_out[known]
     return rows, held_out
+
+
+def _counts(labels: Any) -> Array:
+    counts: Array = np.unique(np.asarray(labels), return_counts=True)[1]
+    return counts
 
 
 def _part(rows: Any, chosen: Array) -> Any:
