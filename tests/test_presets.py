@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -245,3 +245,18 @@ def test_the_checks_of_an_estimator_pass_but_those_that_cannot(kind):
     results = check_estimator(kind(preset="tabular", max_iter=20), on_skip=None, on_fail=None)
     failed = {r["check_name"] for r in results if r["status"] == "failed"}
     assert len(results) > 50 and failed <= cannot
+
+
+@pytest.mark.parametrize(
+    "kind, load, mean, deviation",  # of 5 splits, by scripts/compare_tabular.py
+    [
+        (MLPClassifier, load_breast_cancer, 0.976, 0.007),
+        (MLPRegressor, load_diabetes, 0.429, 0.050),
+    ],
+)
+def test_a_bundled_table_reaches_its_measured_score(kind, load, mean, deviation):
+    rows, y = load(return_X_y=True)
+    stratify = y if kind is MLPClassifier else None
+    parts = train_test_split(rows, y, test_size=0.25, random_state=0, stratify=stratify)
+    estimator = kind(preset="tabular", random_state=0).fit(parts[0], parts[2])
+    assert estimator.score(parts[1], parts[3]) >= mean - 4 * deviation
