@@ -130,7 +130,9 @@ def test_any_kind_of_frame_gives_the_same_model(kind, y):
     as_polars = as_polars.with_columns(pl.col("code").cast(pl.String).cast(pl.Categorical))
     as_text = X.assign(code=X["code"].astype(str).astype("category"))
     for table in (as_polars, as_text):
-        assert np.array_equal(outputs(quick(kind, max_iter=3).fit(table, y), table), expected)
+        found = quick(kind, max_iter=3).fit(table, y)
+        assert np.array_equal(outputs(found, table), expected)
+        assert found._table.state()["labels"].tolist() == ["green", "red", "1", "2", "3"]
 
 
 def test_rows_of_cells_are_a_table_too():
