@@ -151,17 +151,24 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class CosLog4(Schedule):
-    """Four cosine cycles, each twice as long as the one before.
+    """Four cosine cycles (or as many as `cycles`), each twice as long as the one before.
 
-    factor = (1 - cos(2 * pi * log2(1 + 15 * t))) / 2
+    factor = (1 - cos(2 * pi * log2(1 + (2**cycles - 1) * t))) / 2
 
+    So c of the 4 cycles are this schedule with cycles=c over (2**c - 1) / 15 of the epochs.
     Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
     """
 
     depends_on_total = True
 
+    cycles: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("cycles", self.cycles, 1 <= self.cycles <= 30, "from 1 to 30")
+
     def _at(self, t: float, epoch: float) -> float:
-        return (1 - math.cos(2 * math.pi * math.log2(1 + 15 * t))) / 2
+        return (1 - math.cos(2 * math.pi * math.log2(1 + (2**self.cycles - 1) * t))) / 2
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -50,7 +50,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
 MOST_LINES = 450
 # To be split, and not to grow.
-LONGER = {"minidl/training.py": 500, "minidl/estimators/perceptron.py": 480}
+LONGER = {"minidl/training.py": 500}
 
 AT_THE_ROOT = set(
     "pyproject.toml minidl configs scripts tests README.md LICENSE CHANGELOG.md .gitignore .ci "

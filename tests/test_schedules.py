@@ -94,6 +94,8 @@ def test_coslog4_has_four_cycles_each_twice_as_long():
         i for i in range(1, 14999) if found[i - 1] < found[i] >= found[i + 1]
     ]  # where log2(1 + 15 t) is 0.5, 1.5, 2.5, 3.5
     assert peaks == pytest.approx([1000 * (2 ** (k + 0.5) - 1) for k in range(4)], abs=1)
+    two = [CosLog4(cycles=2).factor(step, 3000, 1) for step in range(3000)]
+    assert two == pytest.approx(found[:3000])
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,7 @@ def test_coslog4_has_four_cycles_each_twice_as_long():
         (Cosine, {"final": 1.1}),
         (OneCycle, {"peak": 0.0}),
         (OneCycle, {"peak": 1.0}),
+        (CosLog4, {"cycles": 0}),
         (Cosine, {"warmup": math.nan}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tables in text files: columns of numbers and of categories, with gaps.
+"""Tables, in text files or data frames: columns of numbers and of categories, with gaps.
 
 What a cell means is decided here and nowhere else: `MISSING` words are gaps, a column whose other
 cells are all numbers holds numbers, any other holds categories.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from minidl.errors import DataError
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
+MAX_LABELS = 100  # of a column of a data frame; rarer ones count as missing
 MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
 
 Task = Literal["auto", "classification", "regression"]
@@ -67,8 +69,45 @@ def read_csv(path: str | Path, delimiter: str = ",") -> dict[str, Column]:
     return {name: _column(column) for name, column in zip(names, cells, strict=True)}
 
 
+def cells_of(X: Any) -> list[np.ndarray]:
+    """Return the columns of a data frame (pandas or polars) or of an array of cells.
+
+    A column that the frame calls one of categories comes as text, "" where missing.
+    """
+    if not hasattr(X, "columns"):
+        return list(np.asarray(X, dtype=object).T)
+    columns = []
+    for j in range(X.shape[1]):
+        column = X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
+        categorical = str(column.dtype).lower().startswith(("categor", "enum"))
+        cells = np.asarray(column)
+        if categorical:
+            cells = np.array(
+                ["" if is_missing(cell) else label_of(cell) for cell in cells], np.str_
+            )
+        columns.append(cells)
+    return columns
+
+
+def read_columns(X: Any) -> list[Column]:
+    """Return the columns of a data frame or of an array of cells, each with what it holds.
+
+    Categories are the columns that the frame calls so, and those with a cell that is no number.
+    Their labels are those that occur at least twice, the `MAX_LABELS` most frequent ones.
+    """
+    return [_read(cells) for cells in cells_of(X)]
+
+
 def numbers(cells: Iterable[Any]) -> np.ndarray:
-    """Return cells as float64, NaN where missing; raise ValueError where one is not a number."""
+    """Return cells as float64, NaN where missing; raise ValueError where one is not a number.
+
+    Dates and durations count in milliseconds.
+    """
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "biuf":
+        return cells.astype(np.float64)
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "mM":
+        milliseconds = cells.astype(f"{cells.dtype.kind}8[ms]").astype(np.int64)
+        return np.where(np.isnat(cells), math.nan, milliseconds)
     return np.array([math.nan if is_missing(cell) else float(cell) for cell in cells])
 
 
@@ -76,18 +115,21 @@ def codes(cells: Iterable[Any], labels: Iterable[str]) -> np.ndarray:
     """Return the place of each cell among the labels as float64; NaN where missing or unknown."""
     places = {label: float(code) for code, label in enumerate(labels)}
     return np.array(
-        [
-            math.nan if is_missing(cell) else places.get(str(cell).strip(), math.nan)
-            for cell in cells
-        ]
+        [math.nan if is_missing(cell) else places.get(label_of(cell), math.nan) for cell in cells]
     )
 
 
+def label_of(cell: Any) -> str:
+    """Return the label that a cell stands for: a whole number is the same with and without ".0"."""
+    whole = isinstance(cell, float | np.floating) and float(cell).is_integer()
+    return str(int(cell)) if whole else str(cell).strip()
+
+
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is a gap: None, NaN, or one of the words for it."""
+    """Whether a cell is a gap: None, NaN, pandas' NA, or one of the words for it."""
     if isinstance(cell, str):
         return cell.strip().lower() in MISSING
-    return cell is None or cell != cell
+    return cell is None or type(cell).__name__ == "NAType" or bool(cell != cell)
 
 
 def target_of(name: str, column: Column, task: Task) -> tuple[np.ndarray, tuple[Any, ...] | None]:
@@ -121,3 +163,15 @@ def _column(cells: list[str]) -> Column:
         labels = tuple(sorted({cell for cell in cells if not is_missing(cell)}))
         return Column(codes(cells, labels), labels)
     return Column(values)
+
+
+def _read(cells: np.ndarray) -> Column:
+    if cells.dtype.kind != "U":
+        try:
+            return Column(numbers(cells))
+        except ValueError:  # some cell is no number
+            pass
+    counts = Counter(label_of(cell) for cell in cells if not is_missing(cell))
+    frequent = [label for label, count in counts.most_common(MAX_LABELS) if count > 1]
+    labels = tuple(sorted(frequent or counts))[:MAX_LABELS] or ("",)
+    return Column(codes(cells, labels), labels)

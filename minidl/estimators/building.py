@@ -13,11 +13,11 @@ from minidl.config import Choice
 from minidl.config.choices import Family
 from minidl.config.settings import LAYER, LOSS, SCHEDULE
 from minidl.layers.activations import ACTIVATIONS
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
 from minidl.layers.noise import Dropout
 from minidl.losses import Head
-from minidl.model import Sequential, walk
+from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer
 from minidl.schedules import Schedule
 
@@ -121,12 +121,6 @@ def schedule_of(schedule: str | Mapping[str, Any] | None) -> Schedule | None:
     if schedule is not None:
         made = _choice(SCHEDULE, schedule, "schedule").build()
     return made
-
-
-def weight_lists(model: Sequential) -> tuple[list[Array], list[Array]]:
-    """Return the matrices and the biases of the model's linear layers, views in their order."""
-    linear = [layer for layer in walk(model.layers) if isinstance(layer, Linear)]
-    return [each.W for each in linear], [each.b for each in linear if "b" in each.param_names]
 
 
 def make_optimizer(

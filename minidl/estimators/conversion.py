@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from minidl.archive import read_archive
 from minidl.config import Choice, Config
-from minidl.data.preprocessing import Unchanged
+from minidl.data.preprocessing import SmoothClip, Unchanged
 from minidl.errors import CheckpointError, ConfigError
 from minidl.estimators.heads import HalfSquaredError, SummedPoisson
+from minidl.estimators.presets import hand_over, plain
 from minidl.losses import MSE, Head, Poisson
 from minidl.predictor import KIND, VERSION, Predictor, load
 
@@ -185,7 +186,7 @@ def save(estimator: Perceptron, path: str | os.PathLike[str]) -> None:
     predictor = Predictor(
         estimator._model,
         _registered(estimator._head),
-        Unchanged().fit(np.zeros((1, estimator.n_features_in_))),
+        estimator._table or Unchanged().fit(np.zeros((1, estimator.n_features_in_))),
         estimator.n_features_in_,
         None if classes is None else classes.tolist(),
         None if names is None else names.tolist(),
@@ -215,11 +216,17 @@ def load_into(kind: type[Perceptron], path: str | os.PathLike[str]) -> Any:
             value = _restored(notes["fitted"][name])
             if value is not None or name.startswith(("best", "validation")):
                 setattr(estimator, name, value)
+        estimator._no_improvement_count = 0
         estimator.n_outputs_ = predictor.model.forward(
-            np.zeros((1, predictor.n_features), predictor.model.dtype), train=False
+            np.zeros((1, predictor.preprocessing.n_out), predictor.model.dtype), train=False
         ).shape[1]
         estimator._restore_targets(predictor)
-        estimator._head = estimator._make_head()
+        if estimator.preset is not None:
+            estimator._table = SmoothClip().restore(predictor.preprocessing.state())
+        inner = plain(estimator)
+        hand_over(estimator, inner)
+        estimator._head = inner._make_head().in_units_of(predictor.head)
+        estimator.out_activation_ = inner.out_activation_
         estimator._list_weights()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a usable estimator: {error}") from error

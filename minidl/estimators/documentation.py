@@ -75,7 +75,18 @@ ema : float or None, default=None
     Decay, in (0, 1), of the running average of the weights that is validated and kept in their
     place. Stochastic; not for `partial_fit`.
 progress : bool, default=False
-    Whether to show a bar."""
+    Whether to show a bar.
+preset : {'tabular'} or None, default=None
+    Values for every parameter that is still at its default; what you set yourself wins. 'tabular':
+    two hidden layers of 256 with dropout, AdamW, cycles of the learning rate, smoothed labels or
+    scaled targets (`minidl.estimators.presets`). Values that suit another one are taken only with
+    it: those of AdamW where `solver` is the preset's, the hidden layers without `layers`.
+    8, 24, 56 or 120 epochs, fewer for many rows: as many as do best on a fifth of the rows, held
+    out in trials; not chosen where validation data, `max_iter`, `schedule` or `solver` are given.
+    X is then a raw table, an array or a pandas or polars frame, in which values may be missing and
+    columns may be categories: the preprocessing is fitted on the training rows, and part of the
+    model and of its file. Computed in float32; not for sparse matrices."""
+
 
 ATTRIBUTES = """\
 coefs_, intercepts_ : list of ndarray

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
-from minidl.estimators.building import schedule_of, weight_lists
+from minidl.estimators.building import schedule_of
 from minidl.estimators.callbacks import FitCallbacks
+from minidl.estimators.weights import weight_lists
 from minidl.evaluation import evaluate
 from minidl.layers.layer import Array
 from minidl.lbfgs import fit_lbfgs

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from minidl.config import Config, load_config
 from minidl.data.batches import Rows
+from minidl.data.preprocessing import SmoothClip
 from minidl.estimators.building import (
     ACTIVATION_NAMES,
     SOLVERS,
@@ -24,11 +25,12 @@ from minidl.estimators.building import (
     layer_choices,
     make_optimizer,
     perceptron_layers,
-    weight_lists,
 )
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.conversion import config_of, load_into, parameters_from, save
 from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
+from minidl.estimators.presets import PRESETS, fit_with_preset, plain, table_inputs
+from minidl.estimators.weights import LiveWeights
 from minidl.evaluation import predict_outputs
 from minidl.layers.layer import Array
 from minidl.losses import Head
@@ -47,9 +49,6 @@ class Fitted:
     hidden_layer_sizes: Any  # fields of the subclasses, where they stand first
     activation: Any
     history_: list[dict[str, float]]
-    coefs_: list[Array]
-    intercepts_: list[Array]
-    n_layers_: int
     n_outputs_: int
     n_iter_: int
     t_: int
@@ -58,12 +57,12 @@ class Fitted:
     best_loss_: Any
     validation_scores_: Any
     best_validation_score_: Any
-    _model: Sequential
     _head: Head
     _optimizer: Optimizer
     _random_state: np.random.RandomState
     _no_improvement_count: int
     _resume: dict[str, Any] | None
+    _table: SmoothClip | None = None  # a preset's preprocessing of the raw rows
 
     _y_checks: ClassVar[Mapping[str, Any]] = {}
     _score_name: Any  # the metric by which epochs are compared
@@ -71,7 +70,7 @@ class Fitted:
 
 
 @dataclass(eq=False, repr=False)
-class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ignore[misc]
+class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):  # type: ignore[misc]
     """Base of the estimators; the parameters are documented there."""
 
     solver: str = field(default="adam", kw_only=True)
@@ -102,6 +101,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
     clip_grad_norm: float | None = field(default=None, kw_only=True)
     ema: float | None = field(default=None, kw_only=True)
     progress: bool = field(default=False, kw_only=True)
+    preset: str | None = field(default=None, kw_only=True)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -137,6 +137,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "ema": [Interval(Real, 0, 1, closed="neither"), None],
         "progress": ["boolean"],
+        "preset": [StrOptions(set(PRESETS)), None],
     }
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -185,6 +186,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         *,
         incremental: bool = False,
     ) -> Self:
+        if self.preset is not None:
+            fit_with_preset(self, X, y, sample_weight, validation, incremental=incremental)
+            return self
+        self._table = None
         sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes)]
         if any(n <= 0 for n in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
@@ -193,7 +198,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         classes: Classes = "new" if first else "same" if self.warm_start else "known"
         rows = self._check_rows(X, y, sample_weight, reset=first, classes=classes)
-        self._head = self._make_head()
+        if first or not hasattr(self, "_head"):
+            self._head = self._make_head().fitted(rows.y)
+        else:
+            self._head = self._make_head().in_units_of(self._head)
         if first:
             self.n_outputs_ = self._count_outputs(rows.y)
         held_out = None
@@ -229,9 +237,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
     def _outputs(self, X: Any) -> Array:
         """Check X, and return the model's outputs for it."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
         self._copy_in_weights()
-        return predict_outputs(self._model, X)
+        if self._table is None:
+            X = validate_data(self, X, accept_sparse="csr", reset=False)
+            return predict_outputs(self._model, X)
+        # In float64 a small spread around a large mean of the targets is not rounded away.
+        return predict_outputs(self._model, table_inputs(self, X)).astype(np.float64)
 
     @classmethod
     def from_config(cls, config: Config | str | PathLike[str]) -> Self:
@@ -265,7 +276,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
         ConfigError
             For a parameter for which a config has no words, such as solver="lbfgs".
         """
-        return config_of(self, data)
+        if self.preset is not None and isinstance(data, str):
+            data = {"name": data, "preprocessing": SmoothClip.name}
+        return config_of(plain(self), data)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle.
@@ -412,41 +425,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Fitted, ABC):  # type: ign
             made.learning_rate = self._optimizer.learning_rate
         return made
 
-    # --- The weights, as lists of views.
-
-    def _list_weights(self) -> None:
-        self.coefs_, self.intercepts_ = weight_lists(self._model)
-        self.n_layers_ = len(self.coefs_) + 1
-
-    def _copy_in_weights(self) -> None:
-        """Copy into the model what was put in place of its views in the lists."""
-        for name, views in zip(("coefs_", "intercepts_"), weight_lists(self._model), strict=True):
-            given = getattr(self, name)
-            if all(array is view for array, view in zip(given, views, strict=False)):
-                if len(given) == len(views):
-                    continue
-            shapes = [view.shape for view in views]
-            if [np.shape(array) for array in given] != shapes:
-                raise ValueError(f"{name} must be arrays of the shapes {shapes}")
-            for array, view in zip(given, views, strict=True):
-                view[:] = array
-            setattr(self, name, views)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        if "_model" in state:  # the lists are views into it, and a copy of a view is none
-            state.pop("coefs_", None)
-            state.pop("intercepts_", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_model" in state:
-            self._list_weights()
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.preset is None
+        if self.preset is not None:
+            tags.input_tags.allow_nan = tags.input_tags.categorical = True
+            tags.input_tags.string = True
         return tags
 
 

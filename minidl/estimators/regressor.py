@@ -16,6 +16,7 @@ from minidl.estimators.heads import HalfSquaredError, SummedPoisson
 from minidl.estimators.perceptron import Classes, Perceptron, trains_in_epochs
 from minidl.layers.layer import Array
 from minidl.losses import Head
+from minidl.losses.regression import ScaledHead
 
 LOSSES: dict[str, type[Head]] = {"squared_error": HalfSquaredError, "poisson": SummedPoisson}
 
@@ -85,6 +86,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _check_targets(self, y: Any, dtype: Any, classes: Classes) -> Array:
+        head = self._make_head()
+        if isinstance(head, ScaledHead) and head.scale_targets:
+            dtype = np.float64  # the head rounds only what it has scaled
         targets: Array = np.asarray(y).astype(dtype, copy=False)
         return targets
 

@@ -53,6 +53,10 @@ class Head:
         """Return the head with what it takes from the training targets, once, before training."""
         return self
 
+    def in_units_of(self, other: Head) -> Self:
+        """Return the head with what `other` took from its training targets."""
+        return self
+
     def predict(self, logits: Array) -> Array:
         """Return what the outputs mean: probabilities, or values in the unit of the targets."""
         return logits

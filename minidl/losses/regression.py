@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minidl.layers.layer import Array
-from minidl.losses.head import ElementwiseHead, columns, require_targets, weighted_mean
+from minidl.losses.head import ElementwiseHead, Head, columns, require_targets, weighted_mean
 
 
 class RegressionHead(ElementwiseHead):
@@ -65,6 +65,12 @@ class ScaledHead(RegressionHead):
         t = columns(targets, np.float64)
         deviations = np.where(np.ptp(t, axis=0) > 0, t.std(axis=0), 1.0)
         return replace(self, center=t.mean(axis=0).tolist(), scale=deviations.tolist())
+
+    def in_units_of(self, other: Head) -> Self:
+        """Return the head with the center and scale of `other`, where they are to be scaled."""
+        if not (self.scale_targets and isinstance(other, ScaledHead)):
+            return self
+        return replace(self, center=other.center, scale=other.scale)
 
     def predict(self, logits: Array) -> Array:
         """Return center + scale * logits, in the dtype of the logits."""

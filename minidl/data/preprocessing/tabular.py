@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.tables import codes, numbers
+from minidl.data.tables import cells_of, codes, numbers
 from minidl.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -89,19 +89,20 @@ class Tabular(Preprocessing):
         An array of numbers is taken to hold codes already.  Raises ValueError, naming the column,
         where a number is expected and something else found.
         """
-        array = np.asarray(X)
-        if array.dtype.kind in "biuf":
-            return array
-        if array.ndim != 2 or array.shape[1] != len(self._categories):
-            raise ValueError(f"X must have {len(self._categories)} columns, got {array.shape}")
-        encoded = np.empty(array.shape)
+        if not hasattr(X, "columns"):
+            X = np.asarray(X)
+            if X.dtype.kind in "biuf":
+                return X
+        if len(X.shape) != 2 or X.shape[1] != len(self._categories):
+            raise ValueError(f"X must have {len(self._categories)} columns, got {X.shape}")
+        encoded = np.empty(X.shape)
         ends = np.cumsum(self._categories)
-        for j, n in enumerate(self._categories):
+        for j, (n, cells) in enumerate(zip(self._categories, cells_of(X), strict=True)):
             if n:
-                encoded[:, j] = codes(array[:, j], self._state["labels"][ends[j] - n : ends[j]])
+                encoded[:, j] = codes(cells, self._state["labels"][ends[j] - n : ends[j]])
                 continue
             try:
-                encoded[:, j] = numbers(array[:, j])
+                encoded[:, j] = numbers(cells)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"X must hold numbers in column {j}: {error}") from None
         return encoded
