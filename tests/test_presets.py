@@ -81,7 +81,8 @@ def test_values_that_suit_another_choice_are_taken_only_with_it():
 
 def test_many_rows_have_larger_batches_and_fewer_epochs():
     few, many = (plain(MLPClassifier(preset="tabular"), n) for n in (1000, 100_000))
-    assert (many.batch_size, many.max_iter) == (256, 24) and few.max_iter == 120
+    assert (many.batch_size, many.max_iter) == (256, 15) and few.max_iter == 120
+    assert plain(MLPClassifier(preset="tabular"), 10_000).max_iter == 80
     assert plain(MLPClassifier(preset="tabular"), 10).batch_size == 10
     assert plain(MLPClassifier(preset="tabular", max_iter=99), 100_000).max_iter == 99
 

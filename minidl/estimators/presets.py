@@ -51,8 +51,8 @@ TAKEN_WITH = {
     "weight_decay": {"solver"},
     "label_smoothing": {"loss"},
 }
-MOST_VISITS = 1_200_000  # of rows in all epochs
-MANY_ROWS, LARGER_BATCH = 20_000, 256  # with as many rows, batches are larger, and visits doubled
+MOST_VISITS = 800_000  # of rows in all epochs, so that a fit ends in some 20 s
+MANY_ROWS, LARGER_BATCH = 20_000, 256  # with as many rows, batches are larger
 FEW_ROWS, TRIALS = 1000, 5  # with fewer rows, the epochs are chosen in several trials, not in one
 CHOOSING_ROWS = 50  # with fewer still, they are not chosen
 CYCLES = 4  # of the schedule
@@ -69,10 +69,11 @@ def plain(estimator: Perceptron, n_samples: int = 1000) -> Any:
     values = dict(
         PRESETS[estimator.preset]["classifier" if is_classifier(estimator) else "regressor"]
     )
-    many = n_samples >= MANY_ROWS
-    values["batch_size"] = min(LARGER_BATCH if many else values["batch_size"], n_samples)
-    most_epochs = MOST_VISITS * (1 + many) // n_samples
-    values["max_iter"] = max(2**CYCLES - 1, min(values["max_iter"], most_epochs))
+    if n_samples >= MANY_ROWS:
+        values["batch_size"] = LARGER_BATCH
+    values["batch_size"] = min(values["batch_size"], n_samples)
+    most_epochs = max(2**CYCLES - 1, MOST_VISITS // n_samples)
+    values["max_iter"] = min(values["max_iter"], most_epochs)
     given = estimator.get_params(deep=False)
     defaults = {field.name: field.default for field in fields(estimator)}
     own = {
