@@ -479,6 +479,7 @@ def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, 
         assert len(epochs) == 1 + load_config(f"o/{name}/config.yaml").train.epochs
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
     (tmp_path / "config.yaml").write_text(TEXT)
     program = "import sys; from minidl.cli import main; sys.exit(main())"
