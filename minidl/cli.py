@@ -337,14 +337,14 @@ def _line(epoch: Epoch, epochs: int) -> str:
 
 
 def _figures(part: str, figures: Mapping[str, float]) -> str:
-    return f"{part} " + " ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    return f"{part} {in_words(figures)}"
 
 
 def _verdict(results: Mapping[str, object]) -> str:
     """One line of what the test set said."""
-    figures = [
-        f"{name.removeprefix('test_')} {value:.4f}"
+    figures = {
+        name.removeprefix("test_"): value
         for name, value in results.items()
         if isinstance(value, float) and name.startswith("test_")
-    ]
-    return f"test {' '.join(figures)}" if figures else "trained; no test part was set aside"
+    }
+    return _figures("test", figures) if figures else "trained; no test part was set aside"

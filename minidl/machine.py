@@ -14,6 +14,10 @@ import numpy as np
 from minidl import kernels
 from minidl._version import __version__
 
+# Read by a process when it loads its BLAS.
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = (*BLAS_VARIABLES, "OMP_NUM_THREADS")
+
 
 def describe() -> dict[str, Any]:
     """Return the versions and the processor that the bits of a run may depend on."""

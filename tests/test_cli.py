@@ -27,25 +27,6 @@ train:
 """
 
 
-@pytest.fixture
-def minidl(tmp_path, monkeypatch, capsys):
-    """Run a command in an empty folder with TEXT as config.yaml; return code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MINIDL_DATA_DIR", raising=False)
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/minidl"])
-    Path("config.yaml").write_text(TEXT)
-
-    def minidl(command):
-        try:
-            code = cli.main(shlex.split(command))
-        except SystemExit as stop:  # argparse's own
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return minidl
-
-
 def files():
     return sorted(str(path) for path in Path().rglob("*"))
 

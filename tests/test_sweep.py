@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -31,24 +30,6 @@ train:
 """
 
 
-@pytest.fixture
-def minidl(tmp_path, monkeypatch, capsys):
-    """Run a command in an empty folder with TEXT as config.yaml; return code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/minidl"])
-    Path("config.yaml").write_text(TEXT)
-
-    def minidl(command):
-        try:
-            code = cli.main(shlex.split(command))
-        except SystemExit as stop:  # argparse's own
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return minidl
-
-
 class Here:
     """Stands in for subprocess.Popen: does in this process, at once, what the child would do."""
 
@@ -56,7 +37,7 @@ class Here:
 
     def __init__(self, command, *, stderr, env, **_):
         assert command[:3] == [sys.executable, "-m", "minidl.sweep.processes"]
-        assert {env[name] for name in processes.BLAS_VARIABLES} == {"1"}
+        assert {env[name] for name in processes.THREAD_VARIABLES} == {"1"}
         self.started.append(Path(command[3]).name)
         self.returncode = self.run(command[3], stderr)
 

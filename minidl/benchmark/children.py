@@ -16,8 +16,7 @@ from typing import Any, Self
 
 from minidl.benchmark.cells import Cell
 from minidl.errors import ConfigError
-
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+from minidl.machine import BLAS_VARIABLES
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any
 from minidl import machine
 from minidl.benchmark import measurements, processes, tables
 from minidl.benchmark.cells import GRID, Cell
-from minidl.benchmark.children import BLAS_VARIABLES, chosen_contenders
+from minidl.benchmark.children import chosen_contenders
 from minidl.errors import ConfigError, DataError
+from minidl.machine import THREAD_VARIABLES
 
-THREAD_VARIABLES = (*BLAS_VARIABLES, "OMP_NUM_THREADS")
 PARTS = ("steps", "busy", "prediction", "memory", "imports", "size", "mnist")
 COMPARED = ("minidl", "rival")
 BARE_NUMPY = "GEMMs all cores"  # with the threads that anybody gets

@@ -21,16 +21,12 @@ from minidl.config import dump, load_config
 from minidl.errors import CheckpointError, MinidlError
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
+from minidl.machine import THREAD_VARIABLES
 from minidl.run import Run
 from minidl.run_folder import RunFolder
 from minidl.sweep.comparison import Outcome
 from minidl.sweep.planning import PlannedRun
 
-# Read when a process loads its BLAS. A run sets its own threads while it trains, but not while it
-# measures the test set.
-BLAS_VARIABLES = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-)
 PAUSE = 0.05  # seconds between two looks at the processes
 FAILED = 1  # exit status of Python after an error that nobody expected
 
@@ -95,7 +91,8 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={**os.environ, **dict.fromkeys(BLAS_VARIABLES, "1")},
+            # A run sets its own threads while it trains, but not while it measures the test set.
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
             process_group=0,  # Ctrl-C reaches the sweep alone, which passes it on once
         )
 
