@@ -1,6 +1,7 @@
 """Sweeps: what is trained, how it is compared, and what a second command finds done."""
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -485,3 +486,24 @@ def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
     for run in (tmp_path / "o").glob("train*"):
         with cli.RunFolder.open(run):  # nobody holds the lock
             pass
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
+    (tmp_path / "config.yaml").write_text(TEXT)
+    program = "import sys; from minidl.cli import main; sys.exit(main())"
+    arguments = ["sweep", "config.yaml", "train.epochs=1,1000000", "--seeds", "1", "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--out", "o"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        running.stderr.readline()  # one run has finished
+        running.kill()
+    folder = tmp_path / "o" / "train.epochs-1000000_seed-0"
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the process of the other to end
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    assert (folder / "checkpoints" / "last.npz").exists()

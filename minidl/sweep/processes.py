@@ -148,11 +148,14 @@ def _with_prefix(prefix: str, figures: Mapping[str, object]) -> dict[str, float]
 
 def _train(path: Path) -> int:
     """Train the run whose config stands in this folder, or go on with it; return the exit code."""
+    parent = os.getppid()
     with RunFolder.open(path) as folder:
         with Run(Experiment.build(load_config(folder.config)), folder) as run:
             run.resume(lambda warning: None)
             for _ in run.steps():
-                pass
+                if os.getppid() != parent:  # the sweep was killed, and could not tell
+                    parent = os.getppid()  # once: a second signal would end this at once
+                    signal.raise_signal(signal.SIGTERM)
             if run.stopped_by is None:
                 run.finish()
                 return 0
