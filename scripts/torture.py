@@ -418,6 +418,9 @@ def signals(n: int, folder: Path) -> Outcome:
         sent = time.perf_counter()
         os.kill(process.pid, number)
         code = process.wait()
+        if code == -number and run_folder.RunFolder(out).status().get("status") == "finished":
+            shutil.rmtree(out)  # it came after the end as well, while Python was closing down
+            continue
         waits.append(time.perf_counter() - sent)
         written = (out / "checkpoints/last.npz").exists()
         told = f"--resume {out}" in process.output

@@ -105,6 +105,7 @@ def test_an_unknown_preset_is_named():
         MLPClassifier(preset="images").fit(*WINE)
 
 
+@pytest.mark.slow
 def test_the_epochs_are_chosen_on_rows_held_out():
     rng = np.random.default_rng(0)
     rows = rng.uniform(-3, 3, (300, 1))
@@ -183,6 +184,7 @@ def test_early_stopping_holds_out_no_class_as_a_whole():
         assert list(estimator.fit(np.eye(100), labels).classes_) == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_small_spread_around_a_large_mean_is_learned():
     rows = np.linspace(-1, 1, 200)[:, None]
     y = 1e9 + rows[:, 0]
@@ -250,6 +252,7 @@ def test_the_checks_of_an_estimator_pass_but_those_that_cannot(kind):
     assert len(results) > 50 and failed <= cannot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, load, mean, deviation",  # of 5 splits, by scripts/compare_tabular.py
     [

@@ -431,6 +431,7 @@ sys.exit(_main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, monkeypatch):
     command = "sweep config.yaml train.epochs=3,4 --seeds 1 --jobs 1 --out"
     with monkeypatch.context() as patch:
