@@ -13,6 +13,7 @@
 #include <Python.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
 #define LONG_PRODUCT 3e5   /* multiplications: likewise */
 #define LOOKS 10000        /* before sleeping; some 0.3 ms */
+#define LOOKS_A_YIELD 32
 
 /* One build for all x86-64 machines that still uses the widest vectors of each. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
@@ -76,7 +78,12 @@ static void take_parts(int me) {
 
 static void *help(void *number) {
     for (;;) {
-        for (int i = 0; i < LOOKS && !has_parts(atomic_load(&offer)); i++) LOOK_AGAIN();
+        for (int i = 1; i <= LOOKS && !has_parts(atomic_load(&offer)); i++) {
+            LOOK_AGAIN();
+            /* Beside a busy core the system often puts a helper on the caller's: without this, the
+             * caller would stand still while the helper looks for work. */
+            if (i % LOOKS_A_YIELD == 0) sched_yield();
+        }
         if (!has_parts(atomic_load(&offer))) {
             pthread_mutex_lock(&mutex);
             atomic_fetch_add(&n_asleep, 1);
