@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command", choices=sorted(COMMANDS), metavar="COMMAND", help=" | ".join(sorted(COMMANDS))
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see minidl COMMAND --help")
-    parsed = parser.parse_args(arguments)
     try:
+        parsed = parser.parse_args(arguments)
         return COMMANDS[parsed.command](parsed.arguments)
     except MinidlError as error:
         print(error, file=sys.stderr)
@@ -87,7 +87,7 @@ def train(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--summary", action="store_true", help="print the table of layers")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    options = parser.parse_intermixed_args(arguments)
+    options = _options(parser, arguments)
     if options.print_schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
@@ -112,7 +112,7 @@ def train(arguments: Sequence[str]) -> int:
 def gradcheck(arguments: Sequence[str]) -> int:
     """Compare the gradients of what a config describes with finite differences."""
     parser = _parser("gradcheck", "Compare every gradient of a config's model with differences.")
-    options = parser.parse_intermixed_args(arguments)
+    options = _options(parser, arguments)
     return _check(build_or_fall_back(_config(parser, options.arguments), _warn), quiet=False)
 
 
@@ -145,7 +145,7 @@ def sweep(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--test", action="store_true", help="show the test figures of the first setting as well"
     )
-    options = parser.parse_intermixed_args(arguments)
+    options = _options(parser, arguments)
     path, overrides = _path_and_overrides(parser, options.arguments)
     planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
     swept = train_and_compare(planned, options.out, jobs=options.jobs, announce=_warn)
@@ -202,6 +202,18 @@ def _parser(command: str, description: str, epilog: str = "") -> argparse.Argume
         help="a YAML file, and settings that override what stands in it",
     )
     return parser
+
+
+def _options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse options and other arguments in any order.
+
+    Not with parse_intermixed_args, which turns a Ctrl-C into a traceback in Python 3.11.
+    """
+    options, rest = parser.parse_known_args(arguments)
+    if wrong := [argument for argument in rest if argument.startswith("-") and argument != "--"]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    options.arguments += [argument for argument in rest if argument != "--"]
+    return options
 
 
 def _config(

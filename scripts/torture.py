@@ -536,14 +536,16 @@ def main() -> int:
     parser.add_argument("experiments", nargs="*", metavar="NAME[=N]", help=", ".join(EXPERIMENTS))
     parser.add_argument("--short", action="store_true", help="few of each, in half a minute")
     options = parser.parse_args()
+    chosen = [text.partition("=") for text in options.experiments or EXPERIMENTS]
+    for name, _, number in chosen:
+        if name not in EXPERIMENTS or (number and not number.isdecimal()):
+            wrong = f"{name}={number}" if number else name
+            parser.error(f"no experiment {wrong!r}; there are {', '.join(EXPERIMENTS)}")
     load_digits_once()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     fast = "/dev/shm" if os.path.isdir("/dev/shm") else None  # the proof is not about disks
     all_good = True
-    for text in options.experiments or EXPERIMENTS:
-        name, _, number = text.partition("=")
-        if name not in EXPERIMENTS or (number and not number.isdecimal()):
-            parser.error(f"no experiment {text!r}; there are {', '.join(EXPERIMENTS)}")
+    for name, _, number in chosen:
         experiment, full, short = EXPERIMENTS[name]
         n = int(number) if number else short if options.short else full
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: what it prints, what it leaves, with which exit code."""
 
+import argparse
 import json
 import os
 import re
@@ -104,6 +105,19 @@ def test_the_printed_config_trains_the_same_run(minidl):
     for name in ("config.yaml seed=4 --out a", "printed.yaml --out b"):
         assert minidl(f"train {name}")[0] == 0
     assert Path("a/model.npz").read_bytes() == Path("b/model.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "seed=4 --print-config config.yaml",
+        "--print-config seed=4 -- config.yaml",
+        "config.yaml --out run --print-config -- seed=4",
+    ],
+)
+def test_options_and_other_arguments_come_in_any_order(minidl, arguments):
+    expected = minidl("train config.yaml seed=4 --print-config")
+    assert expected[0] == 0 and minidl(f"train {arguments}") == expected
 
 
 def test_the_schema_needs_no_config(minidl):
@@ -234,6 +248,20 @@ def test_arguments_that_are_wrong(minidl, command, said):
     message = refused(minidl(command))
     assert said in message
     assert files() == ["config.yaml"]
+
+
+@pytest.mark.parametrize("command", ["", "train config.yaml"])
+def test_an_interrupt_while_arguments_are_read(minidl, monkeypatch, command):
+    """Each command has a parser of its own, behind the one that knows the commands."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def interrupted(parser, *rest):
+        if (parser.prog == "minidl") == (command == ""):
+            raise KeyboardInterrupt
+        return parse(parser, *rest)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", interrupted)
+    assert minidl(command) == (128 + signal.SIGINT, "", "interrupted\n")
 
 
 def test_memory_that_is_not_there(minidl, monkeypatch):

@@ -608,6 +608,7 @@ def threads_for_a_large_model():
     return automatic_threads(model, 64)[1]
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_search_share_the_cores():
     n_cores = len(os.sched_getaffinity(0))
     shared = Parallel(n_jobs=2)(delayed(threads_for_a_large_model)() for _ in range(2))
