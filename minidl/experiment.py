@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl import machine
 from minidl.config import Choice, Config, load_config
+from minidl.config.stack import StackError, build_stack
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment, Rows
 from minidl.data.datasets import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
-from minidl.errors import DataError, MinidlError
+from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Array
 from minidl.losses import Head
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
@@ -94,17 +94,23 @@ class Experiment:
                 "values; use smooth_clip, quantile or piecewise_linear",
             )
         preprocessing.fit(train.X)
-        dtype = np.dtype(config.train.dtype)
-        layers, choices, _ = _build_layers(
-            config, config.model, "model", preprocessing.n_out, n_outputs, streams, dtype
-        )
-        model = _blaming(config, "model", lambda: Sequential(layers))
-        n_made = _model_outputs(model, preprocessing.n_out)
-        if n_made != n_outputs:
+        try:
+            stack = build_stack(
+                config.model,
+                preprocessing.n_out,
+                n_outputs,
+                init=streams["init"],
+                noise=streams["noise"],
+                dtype=np.dtype(config.train.dtype),
+            )
+        except StackError as error:
+            raise _located(config, f"model.{error.place}", error.reason) from error
+        model = _blaming(config, "model", lambda: Sequential(stack.layers))
+        if stack.n_out != n_outputs:
             last = max(i for i, choice in enumerate(config.model) if "n_out" in choice.options)
             raise config.error(
                 f"model.{last}",
-                f"the model has {n_made} outputs, but {dataset.name} with "
+                f"the model has {stack.n_out} outputs, but {dataset.name} with "
                 f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
             )
         if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
@@ -123,7 +129,7 @@ class Experiment:
             clip_grad_value=settings.clip_grad_value,
         )
         return cls(
-            _resolved(config, choices, model, dataset),
+            _resolved(config, stack.choices, model, dataset),
             dataset,
             train,
             validation,
@@ -276,64 +282,8 @@ def _n_outputs(config: Config, dataset: Dataset, head: Head) -> int:
     return head.n_outputs(dataset.y)
 
 
-def _build_layers(
-    config: Config,
-    choices: tuple[Choice, ...],
-    path: str,
-    size: int,
-    n_outputs: int,
-    streams: dict[str, np.random.Generator],
-    dtype: np.dtype[Any],
-) -> tuple[list[Layer], list[Choice], int]:
-    """Build the layers one after the other, each on the features that the one before it gives.
-
-    Returns the layers, the choices with `auto` resolved, and the number of features at the end.
-    """
-    layers: list[Layer] = []
-    resolved: list[Choice] = []
-    for i, choice in enumerate(choices):
-        here = f"{path}.{i}"
-        if choice.options.get("n_out") == "auto":
-            choice = choice.model_copy(update={"n_out": n_outputs})
-        supplied: dict[str, Any] = {"n_in": size, "n_features": size, "dtype": dtype}
-        if choice.nested:
-            inner, inner_choices, _ = _build_layers(
-                config, choice.nested, f"{here}.{choice.name}", size, n_outputs, streams, dtype
-            )
-            supplied["layers"] = inner
-            choice = choice.model_copy(update={"layers": tuple(inner_choices)})
-        noisy = choice.factory.begin_step is not Layer.begin_step  # type: ignore[attr-defined]
-        supplied["rng"] = streams["noise" if noisy else "init"]
-        _check_memory(config, here, choice, size, dtype)
-        layer: Layer = _blaming(config, here, lambda c=choice, s=supplied: c.build(**s))  # type: ignore[misc]
-        size = _blaming(config, here, lambda layer=layer, n=size: layer.output_size(n))  # type: ignore[misc]
-        layers.append(layer)
-        resolved.append(choice)
-    return layers, resolved, size
-
-
-def _model_outputs(model: Sequential, n_in: int) -> int:
-    size = n_in
-    for layer in model.layers:
-        size = layer.output_size(size)
-    return size
-
-
-def _check_memory(
-    config: Config, path: str, choice: Choice, size: int, dtype: np.dtype[Any]
-) -> None:
-    """Refuse a layer that this machine cannot hold, before memory is taken for it."""
-    needed = 2 * size * int(choice.options.get("n_out", 1)) * dtype.itemsize
-    if needed > machine.memory_bytes():
-        raise config.error(
-            path,
-            f"weights and gradients from {size} features need {needed / 2**30:.0f} GiB; this "
-            f"machine has {machine.memory_bytes() / 2**30:.0f} GiB",
-        )
-
-
 def _resolved(
-    config: Config, model_choices: list[Choice], model: Sequential, dataset: Dataset
+    config: Config, choices: tuple[Choice, ...], model: Sequential, dataset: Dataset
 ) -> Config:
     """The config with everything that was chosen: training from it repeats the run."""
     settings = config.train
@@ -348,20 +298,23 @@ def _resolved(
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"dataset": source, "fallback": None}),
-            "model": tuple(model_choices),
+            "model": choices,
             "train": settings.model_copy(update=chosen),
         }
     )
 
 
 def _blaming(config: Config, path: str, make: Callable[[], Made]) -> Made:
-    """Call `make`; a ValueError becomes the config's error at `path`, one key deeper if it can."""
+    """Call `make`; a ValueError becomes the config's error at `path`."""
     try:
         return make()
     except MinidlError:
         raise
     except ValueError as error:
-        message = str(error)
-        key = message.split(" ", 1)[0]
-        deeper = f"{path}.{key}" if key.isidentifier() else path
-        raise config.error(deeper, message) from error
+        raise _located(config, path, str(error)) from error
+
+
+def _located(config: Config, path: str, reason: str) -> ConfigError:
+    """The config's error at `path`, or one key deeper where the reason begins with the key."""
+    key = reason.split(" ", 1)[0]
+    return config.error(f"{path}.{key}" if key.isidentifier() else path, reason)

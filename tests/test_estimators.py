@@ -143,6 +143,10 @@ def test_a_parameter_out_of_range_is_named(kind, name, value):
         ({"schedule": {"one_cycle": {"peak": 2.0}}}, "peak must be in"),
         ({"layers": ["rely"]}, r"layers.0: unknown layer 'rely'; did you mean 'relu'"),
         ({"layers": [{"linear": 5}]}, "layers end with 5 outputs, but the targets need 3"),
+        (
+            {"layers": ["relu", {"linear": 10**12}]},
+            r"layers.1 \(linear\): .* GiB; this machine has",
+        ),
         ({"layers": [{"linear": "auto"}], "dropout": 0.5}, "dropout is for hidden_layer_sizes"),
         ({"class_weight": {7: 2.0}}, r"class_weight names \[7\]"),
         ({"momentum": 1, "solver": "sgd"}, r"momentum must be in \[0, 1\)"),

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from minidl.config import Choice
 from minidl.config.choices import Family
 from minidl.config.settings import LAYER, LOSS, SCHEDULE
+from minidl.config.stack import StackError, build_stack
 from minidl.layers.activations import ACTIVATIONS
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
@@ -65,38 +66,16 @@ def chosen_layers(
 ) -> list[Layer]:
     """Return the layers of a config's `model` list, for n_in features and n_outputs outputs."""
     rng = np.random.default_rng(random_state.randint(2**31 - 1))
-    layers, size = _stack(choices, n_in, n_outputs, rng, dtype, "layers")
-    if size != n_outputs:
+    try:
+        stack = build_stack(choices, n_in, n_outputs, init=rng, noise=rng, dtype=np.dtype(dtype))
+    except StackError as error:
+        raise ValueError(f"layers.{error}") from None
+    if stack.n_out != n_outputs:
         raise ValueError(
-            f"layers end with {size} outputs, but the targets need {n_outputs}; "
+            f"layers end with {stack.n_out} outputs, but the targets need {n_outputs}; "
             "end them with {'linear': 'auto'}"
         )
-    return layers
-
-
-def _stack(
-    choices: Sequence[Choice],
-    size: int,
-    n_outputs: int,
-    rng: np.random.Generator,
-    dtype: Any,
-    path: str,
-) -> tuple[list[Layer], int]:
-    layers: list[Layer] = []
-    for i, choice in enumerate(choices):
-        here = f"{path}.{i}"
-        supplied: dict[str, Any] = {"n_in": size, "n_features": size, "dtype": dtype, "rng": rng}
-        if choice.options.get("n_out") == "auto":
-            supplied["n_out"] = n_outputs
-        if choice.nested:
-            supplied["layers"] = _stack(choice.nested, size, n_outputs, rng, dtype, here)[0]
-        try:
-            layer: Layer = choice.build(**supplied)
-            size = layer.output_size(size)
-        except ValueError as error:
-            raise ValueError(f"{here} ({choice.name}): {error}") from None
-        layers.append(layer)
-    return layers, size
+    return stack.layers
 
 
 _ANY: Any = Annotated  # made at run time, where a type checker cannot follow

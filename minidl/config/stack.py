@@ -1,0 +1,92 @@
+"""From the entries of a config's `model` list, or of an estimator's `layers`, to layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl import machine
+from minidl.config.choices import Choice
+from minidl.layers.layer import Layer
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers, the entries that they are made from with `auto` as a number, and their outputs."""
+
+    layers: list[Layer]
+    choices: tuple[Choice, ...]
+    n_out: int
+
+
+class StackError(ValueError):
+    """What is wrong with one entry: its place, as in "2.residual.0", its name, and the reason."""
+
+    def __init__(self, place: str, name: str, reason: str) -> None:
+        super().__init__(f"{place} ({name}): {reason}")
+        self.place, self.name, self.reason = place, name, reason
+
+
+def build_stack(
+    choices: Sequence[Choice],
+    n_in: int,
+    n_outputs: int,
+    *,
+    init: np.random.Generator,
+    noise: np.random.Generator,
+    dtype: np.dtype[Any],
+    place: str = "",
+) -> Stack:
+    """Build the layers one after the other, each on the features that the one before it gives.
+
+    n_in: features of the first one.  n_outputs: what `auto` stands for.  init, noise: draw the
+    weights, and the keys of layers that draw in each step.  Raises StackError for a layer that
+    cannot be, or that this machine cannot hold, before memory is taken for it.
+    """
+    layers: list[Layer] = []
+    resolved: list[Choice] = []
+    size = n_in
+    for i, choice in enumerate(choices):
+        here = f"{place}{i}"
+        if choice.options.get("n_out") == "auto":
+            choice = choice.model_copy(update={"n_out": n_outputs})
+        noisy = choice.factory.begin_step is not Layer.begin_step  # type: ignore[attr-defined]
+        supplied: dict[str, Any] = {
+            "n_in": size,
+            "n_features": size,
+            "dtype": dtype,
+            "rng": noise if noisy else init,
+        }
+        if choice.nested:
+            inner = build_stack(
+                choice.nested,
+                size,
+                n_outputs,
+                init=init,
+                noise=noise,
+                dtype=dtype,
+                place=f"{here}.{choice.name}.",
+            )
+            supplied["layers"] = inner.layers
+            choice = choice.model_copy(update={"layers": inner.choices})
+        try:
+            _check_memory(choice, size, dtype)
+            layer: Layer = choice.build(**supplied)
+            size = layer.output_size(size)
+        except ValueError as error:
+            raise StackError(here, choice.name, str(error)) from error
+        layers.append(layer)
+        resolved.append(choice)
+    return Stack(layers, tuple(resolved), size)
+
+
+def _check_memory(choice: Choice, n_in: int, dtype: np.dtype[Any]) -> None:
+    needed = 2 * n_in * int(choice.options.get("n_out", 1)) * dtype.itemsize
+    if needed > machine.memory_bytes():
+        raise ValueError(
+            f"weights and gradients from {n_in} features need {needed / 2**30:.0f} GiB; this "
+            f"machine has {machine.memory_bytes() / 2**30:.0f} GiB"
+        )
