@@ -271,6 +271,114 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
     Py_RETURN_TRUE;
 }
 
+/* ---- batch normalization ---- */
+
+#define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
+
+typedef struct {
+    Floats a[6]; /* x, gamma, beta, x_hat, y, (mean, var, r) */
+    float eps;
+} BatchNorm;
+
+VECTORISED static void normalize_columns(const BatchNorm *b, Py_ssize_t start, Py_ssize_t width) {
+    Py_ssize_t n = b->a[1].size, rows = b->a[0].size / n;
+    const float *x = b->a[0].data + start, *gamma = b->a[1].data + start,
+                *beta = b->a[2].data + start;
+    float *x_hat = b->a[3].data + start, *y = b->a[4].data + start, *mean = b->a[5].data + start,
+          *var = mean + n, *r = var + n;
+    float sums[BLOCK] = {0}, squares[BLOCK] = {0};
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
+    for (Py_ssize_t j = 0; j < width; j++) mean[j] = sums[j] = sums[j] / (float)rows;
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            float centred = x[i * n + j] - sums[j];
+            squares[j] += centred * centred;
+        }
+    for (Py_ssize_t j = 0; j < width; j++) {
+        var[j] = squares[j] / (float)rows;
+        r[j] = 1.0f / sqrtf(var[j] + b->eps);
+    }
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            float scaled = (x[i * n + j] - sums[j]) * r[j];
+            x_hat[i * n + j] = scaled;
+            y[i * n + j] = scaled * gamma[j] + beta[j];
+        }
+}
+
+static void batch_norm_part(const void *arguments, int part, int parts) {
+    const BatchNorm *b = arguments;
+    Py_ssize_t start, stop;
+    bounds(b->a[1].size, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK)
+        normalize_columns(b, start, stop - start < BLOCK ? stop - start : BLOCK);
+}
+
+static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    BatchNorm b;
+    if (n_args != 7)
+        return PyErr_Format(PyExc_TypeError, "batch_norm takes x, gamma, beta, x_hat, y, stats, eps");
+    b.eps = (float)PyFloat_AsDouble(args[6]);
+    if (PyErr_Occurred()) return NULL;
+    if (!borrow(args, b.a, 6, "rrrwww")) Py_RETURN_NONE;
+    Py_ssize_t n = b.a[1].size;
+    int fits = n > 0 && b.a[0].size > 0 && b.a[0].size % n == 0 && b.a[2].size == n &&
+               b.a[3].size == b.a[0].size && b.a[4].size == b.a[0].size && b.a[5].size == 3 * n;
+    if (fits) run_over(b.a[0].size, batch_norm_part, &b);
+    give_back(b.a, 6);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
+/* a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
+VECTORISED static void denormalize_columns(const Floats *a, Py_ssize_t start, Py_ssize_t width) {
+    Py_ssize_t n = a[2].size, rows = a[0].size / n;
+    const float *dy = a[0].data + start, *x_hat = a[1].data + start, *r = a[2].data + start,
+                *gamma = a[3].data + start;
+    float *dx = a[4].data + start, *dgamma = a[5].data + start, *dbeta = a[6].data + start;
+    float sums[BLOCK] = {0}, products[BLOCK] = {0}, scale[BLOCK];
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            sums[j] += dy[i * n + j];
+            products[j] += dy[i * n + j] * x_hat[i * n + j];
+        }
+    for (Py_ssize_t j = 0; j < width; j++) {
+        dbeta[j] = sums[j];
+        dgamma[j] = products[j];
+        sums[j] = sums[j] / (float)rows;
+        products[j] = products[j] / (float)rows;
+        scale[j] = gamma[j] * r[j];
+    }
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++)
+            dx[i * n + j] =
+                (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
+}
+
+static void batch_norm_backward_part(const void *arguments, int part, int parts) {
+    const Floats *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[2].size, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK)
+        denormalize_columns(a, start, stop - start < BLOCK ? stop - start : BLOCK);
+}
+
+static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Floats a[7];
+    if (n_args != 7)
+        return PyErr_Format(PyExc_TypeError,
+                            "batch_norm_backward takes dy, x_hat, r, gamma, dx, dgamma, dbeta");
+    if (!borrow(args, a, 7, "rrrrwww")) Py_RETURN_NONE;
+    Py_ssize_t n = a[2].size;
+    int fits = n > 0 && a[0].size > 0 && a[0].size % n == 0 && a[1].size == a[0].size &&
+               a[3].size == n && a[4].size == a[0].size && a[5].size == n && a[6].size == n;
+    if (fits) run_over(a[0].size, batch_norm_backward_part, a);
+    give_back(a, 7);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
 /* ---- gathering rows ---- */
 
 typedef struct {
@@ -625,6 +733,10 @@ static PyMethodDef methods[] = {
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
     {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
+    {"batch_norm", FAST(py_batch_norm),
+     "batch_norm(x, gamma, beta, x_hat, y, stats, eps): y = gamma * x_hat + beta"},
+    {"batch_norm_backward", FAST(py_batch_norm_backward),
+     "batch_norm_backward(dy, x_hat, r, gamma, dx, dgamma, dbeta)"},
     {"take_rows", FAST(py_take_rows), "take_rows(X, rows, out): out = X[rows]"},
     {"softmax", FAST(py_softmax),
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
@@ -639,7 +751,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 1)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 2)) return NULL;
     pthread_atfork(NULL, NULL, forget_threads);
     return created;
 }

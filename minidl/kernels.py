@@ -39,7 +39,7 @@ except ImportError:
     _kernels = None  # type: ignore[assignment]
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 1  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 2  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
 if os.environ.get("MINIDL_KERNELS") != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
     _compiled = _kernels
@@ -107,6 +107,42 @@ def sum_rows(x: Array, sums: Array) -> None:
     """sums = the sum of the rows of x.  x: (n_samples, n).  sums: (n,)."""
     if _compiled is None or not _compiled.sum_rows(x, sums):
         np.add.reduce(x, 0, out=sums)
+
+
+def batch_norm(x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array) -> Array:
+    """x_hat = (x - mean) * r and y = gamma * x_hat + beta, over the rows; r = 1 / sqrt(var + eps).
+
+    x, x_hat, y: (n_samples, n_features).  Returns mean, var and r: (3, n_features).
+    """
+    stats: Array = np.empty((3, len(gamma)), x.dtype)
+    if _compiled is None or not _compiled.batch_norm(x, gamma, beta, x_hat, y, stats, eps):
+        mean, var, r = stats
+        np.add.reduce(x, 0, out=mean)
+        mean /= len(x)
+        np.subtract(x, mean, out=x_hat)
+        np.multiply(x_hat, x_hat, out=y)
+        np.add.reduce(y, 0, out=var)
+        var /= len(x)
+        np.divide(1, np.sqrt(var + eps), out=r)
+        np.multiply(x_hat, r, out=x_hat)
+        np.multiply(x_hat, gamma, out=y)
+        np.add(y, beta, out=y)
+    return stats
+
+
+def batch_norm_backward(
+    dy: Array, x_hat: Array, r: Array, gamma: Array, dx: Array, dgamma: Array, dbeta: Array
+) -> None:
+    """dgamma = sum(dy * x_hat), dbeta = sum(dy), dx as `BatchNorm` defines it; over the rows."""
+    arrays = dy, x_hat, r, gamma, dx, dgamma, dbeta
+    if _compiled is None or not _compiled.batch_norm_backward(*arrays):
+        np.multiply(dy, x_hat, out=dx)
+        np.add.reduce(dx, 0, out=dgamma)
+        np.add.reduce(dy, 0, out=dbeta)
+        np.multiply(x_hat, dgamma / len(dy), out=dx)
+        np.subtract(dy, dx, out=dx)
+        np.subtract(dx, dbeta / len(dy), out=dx)
+        np.multiply(dx, gamma * r, out=dx)
 
 
 def take_rows(X: Array, rows: Array, out: Array) -> Array:

@@ -76,6 +76,43 @@ def test_rows_are_added_up_as_numpy_does(shape, n_threads, reference):
 
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("shape", [(2, 2), (3, 65), (32, 10), (128, 256), (257, 130), (4000, 17)])
+def test_batch_norm_has_numpys_bits(shape, n_threads, reference):
+    rng = np.random.default_rng(0)
+    (x, dy), (gamma, beta) = floats(rng, 2, *shape), floats(rng, 2, shape[1])
+
+    def forward_and_backward():
+        x_hat, y, dx = np.empty((3, *shape), np.float32)
+        dgamma, dbeta = np.empty((2, shape[1]), np.float32)
+        stats = kernels.batch_norm(x, gamma, beta, 1e-3, x_hat, y)
+        kernels.batch_norm_backward(dy, x_hat, stats[2], gamma, dx, dgamma, dbeta)
+        return x_hat, y, stats, dx, dgamma, dbeta
+
+    with kernels.threads(n_threads):
+        found = forward_and_backward()
+    assert all(map(same_bits, found, reference(forward_and_backward)))
+
+
+@compiled
+@pytest.mark.parametrize("i", range(6))
+def test_batch_norm_of_arrays_that_do_not_fit_is_left_to_numpy(i):
+    arrays = [np.ones(shape, np.float32) for shape in ((4, 3), 3, 3, (4, 3), (4, 3), (3, 3))]
+    assert kernels._compiled.batch_norm(*arrays, 1e-3)
+    arrays[i] = np.ones(5, np.float32)
+    assert not kernels._compiled.batch_norm(*arrays, 1e-3)
+
+
+@compiled
+@pytest.mark.parametrize("i", range(7))
+def test_its_gradient_too(i):
+    arrays = [np.ones(n, np.float32) for n in (12, 12, 3, 3, 12, 3, 3)]
+    assert kernels._compiled.batch_norm_backward(*arrays)
+    arrays[i] = np.ones(5, np.float32)
+    assert not kernels._compiled.batch_norm_backward(*arrays)
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "settings",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
+from minidl import kernels
 from minidl.layers.layer import Array, Layer
 
 
@@ -42,7 +43,7 @@ class Scale(Layer):
 
 
 class Normalization(Scale):
-    """Mean 0 and variance 1 along one axis, then a learned scale and shift; the base of all norms.
+    """Mean 0 and variance 1 of each row, then a learned scale and shift; the base of all norms.
 
     x_hat  = (x - mean(x)) * r;   r = 1 / sqrt(var(x) + eps)
     y      = gamma * x_hat + beta
@@ -50,12 +51,11 @@ class Normalization(Scale):
     dgamma = (dy * x_hat).sum(axis=0)
     dbeta  = dy.sum(axis=0)
 
-    mean and var run along `axis`; var is the mean squared deviation.  x, y: (n_samples,
+    mean and var run over the row; var is the mean squared deviation.  x, y: (n_samples,
     n_features).  gamma, beta: (n_features,), 1 and 0 at the start.  Saves x_hat and r.
     """
 
     param_names: tuple[str, ...] = ("gamma", "beta")
-    axis: ClassVar[Literal[0, 1]] = 1
     centers: ClassVar[bool] = True
 
     def __init__(self, n_features: int, *, eps: float = 1e-5, dtype: Any = np.float32) -> None:
@@ -98,7 +98,7 @@ class Normalization(Scale):
         return y
 
     def _mean(self, x: Array) -> Array:
-        mean: Array = x.mean(axis=self.axis, keepdims=True)
+        mean: Array = x.mean(axis=1, keepdims=True)
         return mean
 
 
@@ -134,13 +134,16 @@ class BatchNorm(Normalization):
 
     running = (1 - momentum) * running + momentum * (mean or var of the batch)
 
-    momentum: in (0, 1].  The gradients are those of `Normalization`.  A training batch needs two
-    rows at least.  Ioffe and Szegedy, Batch Normalization, 2015.
+    momentum: in (0, 1].  As gamma is the same in all rows, dx has another form than that of
+    `Normalization`, with dgamma and dbeta in it:
+
+    dx = gamma * r * (dy - x_hat * dgamma / n - dbeta / n)
+
+    A training batch needs two rows at least.  Ioffe and Szegedy, Batch Normalization, 2015.
     """
 
     buffer_names = ("running_mean", "running_var")
     mixes_rows = True
-    axis = 0
 
     def __init__(
         self,
@@ -165,10 +168,17 @@ class BatchNorm(Normalization):
         n = len(x)
         if n < 2:
             raise ValueError(f"x must have at least 2 rows for BatchNorm in training, got {n}")
-        mean = self._mean(x)
-        centered = x - mean
-        var = self._mean(centered * centered)
+        x_hat, y = (self._empty(key, x.shape, x.dtype) for key in ("x_hat", "y"))
+        mean, var, r = kernels.batch_norm(x, self.gamma, self.beta, self.eps, x_hat, y)
         for running, new in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
             running *= 1 - self.momentum
-            running += self.momentum * new[0]
-        return self._normalized(centered, 1 / np.sqrt(var + self.eps), train)
+            running += self.momentum * new
+        self._saved = (x_hat, r)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Overwrite dgamma and dbeta; return dx."""
+        x_hat, r = self._take_saved()
+        dx = self._empty("dx", dy.shape, dy.dtype)
+        kernels.batch_norm_backward(dy, x_hat, r, self.gamma, dx, self.dgamma, self.dbeta)
+        return dx if need_dx else None
