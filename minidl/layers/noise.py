@@ -65,16 +65,21 @@ class Dropout(Noise):
             self._saved = (None,)
             return x
         scale = LEVELS / (LEVELS - dropped)
-        factors: Array = np.multiply(self._bits(*x.shape) >= dropped, scale, dtype=x.dtype)
+        factors, y = (self._empty(key, x.shape, x.dtype) for key in ("factors", "y"))
+        np.multiply(self._bits(*x.shape) >= dropped, scale, out=factors, dtype=x.dtype)
         self._saved = (factors,)
-        return np.multiply(x, factors)
+        return np.multiply(x, factors, out=y)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy * m / (1 - p)."""
         (factors,) = self._take_saved()
         if not need_dx:
             return None
-        return dy if factors is None else np.multiply(dy, factors)
+        if factors is None:
+            return dy
+        dx = self._empty("dx", dy.shape, dy.dtype)
+        np.multiply(dy, factors, out=dx)
+        return dx
 
 
 class GaussianNoise(Noise):
@@ -103,7 +108,10 @@ class GaussianNoise(Noise):
         self._saved = ()
         if self.std == 0:
             return x
-        y: Array = np.take(_normal_quantiles().astype(x.dtype, copy=False), self._bits(*x.shape))
+        y = self._empty("y", x.shape, x.dtype)
+        quantiles = _normal_quantiles().astype(x.dtype, copy=False)
+        # Not "raise": that mode looks up into a copy of y first. All bits are in range.
+        np.take(quantiles, self._bits(*x.shape), out=y, mode="clip")
         y *= x.dtype.type(self.std)
         y += x
         return y
