@@ -525,18 +525,29 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
 
 /* ---- the update ---- */
 
+enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
+
 typedef struct {
-    Floats a[3];
-    float rate, momentum, decay, scale;
-    int nesterov;
-    float sums[MAX_THREADS]; /* of each part: 0 only where all parameters are finite */
+    Floats a[MOST_ARRAYS];        /* p, g and the averages */
+    float settings[MOST_SETTINGS]; /* in the order in which Python gives them */
+    float sums[MAX_THREADS];       /* of each part: 0 only where all parameters are finite */
 } Update;
 
+/* A step on n elements; the sum of 0 times each new parameter. STEP is that on one of them. */
+#define FOR_ALL_ELEMENTS(n)                                 \
+    float lanes[16] = {0}, sum = 0.0f;                      \
+    Py_ssize_t i = 0;                                       \
+    for (; i + 16 <= (n); i += 16)                          \
+        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
+    for (; i < (n); i++) STEP(i, lanes[0])                  \
+    for (int k = 0; k < 16; k++) sum += lanes[k];           \
+    return sum;
+
 VECTORISED static float sgd_floats(float *restrict p, const float *restrict g, float *restrict v,
-                                   Py_ssize_t n, float rate, float momentum, float decay,
-                                   float scale, int nesterov) {
-    float lanes[16] = {0};
-    Py_ssize_t i = 0;
+                                   Py_ssize_t n, const float *settings) {
+    const float rate = settings[0], momentum = settings[1], decay = settings[2],
+                scale = settings[3];
+    const int nesterov = settings[4] != 0.0f;
 #define STEP(i, lane)                                              \
     {                                                              \
         float d = scale == 1.0f ? g[i] : g[i] * scale;             \
@@ -548,13 +559,30 @@ VECTORISED static float sgd_floats(float *restrict p, const float *restrict g, f
         p[i] = q;                                                  \
         lane += q * 0.0f;                                          \
     }
-    for (; i + 16 <= n; i += 16)
-        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])
-    for (; i < n; i++) STEP(i, lanes[0])
+    FOR_ALL_ELEMENTS(n)
 #undef STEP
-    float sum = 0.0f;
-    for (int k = 0; k < 16; k++) sum += lanes[k];
-    return sum;
+}
+
+VECTORISED static float adam_floats(float *restrict p, const float *restrict g, float *restrict m,
+                                    float *restrict v, Py_ssize_t n, const float *settings) {
+    const float rate = settings[0], beta1 = settings[1], beta2 = settings[2], eps = settings[3],
+                decay = settings[4], scale = settings[5], shrink = settings[6],
+                rest1 = settings[7], rest2 = settings[8];
+#define STEP(i, lane)                                  \
+    {                                                  \
+        float q = shrink == 1.0f ? p[i] : p[i] * shrink; \
+        float d = scale == 1.0f ? g[i] : g[i] * scale; \
+        if (decay != 0.0f) d = q * decay + d;          \
+        float a = m[i] * beta1 + d * rest1;            \
+        float b = v[i] * beta2 + d * d * rest2;        \
+        m[i] = a;                                      \
+        v[i] = b;                                      \
+        q -= a / (sqrtf(b) + eps) * rate;              \
+        p[i] = q;                                      \
+        lane += q * 0.0f;                              \
+    }
+    FOR_ALL_ELEMENTS(n)
+#undef STEP
 }
 
 static void sgd_part(const void *arguments, int part, int parts) {
@@ -562,7 +590,33 @@ static void sgd_part(const void *arguments, int part, int parts) {
     Py_ssize_t start, stop;
     bounds(u->a[0].size, part, parts, &start, &stop);
     u->sums[part] = sgd_floats(u->a[0].data + start, u->a[1].data + start, u->a[2].data + start,
-                               stop - start, u->rate, u->momentum, u->decay, u->scale, u->nesterov);
+                               stop - start, u->settings);
+}
+
+static void adam_part(const void *arguments, int part, int parts) {
+    Update *u = (Update *)arguments;
+    Py_ssize_t start, stop;
+    bounds(u->a[0].size, part, parts, &start, &stop);
+    u->sums[part] = adam_floats(u->a[0].data + start, u->a[1].data + start, u->a[2].data + start,
+                                u->a[3].data + start, stop - start, u->settings);
+}
+
+/* Run a step on n_arrays arrays, p, g and averages, with the settings that follow them. */
+static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings, Task step) {
+    for (int i = 0; i < n_settings; i++) {
+        double value = PyFloat_AsDouble(args[n_arrays + i]);
+        if (value == -1.0 && PyErr_Occurred()) return NULL;
+        u->settings[i] = (float)value;
+    }
+    if (!borrow(args, u->a, n_arrays, "wrww")) Py_RETURN_NONE;
+    int fits = 1;
+    for (int i = 1; i < n_arrays; i++) fits &= u->a[i].size == u->a[0].size;
+    if (fits) run_over(u->a[0].size, step, u);
+    give_back(u->a, n_arrays);
+    if (!fits) Py_RETURN_NONE;
+    float sum = 0.0f;
+    for (int i = 0; i < MAX_THREADS; i++) sum += u->sums[i];
+    return PyBool_FromLong(sum == 0.0f);
 }
 
 static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -570,21 +624,15 @@ static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args
     if (n_args != 8)
         return PyErr_Format(PyExc_TypeError,
                             "sgd takes p, g, v, rate, momentum, decay, scale, nesterov");
-    float *settings[4] = {&u.rate, &u.momentum, &u.decay, &u.scale};
-    for (int i = 0; i < 4; i++) {
-        double value = PyFloat_AsDouble(args[3 + i]);
-        if (value == -1.0 && PyErr_Occurred()) return NULL;
-        *settings[i] = (float)value;
-    }
-    u.nesterov = PyObject_IsTrue(args[7]);
-    if (!borrow(args, u.a, 3, "wrw")) Py_RETURN_NONE;
-    int fits = u.a[1].size == u.a[0].size && u.a[2].size == u.a[0].size;
-    if (fits) run_over(u.a[0].size, sgd_part, &u);
-    give_back(u.a, 3);
-    if (!fits) Py_RETURN_NONE;
-    float sum = 0.0f;
-    for (int i = 0; i < MAX_THREADS; i++) sum += u.sums[i];
-    return PyBool_FromLong(sum == 0.0f);
+    return update(args, &u, 3, 5, sgd_part);
+}
+
+static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Update u = {.sums = {0}};
+    if (n_args != 13)
+        return PyErr_Format(PyExc_TypeError, "adam takes p, g, m, v, rate, beta1, beta2, eps, "
+                                             "decay, scale, shrink, 1 - beta1, 1 - beta2");
+    return update(args, &u, 4, 9, adam_part);
 }
 
 /* ---- products ---- */
@@ -742,6 +790,8 @@ static PyMethodDef methods[] = {
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
+    {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
+     "1 - beta1, 1 - beta2): likewise"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -192,12 +192,7 @@ def sgd(
         if finite is not None:
             return bool(finite)
     s, t = scratch[0][: p.size], scratch[1][: p.size]
-    d = g
-    if scale != 1.0:
-        d = np.multiply(g, scale, out=t)
-    if weight_decay:
-        np.multiply(p, weight_decay, out=s)
-        d = np.add(s, d, out=t)
+    d = decayed(p, g, weight_decay, scale, s, t)
     np.multiply(v, momentum, out=v)
     np.add(v, d, out=v)
     if nesterov:
@@ -208,6 +203,65 @@ def sgd(
         np.multiply(v, learning_rate, out=s)
     np.subtract(p, s, out=p)
     return all_finite(p)
+
+
+def adam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    scale: float,
+    shrink: float,
+    scratch: Sequence[Array],
+) -> bool:
+    """One step of Adam on arrays of one dimension; return whether all of p is finite after.
+
+    p = shrink * p
+    d = scale * g + weight_decay * p
+    m = beta1 * m + (1 - beta1) * d
+    v = beta2 * v + (1 - beta2) * d**2
+    p = p - learning_rate * m / (sqrt(v) + eps)
+
+    scratch: two arrays of at least p.size, to work with.
+    """
+    if _compiled is not None:
+        settings = learning_rate, beta1, beta2, eps, weight_decay, scale, shrink
+        finite = _compiled.adam(p, g, m, v, *settings, 1 - beta1, 1 - beta2)
+        if finite is not None:
+            return bool(finite)
+    s, t = scratch[0][: p.size], scratch[1][: p.size]
+    if shrink != 1.0:
+        np.multiply(p, shrink, out=p)
+    d = decayed(p, g, weight_decay, scale, s, t)
+    np.multiply(m, beta1, out=m)
+    np.multiply(d, 1 - beta1, out=s)
+    np.add(m, s, out=m)
+    np.multiply(v, beta2, out=v)
+    np.multiply(d, d, out=s)
+    np.multiply(s, 1 - beta2, out=s)
+    np.add(v, s, out=v)
+    np.sqrt(v, out=s)
+    np.add(s, eps, out=s)
+    np.divide(m, s, out=s)
+    np.multiply(s, learning_rate, out=s)
+    np.subtract(p, s, out=p)
+    return all_finite(p)
+
+
+def decayed(p: Array, g: Array, weight_decay: float, scale: float, s: Array, t: Array) -> Array:
+    """Return scale * g + weight_decay * p: g itself, or t, with s to work with."""
+    d = g
+    if scale != 1.0:
+        d = np.multiply(g, scale, out=t)
+    if weight_decay:
+        np.multiply(p, weight_decay, out=s)
+        d = np.add(s, d, out=t)
+    return d
 
 
 def all_finite(p: Array) -> bool:

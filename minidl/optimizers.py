@@ -84,6 +84,7 @@ class Optimizer:
     groups: Sequence[ParameterGroup] | None = field(default=None, kw_only=True, repr=False)
 
     average_names: ClassVar[tuple[str, ...]] = ()
+    kernel: ClassVar[bool] = False  # whether the rule is one of `kernels`
 
     def __post_init__(self) -> None:
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < np.inf, "positive")
@@ -133,21 +134,21 @@ class Optimizer:
 
     def _update(self, block: Block, learning_rate: float) -> bool:
         """Clip and apply the rule to one block; return whether its parameters are finite after."""
-        p, g = block.params, block.grads
-        s, t, u = self._scratch[:, : p.size]
-        if self._clip_scale < 1.0:
-            g = np.multiply(g, self._clip_scale, out=u)
+        g, scale = block.grads, self._clip_scale
         if self.clip_grad_value is not None:
-            g = np.clip(g, -self.clip_grad_value, self.clip_grad_value, out=u)
-        self._rule(block, g, learning_rate, s, t)
-        return kernels.all_finite(p)
+            clipped = self._scratch[2, : g.size]
+            np.multiply(g, scale, out=clipped)
+            np.clip(clipped, -self.clip_grad_value, self.clip_grad_value, out=clipped)
+            g, scale = clipped, 1.0
+        return self._rule(block, g, scale, learning_rate)
 
-    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        """Change block.params and block.averages in place; `s` and `t` are free to use, `g` not."""
+    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+        """Change block.params and block.averages in place by the gradient scale * g.
+
+        Returns whether the parameters are finite after. `g` stays as it is; the first two rows of
+        `_scratch` are free to use.
+        """
         raise NotImplementedError
-
-    def _block_size(self, params: Array) -> int:
-        return BLOCK
 
     def _bind(self, params: Array, grads: Array) -> None:
         """Cut the vector into blocks and keep their views, so that a step makes none."""
@@ -171,7 +172,9 @@ class Optimizer:
             if runs and runs[-1][1:] == (run[0], *run[2:]):
                 run = (runs.pop()[0], *run[1:])
             runs.append(run)
-        size = max(1, self._block_size(params))
+        size = BLOCK
+        if self.kernel and kernels.name() == "compiled" and params.dtype == np.float32:
+            size = max(1, params.size)  # one pass, on several threads: nothing to gain from blocks
         self._blocks = [
             Block(
                 part := slice(first, min(first + size, stop)),
@@ -207,6 +210,7 @@ class SGD(Optimizer):
     """
 
     average_names = ("velocity",)
+    kernel = True
 
     momentum: float = 0.0
     nesterov: bool = False
@@ -217,32 +221,19 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
 
-    def _update(self, block: Block, learning_rate: float) -> bool:
-        if self.clip_grad_value is not None:
-            return super()._update(block, learning_rate)
-        return self._sgd(block, block.grads, learning_rate, self._clip_scale, *self._scratch[:2])
-
-    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        self._sgd(block, g, learning_rate, 1.0, s, t)
-
-    def _sgd(
-        self, block: Block, g: Array, learning_rate: float, scale: float, s: Array, t: Array
-    ) -> bool:
+    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+        (velocity,) = block.averages
         return kernels.sgd(
             block.params,
             g,
-            block.averages[0],
+            velocity,
             learning_rate,
             self.momentum,
             block.weight_decay,
             scale,
             self.nesterov,
-            (s, t),
+            (self._scratch[0], self._scratch[1]),
         )
-
-    def _block_size(self, params: Array) -> int:
-        # The compiled kernel makes one pass, on several threads, and gains nothing from blocks.
-        return params.size if kernels.name() == "compiled" else BLOCK
 
 
 @dataclass
@@ -258,6 +249,7 @@ class Adam(Optimizer):
     """
 
     average_names = ("mean", "square")
+    kernel = True
 
     learning_rate: float = 0.001
     beta1: float = 0.9
@@ -270,24 +262,34 @@ class Adam(Optimizer):
         _require("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)")
         _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
-    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        self._adam(block, _decayed(g, block.params, block.weight_decay, t), learning_rate, s)
+    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+        return self._adam(block, g, scale, learning_rate, block.weight_decay, 1.0)
 
-    def _adam(self, block: Block, d: Array, learning_rate: float, s: Array) -> None:
-        p, (m, v) = block.params, block.averages
-        np.multiply(m, self.beta1, out=m)
-        np.multiply(d, 1 - self.beta1, out=s)
-        np.add(m, s, out=m)
-        np.multiply(v, self.beta2, out=v)
-        np.multiply(d, d, out=s)
-        np.multiply(s, 1 - self.beta2, out=s)
-        np.add(v, s, out=v)
-        np.sqrt(v, out=s)
-        np.add(s, self.eps, out=s)
-        np.divide(m, s, out=s)
-        unbias = np.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
-        np.multiply(s, learning_rate * float(unbias), out=s)
-        np.subtract(p, s, out=p)
+    def _adam(
+        self,
+        block: Block,
+        g: Array,
+        scale: float,
+        learning_rate: float,
+        weight_decay: float,
+        shrink: float,
+    ) -> bool:
+        unbias = math.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
+        mean, square = block.averages
+        return kernels.adam(
+            block.params,
+            g,
+            mean,
+            square,
+            learning_rate * unbias,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            weight_decay,
+            scale,
+            shrink,
+            (self._scratch[0], self._scratch[1]),
+        )
 
 
 @dataclass
@@ -302,11 +304,9 @@ class AdamW(Adam):
 
     weight_decay: float = field(default=0.01, kw_only=True)
 
-    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        if block.weight_decay:
-            p = block.params
-            np.multiply(p, 1 - learning_rate * block.weight_decay, out=p)
-        self._adam(block, g, learning_rate, s)
+    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+        shrink = 1 - learning_rate * block.weight_decay
+        return self._adam(block, g, scale, learning_rate, 0.0, shrink)
 
 
 @dataclass
@@ -331,9 +331,9 @@ class RMSprop(Optimizer):
         _require("decay", self.decay, 0 <= self.decay < 1, "in [0, 1)")
         _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
-    def _rule(self, block: Block, g: Array, learning_rate: float, s: Array, t: Array) -> None:
-        p, (v,) = block.params, block.averages
-        d = _decayed(g, p, block.weight_decay, t)
+    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+        p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
+        d = kernels.decayed(p, g, block.weight_decay, scale, s, t)
         np.multiply(v, self.decay, out=v)
         np.multiply(d, d, out=s)
         np.multiply(s, 1 - self.decay, out=s)
@@ -343,6 +343,7 @@ class RMSprop(Optimizer):
         np.divide(d, s, out=s)
         np.multiply(s, learning_rate, out=s)
         np.subtract(p, s, out=p)
+        return kernels.all_finite(p)
 
 
 class WeightAverage:
@@ -377,14 +378,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "rmsprop": RMSprop,
 }
-
-
-def _decayed(g: Array, p: Array, weight_decay: float, out: Array) -> Array:
-    """The gradient with the pull of L2 decay, in `out`; `g` itself where nothing decays."""
-    if not weight_decay:
-        return g
-    np.multiply(p, weight_decay, out=out)
-    return np.add(out, g, out=out)
 
 
 def _require(name: str, value: float | None, holds: bool, expected: str) -> None:

@@ -136,10 +136,36 @@ def test_sgd_has_numpys_bits(size, n_threads, settings, reference):
     assert same_bits(v, expected_v)
 
 
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (0.1, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0),
+        (0.01, 0.0, 0.95, 1e-3, 1e-3, 1.0, 1.0),
+        (0.01, 0.9, 0.99, 1e-8, 1e-3, 0.37, 1.0),
+        (0.01, 0.9, 0.99, 1e-8, 0.0, 0.37, 0.999),
+    ],
+)
+def test_adam_has_numpys_bits(size, n_threads, settings, reference):
+    rng = np.random.default_rng(size)
+    p, g, m, v = (floats(rng, size) for _ in range(4))
+    v = np.abs(v)
+    expected_p, expected_m, expected_v = p.copy(), m.copy(), v.copy()
+    scratch = np.empty((2, size), np.float32)
+    with kernels.threads(n_threads):
+        assert kernels.adam(p, g, m, v, *settings, scratch)
+    assert reference(kernels.adam, expected_p, g, expected_m, expected_v, *settings, scratch)
+    assert same_bits(p, expected_p)
+    assert same_bits(m, expected_m)
+    assert same_bits(v, expected_v)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 99_999])
 @pytest.mark.parametrize("n_threads", THREADS)
-def test_sgd_sees_what_is_not_finite(bad, place, n_threads, reference):
+def test_an_update_sees_what_is_not_finite(bad, place, n_threads, reference):
     g = np.zeros(100_000, np.float32)
     g[place] = bad
     scratch = np.empty((2, g.size), np.float32)
@@ -147,6 +173,10 @@ def test_sgd_sees_what_is_not_finite(bad, place, n_threads, reference):
         p, v = np.ones_like(g), np.zeros_like(g)
         with kernels.threads(n_threads):
             assert not run(kernels.sgd, p, g, v, 0.1, 0.9, 0.0, 1.0, False, scratch)
+        p, m, v = np.ones_like(g), np.zeros_like(g), np.zeros_like(g)
+        settings = 0.1, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0
+        with kernels.threads(n_threads), np.errstate(invalid="ignore"):
+            assert not run(kernels.adam, p, g, m, v, *settings, scratch)
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
