@@ -3,8 +3,9 @@
  *
  * A function returns None, and has done nothing, for arrays that it is not made for. Work is cut
  * into as many parts as there are threads; the cut depends on the sizes alone, so the bits of a
- * result depend on the number of threads (products) or on nothing (all else), never on timing. No
- * multiplication is contracted with an addition, so elementwise results have NumPy's bits.
+ * result depend on the number of threads (products, the loss of softmax) or on nothing (all else),
+ * never on timing. Each Python thread has a number of its own; all share one crew. No multiplication
+ * is contracted with an addition, so elementwise results have NumPy's bits.
  *
  * The interpreter's lock is released around all long work. Threads look out for new work for a
  * fraction of a millisecond before they sleep: waking takes as long as a small step. */
@@ -41,12 +42,12 @@
 
 typedef void (*Task)(const void *arguments, int part, int parts);
 
-static int n_threads = 1; /* parts of the next task */
+static _Thread_local int n_threads = 1; /* parts of the next task of this Python thread */
 static int n_started = 1; /* threads there are, the caller's included */
 static Task task;
 static const void *task_arguments;
 static int task_parts;
-static _Atomic uint64_t offer;  /* number of the task; 32 bits, one for each part not yet taken */
+static atomic_uint offer;       /* a bit for each part of the task that is not yet taken */
 static atomic_int n_unfinished; /* parts of the present task */
 static atomic_int n_asleep;
 static atomic_int caller_asleep;
@@ -55,16 +56,14 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
 
-static int has_parts(uint64_t seen) { return (uint32_t)seen != 0; }
-
 /* Run parts of the present task until none is left. Each thread begins with the part of its own
  * number, whose rows it is likely to have in its cache, and then takes what is left: a thread that
  * another process keeps off its core holds up nobody. */
 static void take_parts(int me) {
-    uint64_t seen = atomic_load(&offer);
-    while (has_parts(seen)) {
-        int part = seen >> me & 1 ? me : __builtin_ctz((uint32_t)seen);
-        if (!atomic_compare_exchange_weak(&offer, &seen, seen & ~(UINT64_C(1) << part))) continue;
+    unsigned seen = atomic_load(&offer);
+    while (seen) {
+        int part = seen >> me & 1 ? me : __builtin_ctz(seen);
+        if (!atomic_compare_exchange_weak(&offer, &seen, seen & ~(1u << part))) continue;
         /* With a part in hand, the task stays the present one until that part is finished. */
         task(task_arguments, part, task_parts);
         if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
@@ -78,16 +77,16 @@ static void take_parts(int me) {
 
 static void *help(void *number) {
     for (;;) {
-        for (int i = 1; i <= LOOKS && !has_parts(atomic_load(&offer)); i++) {
+        for (int i = 1; i <= LOOKS && !atomic_load(&offer); i++) {
             LOOK_AGAIN();
             /* Beside a busy core the system often puts a helper on the caller's: without this, the
              * caller would stand still while the helper looks for work. */
             if (i % LOOKS_A_YIELD == 0) sched_yield();
         }
-        if (!has_parts(atomic_load(&offer))) {
+        if (!atomic_load(&offer)) {
             pthread_mutex_lock(&mutex);
             atomic_fetch_add(&n_asleep, 1);
-            while (!has_parts(atomic_load(&offer))) pthread_cond_wait(&has_work, &mutex);
+            while (!atomic_load(&offer)) pthread_cond_wait(&has_work, &mutex);
             atomic_fetch_sub(&n_asleep, 1);
             pthread_mutex_unlock(&mutex);
         }
@@ -107,8 +106,7 @@ static void run(Task function, const void *arguments, int parts) {
     task_arguments = arguments;
     task_parts = parts;
     atomic_store(&n_unfinished, parts);
-    uint64_t number = (atomic_load(&offer) >> 32) + 1;
-    atomic_store(&offer, number << 32 | ((UINT64_C(1) << parts) - 1));
+    atomic_store(&offer, ~0u >> (MAX_THREADS - parts));
     if (atomic_load(&n_asleep)) {
         pthread_mutex_lock(&mutex);
         pthread_cond_broadcast(&has_work);
@@ -128,7 +126,7 @@ static void run(Task function, const void *arguments, int parts) {
 
 /* A forked child has none of its parent's threads. */
 static void forget_threads(void) {
-    n_started = n_threads = 1;
+    n_started = 1;
     atomic_store(&offer, 0);
     atomic_store(&n_asleep, 0);
     atomic_store(&caller_asleep, 0);
@@ -136,6 +134,10 @@ static void forget_threads(void) {
     pthread_mutex_init(&mutex, NULL);
     pthread_cond_init(&has_work, NULL);
     pthread_cond_init(&is_done, NULL);
+}
+
+static PyObject *py_threads(PyObject *self, PyObject *nothing) {
+    return PyLong_FromLong(n_threads);
 }
 
 static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
@@ -202,13 +204,17 @@ static void run_over(Py_ssize_t size, Task function, const void *arguments) {
 
 /* ---- elementwise ---- */
 
-VECTORISED static void relu_floats(const float *x, float *y, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i]; /* keeps NaN */
-}
+#define RELU(number, x) ((x) < 0 ? (number)0 : (x)) /* keeps NaN */
+#define ELEMENTWISE(number, relu, masked)                                                      \
+    VECTORISED static void relu(const number *x, number *y, Py_ssize_t n) {                    \
+        for (Py_ssize_t i = 0; i < n; i++) y[i] = RELU(number, x[i]);                          \
+    }                                                                                          \
+    VECTORISED static void masked(const number *dy, const number *y, number *dx, Py_ssize_t n) { \
+        for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;                       \
+    }
 
-VECTORISED static void masked_floats(const float *dy, const float *y, float *dx, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
-}
+ELEMENTWISE(float, relu_floats, masked_floats)
+ELEMENTWISE(double, relu_doubles, masked_doubles)
 
 VECTORISED static void add_floats(float *restrict y, const float *restrict b, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
@@ -442,7 +448,7 @@ typedef struct {
 /* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
  * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. */
 static inline float exp_float(float x) {
-    float c = x < -87.0f ? -87.0f : x;
+    float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
     float n = (float)(int)(c * 1.44269504f - 0.5f);
     float r = c - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -456,7 +462,7 @@ static inline float exp_float(float x) {
         int32_t bits;
         float value;
     } power = {.bits = ((int32_t)n + 127) << 23};
-    return x < -87.0f ? 0.0f : p * power.value;
+    return x < -87.0f ? 0.0f : x != x ? x : p * power.value;
 }
 
 VECTORISED static double softmax_rows(const float *z, const int64_t *labels, float *d,
@@ -638,27 +644,32 @@ static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
 /* ---- products ---- */
 
 /* The CBLAS interface with 64-bit sizes; NumPy's wheels bring such a library. */
-typedef void (*Sgemm)(int order, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
-                      float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                      float beta, float *c, int64_t ldc);
+#define GEMM(name, number)                                                                     \
+    typedef void (*name)(int order, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, \
+                         number alpha, const number *a, int64_t lda, const number *b,          \
+                         int64_t ldb, number beta, number *c, int64_t ldc)
+GEMM(Sgemm, float);
+GEMM(Dgemm, double);
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
 
 static Sgemm sgemm;
+static Dgemm dgemm;
 
 typedef struct {
     Py_buffer view;
-    const float *data;
+    char *data;
     int64_t rows, columns, ld;
     int trans; /* whether memory holds it transposed */
 } Matrix;
 
 typedef struct {
-    Matrix a, b, c;
-    const float *bias; /* NULL, or one number for each column of c */
-    const float *mask; /* NULL, or what c is kept where it is above 0: contiguous, like c */
-    int relu;          /* whether c becomes max(c, 0) */
+    Matrix a, b, c;   /* all of floats, or all of doubles */
+    const char *bias; /* NULL, or one number for each column of c */
+    const char *mask; /* NULL, or what c is kept where it is above 0: contiguous, like c */
+    int relu;         /* whether c becomes max(c, 0) */
 } Product;
 
+/* Borrow a matrix of floats or doubles whose rows or columns are contiguous; 0 where it is none. */
 static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
     int flags = PyBUF_STRIDED | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object, &matrix->view, flags)) {
@@ -666,8 +677,9 @@ static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
         return 0;
     }
     Py_buffer *view = &matrix->view;
-    if (view->ndim == 2 && view->format[0] == 'f' && !view->format[1]) {
-        const Py_ssize_t size = sizeof(float), *s = view->strides;
+    int fits = !strcmp(view->format, "f") || !strcmp(view->format, "d");
+    if (fits && view->ndim == 2) {
+        const Py_ssize_t size = view->itemsize, *s = view->strides;
         matrix->data = view->buf;
         matrix->rows = view->shape[0];
         matrix->columns = view->shape[1];
@@ -683,16 +695,18 @@ static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
     return 0;
 }
 
-static const float *at(const Matrix *m, int64_t row, int64_t column) {
-    return m->data + (m->trans ? column * m->ld + row : row * m->ld + column);
+static char *at(const Matrix *m, int64_t row, int64_t column) {
+    return m->data + (m->trans ? column * m->ld + row : row * m->ld + column) * m->view.itemsize;
 }
 
 static void product_part(const void *arguments, int part, int parts) {
     const Product *p = arguments;
-    int64_t m = p->c.rows, n = p->c.columns;
+    const Matrix *a = &p->a, *b = &p->b, *c = &p->c;
+    const Py_ssize_t size = c->view.itemsize;
+    int64_t m = c->rows, n = c->columns, k = a->columns;
     Py_ssize_t start, stop;
     /* Each part packs for itself what is not cut, so a long wide product is cut by columns. */
-    int by_rows = n < 4 * m || p->a.columns < 32;
+    int by_rows = n < 4 * m || k < 32;
     bounds(by_rows ? m : n, part, parts, &start, &stop);
     if (start == stop) return;
     int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
@@ -700,82 +714,105 @@ static void product_part(const void *arguments, int part, int parts) {
     /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
     if (p->bias)
         for (int64_t i = 0; i < rows; i++)
-            memcpy((float *)at(&p->c, row + i, column), p->bias + column, columns * sizeof(float));
-    sgemm(ROW_MAJOR, p->a.trans ? TRANS : NO_TRANS, p->b.trans ? TRANS : NO_TRANS,
-          rows, columns, p->a.columns, 1.0f, at(&p->a, row, 0), p->a.ld, at(&p->b, 0, column),
-          p->b.ld, p->bias ? 1.0f : 0.0f, (float *)at(&p->c, row, column), p->c.ld);
+            memcpy(at(c, row + i, column), p->bias + column * size, columns * size);
+    int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
+    const void *from_a = at(a, row, 0), *from_b = at(b, 0, column);
+    void *to = at(c, row, column);
+    if (size == sizeof(float))
+        sgemm(ROW_MAJOR, trans_a, trans_b, rows, columns, k, 1.0f, from_a, a->ld, from_b, b->ld,
+              p->bias ? 1.0f : 0.0f, to, c->ld);
+    else
+        dgemm(ROW_MAJOR, trans_a, trans_b, rows, columns, k, 1.0, from_a, a->ld, from_b, b->ld,
+              p->bias ? 1.0 : 0.0, to, c->ld);
     /* While this part is in the cache. */
     for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
-        float *c = (float *)at(&p->c, i, column);
-        if (p->relu) relu_floats(c, c, columns);
-        if (p->mask) masked_floats(c, p->mask + i * n + column, c, columns);
+        void *y = at(c, i, column);
+        const void *mask = p->mask ? p->mask + (i * n + column) * size : NULL;
+        if (size == sizeof(float)) {
+            if (p->relu) relu_floats(y, y, columns);
+            if (mask) masked_floats(y, mask, y, columns);
+        } else {
+            if (p->relu) relu_doubles(y, y, columns);
+            if (mask) masked_doubles(y, mask, y, columns);
+        }
     }
 }
 
-/* Borrow contiguous floats where there are any; 0 if there are and they do not fit. */
-static int borrow_optional(PyObject *object, Floats *floats, const float **data) {
+/* Borrow `size` contiguous numbers like those of c where there are any; 0 if they do not fit. */
+static int borrow_optional(PyObject *object, const Matrix *c, int64_t size, Py_buffer *view,
+                           const char **data) {
     *data = NULL;
     if (object == Py_None) return 1;
-    if (!borrow(&object, floats, 1, "r")) return 0;
-    *data = floats->data;
-    return 1;
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (!strcmp(view->format, c->view.format) && view->len == size * c->view.itemsize) {
+        *data = view->buf;
+        return 1;
+    }
+    PyBuffer_Release(view);
+    return 0;
 }
 
-static int multiply(Product *p, Py_ssize_t bias_size, Py_ssize_t mask_size) {
+static int multiply(Product *p, PyObject *bias, PyObject *mask) {
     int64_t m = p->a.rows, k = p->a.columns, n = p->b.columns;
-    /* A product with a single row or column is no sgemm: NumPy knows a faster way. */
+    const char *format = p->c.view.format;
+    Py_buffer bias_view, mask_view;
+    /* A product with a single row or column is no gemm: NumPy knows a faster way. */
     if (m != p->c.rows || n != p->c.columns || k != p->b.rows || m < 2 || n < 2) return 0;
-    if ((p->bias && bias_size != n) || (p->mask && mask_size != m * n)) return 0;
-    if ((double)m * (double)k * (double)n < LONG_PRODUCT) {
+    if (strcmp(p->a.view.format, format) || strcmp(p->b.view.format, format)) return 0;
+    if (!borrow_optional(bias, &p->c, n, &bias_view, &p->bias)) return 0;
+    int fits = borrow_optional(mask, &p->c, m * n, &mask_view, &p->mask);
+    if (fits && (double)m * (double)k * (double)n < LONG_PRODUCT) {
         product_part(p, 0, 1);
-    } else {
+    } else if (fits) {
         Py_BEGIN_ALLOW_THREADS
         run(product_part, p, n_threads);
         Py_END_ALLOW_THREADS
     }
-    return 1;
+    if (fits && p->mask) PyBuffer_Release(&mask_view);
+    if (p->bias) PyBuffer_Release(&bias_view);
+    return fits;
 }
 
 static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     Product p;
-    Floats bias, mask;
     int done = 0;
     if (n_args != 6)
         return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out, bias, mask, relu");
     if (sgemm == NULL) Py_RETURN_NONE;
     p.relu = PyObject_IsTrue(args[5]);
-    if (borrow_optional(args[3], &bias, &p.bias)) {
-        if (borrow_optional(args[4], &mask, &p.mask)) {
-            if (as_matrix(args[0], &p.a, 0)) {
-                if (as_matrix(args[1], &p.b, 0)) {
-                    if (as_matrix(args[2], &p.c, 1)) {
-                        done = multiply(&p, p.bias ? bias.size : 0, p.mask ? mask.size : 0);
-                        PyBuffer_Release(&p.c.view);
-                    }
-                    PyBuffer_Release(&p.b.view);
-                }
-                PyBuffer_Release(&p.a.view);
+    if (as_matrix(args[0], &p.a, 0)) {
+        if (as_matrix(args[1], &p.b, 0)) {
+            if (as_matrix(args[2], &p.c, 1)) {
+                done = multiply(&p, args[3], args[4]);
+                PyBuffer_Release(&p.c.view);
             }
-            if (p.mask) give_back(&mask, 1);
+            PyBuffer_Release(&p.b.view);
         }
-        if (p.bias) give_back(&bias, 1);
+        PyBuffer_Release(&p.a.view);
     }
     if (!done) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
 
-static PyObject *py_use_sgemm(PyObject *self, PyObject *address) {
-    void *pointer = PyLong_AsVoidPtr(address);
-    if (pointer == NULL && PyErr_Occurred()) return NULL;
-    sgemm = (Sgemm)pointer;
+static PyObject *py_use_gemm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "use_gemm takes two addresses");
+    void *single = PyLong_AsVoidPtr(args[0]), *double_ = PyLong_AsVoidPtr(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    sgemm = (Sgemm)single;
+    dgemm = (Dgemm)double_;
     Py_RETURN_NONE;
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 
 static PyMethodDef methods[] = {
+    {"threads", py_threads, METH_NOARGS, "threads(): those of this Python thread"},
     {"set_threads", py_set_threads, METH_O, "set_threads(n): returns what it was before"},
-    {"use_sgemm", py_use_sgemm, METH_O, "use_sgemm(address of a CBLAS sgemm with 64-bit sizes)"},
+    {"use_gemm", FAST(py_use_gemm),
+     "use_gemm(addresses of a CBLAS sgemm and dgemm with 64-bit sizes)"},
     {"matmul", FAST(py_matmul), 
      "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
@@ -801,7 +838,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 2)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 3)) return NULL;
     pthread_atfork(NULL, NULL, forget_threads);
     return created;
 }

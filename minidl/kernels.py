@@ -3,9 +3,10 @@
 Each stands here in NumPy, the reference, and in C (`_kernels.c`), which runs it on several threads
 and makes one pass over memory of what are several in NumPy. The C extension is optional: it is
 built where a C compiler is at hand when minidl is installed, and `MINIDL_KERNELS=numpy` in the
-environment turns it off. The results have the same bits either way, but for two: a product on
-several threads is cut in parts, and softmax has an exponential of its own; these may differ from
-NumPy's in the last digits.
+environment turns it off. The results have the same bits either way, but for these, which may
+differ from NumPy's in the last digits: a product is cut in parts on several threads, and adds to
+its bias; softmax has an exponential of its own; NumPy sums a single column in pairs; a zero may
+have the other sign. And where the square of a parameter overflows, only NumPy calls it not finite.
 
 Why not NumPy and its BLAS threads: NumPy makes elementwise passes on one core; BLAS threads and
 others fight for the cores; and a BLAS that waits for a thread which another process has pushed off
@@ -18,8 +19,9 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,12 @@ except ImportError:
     _kernels = None  # type: ignore[assignment]
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 2  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 3  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
 if os.environ.get("MINIDL_KERNELS") != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
     _compiled = _kernels
 
-_blas: Any = None  # threadpoolctl's controller, once it is needed
+_controller: Any = None  # threadpoolctl's, once it is needed
 
 
 def name() -> str:
@@ -56,19 +58,34 @@ def name() -> str:
 def threads(n: int | None) -> Iterator[None]:
     """Use `n` threads for matrix products and long arrays; give the former number back at the end.
 
-    With None nothing is changed. The bits of products depend on n, and those of nothing else. The
-    C extension takes part with MOST_THREADS at most, also on machines of more cores.
+    With None nothing is changed. The bits of products and of the softmax loss depend on n, and
+    those of nothing else. The C extension takes part with MOST_THREADS at most, also on machines of
+    more cores. Each Python thread has its own n; only where NumPy's BLAS makes the products, what
+    one thread asks for holds for all.
     """
     if n is None:
         yield
         return
     before = 1 if _compiled is None else _compiled.set_threads(min(n, MOST_THREADS))
     try:
-        with _blas_threads(1 if _has_own_products else n):
+        with _blas_threads(n):
             yield
     finally:
         if _compiled is not None:
             _compiled.set_threads(before)
+
+
+def inherited(task: Callable[[int], None]) -> Callable[[int], None]:
+    """Return `task` for another Python thread, where it is to use as many threads as in this."""
+    if _compiled is None:
+        return task
+    n = _compiled.threads()
+
+    def run(argument: int) -> None:
+        _compiled.set_threads(n)
+        task(argument)
+
+    return run
 
 
 def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
@@ -269,33 +286,65 @@ def all_finite(p: Array) -> bool:
     return math.isfinite(p.dot(p))
 
 
+class _NumPyBlas:
+    """The BLAS library that came with NumPy, whose products the C extension calls.
+
+    They run in the calling thread alone only where the library is set to one thread, and that
+    holds for the whole process. threadpoolctl (3.8) leaves the number to the Python thread that
+    first asked: when that one is done, it changes under the others. So here it is counted.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.products = library.scipy_cblas_sgemm64_, library.scipy_cblas_dgemm64_
+        self._get = library.scipy_openblas_get_num_threads64_
+        self._set = library.scipy_openblas_set_num_threads64_
+        self._changing = threading.Lock()
+        self._users, self._before = 0, 1
+
+    @contextmanager
+    def on_one_thread(self) -> Iterator[None]:
+        """Hold the library at one thread until the last user has left."""
+        with self._changing:
+            if self._users == 0:
+                self._before = self._get()
+                self._set(1)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._users -= 1
+                if self._users == 0:
+                    self._set(self._before)
+
+    @classmethod
+    def found(cls) -> _NumPyBlas | None:
+        """Return it, or None where NumPy came from elsewhere."""
+        package = Path(np.__file__).parent
+        for folder in (package.parent / "numpy.libs", package / ".dylibs"):
+            for path in folder.glob("libscipy_openblas64_*"):
+                with suppress(OSError, AttributeError):
+                    return cls(ctypes.CDLL(str(path)))
+        return None
+
+
 @contextmanager
 def _blas_threads(n: int) -> Iterator[None]:
-    """Hold all BLAS libraries at `n` threads."""
-    global _blas
+    """Hold the BLAS that makes the products at one thread, or all of them at `n`."""
+    global _controller
+    if _blas is not None:
+        with _blas.on_one_thread():
+            yield
+        return
     if ThreadpoolController is None:
         yield
         return
-    if _blas is None:
-        _blas = ThreadpoolController()
-    with _blas.limit(limits=n, user_api="blas"):
+    if _controller is None:
+        _controller = ThreadpoolController()
+    with _controller.limit(limits=n, user_api="blas"):
         yield
 
 
-def _find_products() -> bool:
-    """Tell the C extension where the sgemm of NumPy's own BLAS is; return whether it was found."""
-    if _compiled is None or ThreadpoolController is None:
-        return False
-    package = Path(np.__file__).parent
-    for folder in (package.parent / "numpy.libs", package / ".dylibs"):
-        for library in folder.glob("libscipy_openblas64_*"):
-            try:
-                sgemm = ctypes.CDLL(str(library)).scipy_cblas_sgemm64_
-            except (OSError, AttributeError):
-                continue
-            _compiled.use_sgemm(ctypes.cast(sgemm, ctypes.c_void_p).value)
-            return True
-    return False
-
-
-_has_own_products = _find_products()
+_blas = None if _compiled is None else _NumPyBlas.found()
+if _blas is not None:
+    _compiled.use_gemm(*(ctypes.cast(each, ctypes.c_void_p).value for each in _blas.products))

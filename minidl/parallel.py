@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
+from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.layers.layer import Layer
 from minidl.losses import Head
@@ -43,7 +44,8 @@ class Crew:
         if self._pool is None:
             task(0)
             return
-        others = [self._pool.submit(task, worker) for worker in range(1, self.n_workers)]
+        theirs = kernels.inherited(task)
+        others = [self._pool.submit(theirs, worker) for worker in range(1, self.n_workers)]
         try:
             task(0)
         finally:

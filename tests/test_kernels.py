@@ -10,6 +10,7 @@ import pytest
 import threadpoolctl
 
 from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl.parallel import Crew
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(
@@ -328,19 +329,78 @@ def test_machines_of_many_cores():
 def test_several_python_threads_at_once():
     rng = np.random.default_rng(0)
     a, b = floats(rng, 300, 300), floats(rng, 300, 300)
-    outs = [np.empty((300, 300), np.float32) for _ in range(4)]
+    alone, *outs = (np.empty((300, 300), np.float32) for _ in range(5))
 
     def work(out):
-        for _ in range(50):
-            kernels.matmul(a, b, out)
+        with kernels.threads(2):
+            for _ in range(50):
+                kernels.matmul(a, b, out)
 
+    work(alone)
+    crew = [threading.Thread(target=work, args=(out,)) for out in outs]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    assert all(same_bits(out, alone) for out in outs)
+
+
+def blas_threads():
+    info = threadpoolctl.threadpool_info()
+    return {one["num_threads"] for one in info if one["user_api"] == "blas"}
+
+
+@compiled
+def test_each_python_thread_has_its_own_number():
+    found = []
+
+    def other():
+        found.append(kernels._compiled.threads())
+        with kernels.threads(3):
+            found.append(kernels._compiled.threads())
+            entered.set()
+            left.wait(60)
+            found.append(kernels._compiled.threads())
+        found.append(kernels._compiled.threads())
+
+    entered, left = threading.Event(), threading.Event()
+    before = kernels._compiled.threads(), blas_threads()
+    thread = threading.Thread(target=other)
     with kernels.threads(2):
-        crew = [threading.Thread(target=work, args=(out,)) for out in outs]
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
-    assert all(same_bits(out, outs[0]) for out in outs)
+        thread.start()
+        assert entered.wait(60)
+        assert kernels._compiled.threads() == 2
+    left.set()
+    thread.join()
+    assert found == [1, 3, 3, 1]
+    assert (kernels._compiled.threads(), blas_threads()) == before
+
+
+@pytest.mark.skipif(kernels._blas is None, reason="NumPy has another BLAS than its wheels")
+def test_users_of_numpys_blas_may_leave_in_any_order():
+    before = kernels._blas._get()
+    first, second = kernels.threads(2), kernels.threads(3)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert kernels._blas._get() == 1
+    second.__exit__(None, None, None)
+    assert kernels._blas._get() == before
+    kernels._compiled.set_threads(1)
+
+
+@compiled
+def test_the_threads_of_shards_inherit_the_number():
+    found = [0, 0]
+
+    def task(worker):
+        found[worker] = kernels._compiled.threads()
+
+    crew = Crew(2)
+    with kernels.threads(3):
+        crew.run(task)
+    crew.close()
+    assert found == [3, 3]
 
 
 def train(n_threads):
@@ -376,18 +436,19 @@ import os
 import numpy as np
 from minidl import kernels
 
-a = np.ones((300, 300), np.float32)
-out = np.empty_like(a)
+a = np.random.default_rng(0).standard_normal((300, 300), np.float32)
+out, alone, again = np.empty((3, 300, 300), np.float32)
 with kernels.threads(2):
     kernels.matmul(a, a, out)
     child = os.fork()
     if child == 0:
+        kernels.matmul(a, a, alone)
         with kernels.threads(2):
-            kernels.matmul(a, a, out)
-        os._exit(0 if (out == 300).all() else 1)
+            kernels.matmul(a, a, again)
+        os._exit(0 if (out == alone).all() and (out == again).all() else 1)
     _, status = os.waitpid(child, 0)
-    kernels.matmul(a, a, out)
-raise SystemExit(status)
+    kernels.matmul(a, a, again)
+raise SystemExit(status or not (out == again).all())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False)
     assert done.returncode == 0
