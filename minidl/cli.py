@@ -100,9 +100,10 @@ def train(arguments: Sequence[str]) -> int:
     experiment = build_or_fall_back(config, _warn)
     if options.summary:
         print(experiment.model.summary())
-        return 0
     if options.check:
         return _check(experiment, quiet=options.quiet)
+    if options.summary:
+        return 0
     name = experiment.config.name
     with RunFolder.create(config.output.directory, name, options.out) as folder:
         with Run(experiment, folder) as run:
@@ -256,6 +257,13 @@ def _resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     """Go on with a run, or say that there is nothing left to do."""
     if options.out is not None:
         raise ConfigError(f"{parser.prog}: --out is for a new run; --resume goes on in its folder")
+    for flag in ("check", "print_config", "summary"):
+        if getattr(options, flag):
+            option = f"--{flag.replace('_', '-')}"
+            raise ConfigError(
+                f"{parser.prog}: {option} trains nothing and --resume goes on training; "
+                f"give {option} the run's config.yaml instead"
+            )
     given = [argument for argument in options.arguments if "=" not in argument]
     path = Path(options.resume)
     if options.resume == LATEST:

@@ -27,8 +27,14 @@ def evaluate(
     *,
     transform: Transform | None = None,
 ) -> dict[str, float]:
-    """Return {"loss": ..., and the head's metrics} of the model on X, (n_samples, n_in), and y."""
+    """Return {"loss": ..., and the head's metrics} of the model on X, (n_samples, n_in), and y.
+
+    Raises ValueError for targets that do not fit X or the outputs, and where there is no row.
+    """
+    if len(y) != X.shape[0] or len(y) == 0:
+        raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
     outputs = predict_outputs(model, X, transform=transform)
+    head.check_targets(y, outputs.shape[1])
     loss, _ = head(outputs, y, sample_weight)
     return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
 

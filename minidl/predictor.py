@@ -59,14 +59,16 @@ class Predictor:
     def predict(self, X: Any) -> Array:
         """Return the label of the most likely class for each row of X, or the predicted values.
 
-        X: (n_samples, n_features), raw.  Raises ValueError for another number of features or for
-        values that are not finite.  With several labels a row: 0 or 1 for each.
+        X: (n_samples, n_features), raw; the columns of a data frame are taken by their names where
+        the model knows them.  Raises ValueError for other features, and for values that are no
+        numbers or not finite.  With several labels a row: 0 or 1 for each.
         """
-        outputs = self.head.predict(self._outputs(X))
+        outputs = self._outputs(X)
         if self._labels is None:
-            return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+            y = self.head.predict(outputs)
+            return y[:, 0] if y.shape[1] == 1 else y
         if self.head.task == "multilabel":
-            marks = (outputs > 0.5).astype(np.int64)
+            marks = (outputs > 0).astype(np.int64)  # where the probability is above one half
             return np.asarray(self._labels[marks[:, 0]]) if marks.shape[1] == 1 else marks
         return np.asarray(self._labels[outputs.argmax(axis=1)])
 
@@ -105,7 +107,12 @@ class Predictor:
         write_archive(Path(path), arrays, document, kind=KIND, version=VERSION)
 
     def _outputs(self, X: Any) -> Array:
-        X = self.preprocessing.encode(X)
+        X = self.preprocessing.encode(self._by_name(X))
+        if isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
+            try:
+                X = X.astype(np.float64)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"X must hold numbers: {error}") from None
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
@@ -114,7 +121,24 @@ class Predictor:
             wrong = np.isinf(values) if gaps else ~np.isfinite(values)
             if wrong.any():
                 raise ValueError(self._not_finite(X, wrong))
-        return predict_outputs(self.model, X, transform=self._transform, views=self.views)
+        return self._outputs_for(X)
+
+    def _outputs_for(self, encoded: Any) -> Array:
+        return predict_outputs(self.model, encoded, transform=self._transform, views=self.views)
+
+    def _by_name(self, X: Any) -> Any:
+        """A data frame with its columns in the order of `feature_names`; anything else as it is."""
+        names = list(getattr(X, "columns", ()))
+        known = list(self.feature_names or ())
+        if not (known and names) or names == known or not all(type(n) is str for n in names):
+            return X
+        if sorted(names) != sorted(known):
+            missing, more = sorted({*known} - {*names}), sorted({*names} - {*known})
+            raise ValueError(
+                f"X must have the columns that the model was trained with; missing: "
+                f"{', '.join(missing) or 'none'}; unknown: {', '.join(more) or 'none'}"
+            )
+        return X[known]
 
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
@@ -227,7 +251,7 @@ def _check(predictor: Predictor) -> None:
     if type(predictor.n_features) is not int or not 1 <= predictor.n_features <= _MAX_FEATURES:
         raise ValueError(f"it claims {predictor.n_features} features")
     with np.errstate(all="ignore"):
-        n_outputs = predictor._outputs(np.zeros((1, predictor.n_features))).shape[1]
+        n_outputs = predictor._outputs_for(np.zeros((1, predictor.n_features))).shape[1]
     n_needed = (
         {1: 2}.get(n_outputs, n_outputs) if predictor.head.task == "multilabel" else n_outputs
     )

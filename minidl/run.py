@@ -207,7 +207,7 @@ class Run:
                 f"{str(about['data_fingerprint'])[:16]}... when the run was begun, "
                 f"{self._fingerprint[:16]}... now"
             )
-        for key in ("numpy", "blas", "processor"):
+        for key in ("kernels", "numpy", "blas", "processor"):
             if about["machine"].get(key) != self._machine[key]:
                 warn(
                     f"{key} was {about['machine'].get(key)} when the run was begun and is "

@@ -156,6 +156,7 @@ def test_nothing_given_is_modified_and_the_dtype_stays(head, targets):
             assert loss == pytest.approx(head(z.astype(np.float64), t, weight)[0], rel=1e-5)
         assert head.predict(z).dtype == dtype
         assert all(type(value) is float for value in head.metrics(z, t, w).values())
+        assert set(head.metric_names) <= set(head.metrics(z, t, w))
         assert all(np.array_equal(a, b) for a, b in zip(given, (z, t, w), strict=True))
 
 

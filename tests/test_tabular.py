@@ -148,7 +148,12 @@ def test_a_state_comes_back_or_is_refused(name):
 def test_rows_of_labels_are_encoded():
     X, categories = mixed()
     fitted = SmoothClip(categories=categories).fit(X)
-    assert fitted.encode(X) is X
+    with pytest.raises(ValueError, match=r"numbers in column 1, whose labels are words such as"):
+        fitted.encode(X)
+    plain = SmoothClip().fit(X[:, [0, 2]])
+    assert plain.encode(X) is X
+    years = SmoothClip(categories=[(), ("1", "20")]).fit(np.array([[0.5, 0.0], [1.5, 1.0]]))
+    assert years.encode(np.array([[7, 20], [8, 1]])).tolist() == [[7, 1], [8, 0]]
     rows = [[1, "b", 0.5, "yes"], ["2", " a", None, "new"], [np.nan, None, "?", "no"]]
     expected = [[1, 1, 0.5, 1], [2, 0, NAN, NAN], [NAN, NAN, NAN, 0]]
     for given in (rows, pd.DataFrame(rows)):

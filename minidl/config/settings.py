@@ -97,14 +97,6 @@ class Data(Settings):
         return {**section, "dataset": mark_unknown(rest, known)}
 
 
-# What besides the loss can be monitored, by the task of the head.
-METRICS = {
-    "classification": ("accuracy",),
-    "multilabel": ("accuracy", "f1"),
-    "regression": ("r2", "rmse", "mae"),
-}
-
-
 class Multipliers(Settings):
     """Factors of the learning rate, one for each group of parameters."""
 
@@ -157,7 +149,7 @@ class Train(Settings):
     mixup: Positive | None = None
     """Alpha of the Beta distribution from which the mixing of rows is drawn."""
     early_stopping: EarlyStopping | None = None
-    monitor: Literal["loss", "accuracy", "f1", "r2", "rmse", "mae"] = "loss"
+    monitor: Literal["loss", "accuracy", "r2", "rmse", "mae", "deviance"] = "loss"
     """The validation figure that decides which weights are best: loss, or a metric of the head."""
     dtype: Literal["float32", "float64"] = "float32"
     shards: Count | Auto = "auto"
@@ -227,7 +219,7 @@ class Config(Settings):
         if train.early_stopping is not None and self.data.validation == 0:
             reason = "needs a validation part to watch, and data.validation is 0"
             yield ("train", "early_stopping"), reason
-        figures = ("loss", *METRICS[type(self.loss).factory.task])  # type: ignore[attr-defined]
+        figures = comparable_figures(self.loss)
         if train.monitor not in figures:
             reason = f"{self.loss.name} gives {' and '.join(figures)}, not {train.monitor}"
             yield ("train", "monitor"), reason
@@ -237,6 +229,11 @@ class Config(Settings):
         if train.shards != "auto" and train.shards > train.batch_size:
             reason = f"at most one for each row of a batch, {train.batch_size}, got {train.shards}"
             yield ("train", "shards"), reason
+
+
+def comparable_figures(loss: Choice) -> tuple[str, ...]:
+    """The validation figures of a run with this loss that tell better from worse."""
+    return ("loss", *loss.factory.metric_names)  # type: ignore[attr-defined]
 
 
 def _sizes(

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +109,24 @@ def numbers(cells: Iterable[Any]) -> np.ndarray:
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "mM":
         milliseconds = cells.astype(f"{cells.dtype.kind}8[ms]").astype(np.int64)
         return np.where(np.isnat(cells), math.nan, milliseconds)
-    return np.array([math.nan if is_missing(cell) else float(cell) for cell in cells])
+    return np.array([math.nan if is_missing(cell) else _number(cell) for cell in cells])
+
+
+def is_number(text: str) -> bool:
+    """Whether a label is the text of a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(cell: Any) -> float:
+    if not isinstance(cell, date):  # a datetime is a date
+        return float(cell)
+    if isinstance(cell, datetime) and cell.tzinfo is not None:
+        cell = cell.astimezone(UTC).replace(tzinfo=None)
+    return float(np.datetime64(cell, "ms").astype(np.int64))
 
 
 def codes(cells: Iterable[Any], labels: Iterable[str]) -> np.ndarray:
@@ -169,7 +187,7 @@ def _read(cells: np.ndarray) -> Column:
     if cells.dtype.kind != "U":
         try:
             return Column(numbers(cells))
-        except ValueError:  # some cell is no number
+        except (ValueError, TypeError):  # some cell is no number
             pass
     counts = Counter(label_of(cell) for cell in cells if not is_missing(cell))
     frequent = [label for label, count in counts.most_common(MAX_LABELS) if count > 1]

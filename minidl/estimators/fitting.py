@@ -108,7 +108,9 @@ class _Epochs:
     def run(self) -> None:
         """Train until an epoch says stop."""
         estimator, training = self.estimator, self.training
-        first = estimator._model.params.copy() if self.validates else None
+        model = estimator._model
+        vectors = (model.params, model.buffers)
+        first = [vector.copy() for vector in vectors] if self.validates else None
         n_epochs = 1 if self.incremental else estimator.max_iter
         callbacks = FitCallbacks(estimator, n_epochs, self.rows)
         estimator.n_iter_ = 0
@@ -138,7 +140,8 @@ class _Epochs:
         except DivergenceError as error:
             if first is None:
                 raise ValueError(NOT_FINITE) from error
-            estimator._model.params[:] = first  # unless an epoch was better, see below
+            for vector, before in zip(vectors, first, strict=True):
+                vector[:] = before  # unless an epoch was better, see below
             estimator.validation_scores_.append(float("nan"))
             warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
         finally:

@@ -162,8 +162,9 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; a weight of k is a row given k times.
         X_val, y_val, sample_weight_val : like X, y, sample_weight, default=None
-            Validation data. It is measured after each epoch, and the best weights are kept;
-            with `early_stopping` it takes the place of the part that is split off.
+            Validation data. It is measured after each epoch (with "lbfgs", each iteration), and
+            stochastic solvers keep the best weights; with `early_stopping` it takes the place of
+            the part that is split off.
 
         Returns
         -------
@@ -174,6 +175,8 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         ValueError
             For a parameter out of range, data that does not fit, or training that diverged.
         """
+        if X_val is None and not (y_val is None and sample_weight_val is None):
+            raise ValueError("y_val and sample_weight_val need X_val")
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, validation)
 

@@ -31,6 +31,7 @@ class SoftmaxCrossEntropy(Head):
     class_weight: Sequence[float] | None = None
 
     task = "classification"
+    metric_names = ("accuracy",)
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -140,6 +141,7 @@ class SigmoidCrossEntropy(ElementwiseHead):
     """
 
     task = "multilabel"
+    metric_names = ("accuracy",)
 
     def predict(self, logits: Array) -> Array:
         """Return the probability of each label, (n_samples, n_labels)."""

@@ -24,6 +24,8 @@ class Head:
     """
 
     task: ClassVar[Literal["classification", "multilabel", "regression"]]
+    # Of the figures that `metrics` returns for any targets, those that put models in order.
+    metric_names: ClassVar[tuple[str, ...]]
 
     def __call__(
         self,

@@ -16,6 +16,7 @@ class RegressionHead(ElementwiseHead):
     """A head for numbers; its metrics are those of regression."""
 
     task = "regression"
+    metric_names: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 
     def metrics(
         self, logits: Array, targets: Array, sample_weight: Array | None = None
@@ -154,6 +155,8 @@ class Quantile(ScaledHead):
 
     quantile: float | Sequence[float] = 0.5
 
+    metric_names = ("mae",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not np.size(self.quantile) or not np.all((0 < self._q) & (self._q < 1)):
@@ -204,6 +207,7 @@ class Poisson(RegressionHead):
     gradient stay finite.  McCullagh and Nelder, Generalized Linear Models, 1989, chapter 6.
     """
 
+    metric_names = ("deviance", "r2", "rmse", "mae")
     largest: ClassVar[float] = 60.0
 
     def predict(self, logits: Array) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minidl.config import Config, load_config
 from minidl.config.document import brief, fail
-from minidl.config.settings import METRICS
+from minidl.config.settings import comparable_figures
 from minidl.errors import ConfigError
 from minidl.experiment import Experiment
 
@@ -172,10 +172,7 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 def _order(by: str | None, configs: Sequence[Config]) -> str:
     """The figure that puts the settings in order, checked to be one that can be compared."""
-    figures = [
-        ("loss", *METRICS[type(config.loss).factory.task])  # type: ignore[attr-defined]
-        for config in configs
-    ]
+    figures = [comparable_figures(config.loss) for config in configs]
     common = [figure for figure in figures[0] if all(figure in others for others in figures)]
     if by is not None and by not in common:
         raise ConfigError(f"--by must be one of {', '.join(common)}, got {brief(by)}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.tables import cells_of, codes, numbers
+from minidl.data.tables import cells_of, codes, is_number, numbers
 from minidl.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -86,13 +86,16 @@ class Tabular(Preprocessing):
     def encode(self, X: Any) -> Any:
         """Return rows with labels, such as a data frame or lists of text, as numbers and codes.
 
-        An array of numbers is taken to hold codes already.  Raises ValueError, naming the column,
-        where a number is expected and something else found.
+        A number in a column of categories is a label like any other.  Raises ValueError, naming
+        the column, where a number is expected and something else found, or where an array of
+        numbers is given for labels that are none.
         """
         if not hasattr(X, "columns"):
             X = np.asarray(X)
             if X.dtype.kind in "biuf":
-                return X
+                if not any(self._categories):
+                    return X
+                self._refuse_numbers_for_words()
         if len(X.shape) != 2 or X.shape[1] != len(self._categories):
             raise ValueError(f"X must have {len(self._categories)} columns, got {X.shape}")
         encoded = np.empty(X.shape)
@@ -106,6 +109,16 @@ class Tabular(Preprocessing):
             except (ValueError, TypeError) as error:
                 raise ValueError(f"X must hold numbers in column {j}: {error}") from None
         return encoded
+
+    def _refuse_numbers_for_words(self) -> None:
+        ends = np.cumsum(self._categories)
+        for j, n in enumerate(self._categories):
+            labels = self._state["labels"][ends[j] - n : ends[j]]
+            if n and not any(map(is_number, labels)):
+                raise ValueError(
+                    f"X holds numbers in column {j}, whose labels are words such as "
+                    f"{str(labels[0])!r}: give rows with labels"
+                )
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
