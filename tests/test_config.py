@@ -313,6 +313,19 @@ def test_paths_are_relative_to_the_config_file(load, tmp_path):
     assert config.output.directory == "runs"
 
 
+def test_paths_on_the_command_line_are_relative_to_where_it_is_typed(load, tmp_path, monkeypatch):
+    text = BASE.replace("digits", "{name: mnist, path: ../m.npz}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    config = load(text, "data.path=own.npz", "data.fallback=../g.yaml")
+    assert config.data.dataset.options["path"] == str(elsewhere / "own.npz")
+    assert config.data.fallback == str(tmp_path / "g.yaml")
+    assert load(BASE, "data={name: mnist, path: own.npz}").data.dataset.path == str(
+        elsewhere / "own.npz"
+    )
+
+
 # --- choices -------------------------------------------------------------------------------------
 
 

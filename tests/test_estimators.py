@@ -503,6 +503,30 @@ def test_the_best_weights_survive_a_divergence():
         regressor.set_params(early_stopping=False).fit(X, y)
 
 
+def test_the_statistics_of_before_survive_a_divergence():
+    X, y = IRIS
+    layers = [{"linear": 4}, "batch_norm", "relu", {"linear": "auto"}]
+    clf = MLPClassifier(layers=layers, early_stopping=True, solver="sgd", learning_rate_init=1e200)
+    with np.errstate(all="ignore"):
+        clf.fit(X, y)
+    assert np.isnan(clf.validation_scores_[-1])
+    assert np.isfinite(clf.predict_proba(X)).all() and np.isfinite(clf._model.buffers).all()
+
+
+def test_statistics_that_overflow_are_no_fit():
+    X, y = np.random.default_rng(0).standard_normal((100, 4)) * 1e200, np.arange(100) % 2
+    layers = ["batch_norm", {"linear": 4}, {"linear": "auto"}]
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
+        MLPClassifier(layers=layers, max_iter=3).fit(X, y)
+
+
+@pytest.mark.parametrize("name", ["y_val", "sample_weight_val"])
+def test_validation_targets_need_rows(name):
+    X, y = IRIS
+    with pytest.raises(ValueError, match="need X_val"):
+        small(MLPClassifier).fit(X, y, **{name: y})
+
+
 def test_what_is_printed(capsys):
     small(MLPClassifier, verbose=True, max_iter=2).fit(*IRIS)
     lines = capsys.readouterr().out.splitlines()

@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from minidl import Predictor, Sequential, load
@@ -120,6 +121,23 @@ def test_a_regression_has_values_and_no_probabilities(tmp_path):
 def test_rows_that_do_not_fit_are_refused(X, message):
     with pytest.raises(ValueError, match=message):
         predictor().predict(X)
+
+
+def test_columns_are_found_by_their_names():
+    model, X = predictor(), rng().standard_normal((5, 3))
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    assert np.array_equal(model.predict_proba(frame[["c", "a", "b"]]), model.predict_proba(X))
+    assert np.array_equal(model.predict_proba(pd.DataFrame(X)), model.predict_proba(X))
+    with pytest.raises(ValueError, match="missing: b; unknown: e, f"):
+        model.predict(frame.rename(columns={"b": "e"}).assign(f=1))
+
+
+def test_numbers_of_any_kind_are_taken_and_words_refused():
+    model, X = predictor(), rng().integers(0, 5, (5, 3))
+    for given in (X.astype(object), X.astype(str), pd.DataFrame(X).astype("Int64")):
+        assert np.array_equal(model.predict_proba(given), model.predict_proba(X))
+    with pytest.raises(ValueError, match=r"^X must hold numbers: .*'x'"):
+        model.predict([["1", "2", "x"]])
 
 
 def test_what_is_not_finite_is_not_written(tmp_path):

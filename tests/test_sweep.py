@@ -196,6 +196,14 @@ def test_the_order_is_that_of_the_monitored_figure_or_another(planned):
     assert planned("train.monitor=loss,accuracy", by="loss").by == "loss"
 
 
+@pytest.mark.parametrize("loss, wrong", [("quantile: 0.5", "rmse"), ("poisson", "accuracy")])
+def test_the_order_is_that_of_a_figure_of_the_head(planned, loss, wrong):
+    text = TEXT.replace("iris", "diabetes") + f"loss: {{{loss}}}\n".replace("{poisson}", "poisson")
+    assert planned(by="mae", text=text).by == "mae"
+    with pytest.raises(ConfigError, match=f"--by must be one of loss, .*mae, got '{wrong}'"):
+        planned(by=wrong, text=text)
+
+
 def test_losses_that_differ_cannot_be_compared(planned):
     differing = "loss.label_smoothing=0,0.1"
     for by in (None, "loss"):

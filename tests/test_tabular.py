@@ -8,6 +8,7 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, RobustScaler
 
 from minidl.data.preprocessing import PREPROCESSINGS, from_state
 from minidl.data.preprocessing.tabular import PiecewiseLinear, Quantile, SmoothClip
+from minidl.data.tables import read_columns
 from minidl.errors import CheckpointError, DataError
 
 TABULAR = ("smooth_clip", "quantile", "piecewise_linear")
@@ -162,6 +163,18 @@ def test_rows_of_labels_are_encoded():
         fitted.encode([[1, "b", "b", "yes"]])
     with pytest.raises(ValueError, match=r"^X must have 4 columns"):
         fitted.encode([["a"]])
+
+
+def test_dates_of_all_kinds_are_milliseconds():
+    days = pd.date_range("2020-03-01", periods=3)
+    expected = days.astype("datetime64[ms]").astype(np.int64).to_numpy()
+    for given in (days, days.tz_localize("UTC"), days.date, days.to_pydatetime()):
+        (column,) = read_columns(pd.DataFrame({"day": given}))
+        assert np.array_equal(column.values, expected)
+    east = pd.DataFrame({"day": days.tz_localize("Asia/Tokyo")})
+    assert np.array_equal(read_columns(east)[0].values, expected - 9 * 3_600_000)
+    months = pd.DataFrame({"month": pd.period_range("2020-01", periods=3, freq="M")})
+    assert read_columns(months)[0].labels == ("2020-01", "2020-02", "2020-03")
 
 
 @pytest.mark.parametrize("name", TABULAR)

@@ -28,6 +28,7 @@ MAX_ERRORS = 40
 Scalar: TypeAlias = bool | int | float | str | None
 Place: TypeAlias = Callable[[int, int], str]  # line and column, from 0, in words
 
+_OVERRIDE = "override "  # before the text of one, where a place in the file would stand
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NAMED: dict[str, Scalar] = {
@@ -50,6 +51,11 @@ class Node:
     value: Scalar | list[Node] | dict[str, Node]
     where: str
     key_where: str = ""
+
+    @property
+    def is_override(self) -> bool:
+        """Whether the command line has put it here."""
+        return self.where.startswith(_OVERRIDE)
 
     def plain(self) -> object:
         """The value without positions: nested dicts, lists and scalars."""
@@ -260,7 +266,7 @@ def override(root: Node, text: str, first_option: Mapping[str, str]) -> None:
     `{name: sgd}`, and `linear: 256` becomes `linear: {n_out: 256}` for the `first_option` of
     linear. Raises ConfigError.
     """
-    where = f"override {brief(text)}"
+    where = f"{_OVERRIDE}{brief(text)}"
     keys, equals, value_text = text.partition("=")
     steps = keys.strip().split(".")
     if not equals or not all(steps):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ _EXPECTED = {
 }
 
 
-def load_config(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read a config file, apply `key.path=value` overrides, and check all of it.
 
-    Paths in the file and in overrides are relative to the folder of the file. Nothing is imported
-    or read because a config names it. Raises ConfigError: a file that cannot be read or is no
-    YAML, or else everything that is wrong, one error a line.
+    Paths in the file are relative to its folder, those in overrides to the working directory.
+    Nothing is imported or read because a config names it. Raises ConfigError: a file that cannot be
+    read or is no YAML, or else everything that is wrong, one error a line.
     """
     root = document.read(path)
     short = {**DATASET.first_options, **LAYER.first_options}
@@ -57,6 +57,10 @@ def load_config(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Con
             errors.append(str(error))
     if errors:
         raise document.fail(errors)
+    for key in ("path", "fallback"):
+        node, steps = root.walk(["data", key])
+        if steps == ["data", key] and isinstance(node.value, str) and node.is_override:
+            node.value = os.path.abspath(os.path.expanduser(node.value)) if node.value else ""
     return validate(root, Path(path))
 
 

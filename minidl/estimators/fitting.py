@@ -151,7 +151,7 @@ class _Epochs:
             self.last = copy.deepcopy(training.state())
         training.use_best()
         callbacks.fit_ends()
-        if not np.isfinite(estimator._model.params).all():
+        if not all(np.isfinite(vector).all() for vector in vectors):
             raise ValueError(NOT_FINITE)
 
     def _end_epoch(self, epoch: Epoch) -> bool:
