@@ -594,15 +594,36 @@ def test_a_config_makes_an_estimator_and_back(name):
 
 
 def test_what_a_config_cannot_say():
-    for options in ({"solver": "lbfgs"}, {"learning_rate": "adaptive"}, {"shuffle": False}):
+    for options in (
+        {"solver": "lbfgs"},
+        {"learning_rate": "adaptive"},
+        {"shuffle": False},
+        {"class_weight": "balanced"},
+        {"random_state": np.random.RandomState(0)},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             small(MLPClassifier, **options).to_config()
     config = load_config(f"{CONFIGS}/iris.yaml", ["train.optimizer=rmsprop"])
     with pytest.raises(ConfigError, match=r"train\.optimizer: .* no solver 'rmsprop'"):
         MLPClassifier.from_config(config)
-    config = load_config(f"{CONFIGS}/iris.yaml", ["train.max_norm=2.0"])
-    with pytest.raises(ConfigError, match=r"train\.max_norm"):
-        MLPClassifier.from_config(config)
+    for setting in (
+        "train.max_norm=2.0",
+        "train.early_stopping.patience=1",
+        "data.validation=20",
+    ):
+        given = ["train.early_stopping={patience: 5}", "data.validation=0.2", setting]
+        config = load_config(f"{CONFIGS}/iris.yaml", given)
+        with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+            MLPClassifier.from_config(config)
+
+
+def test_a_config_has_the_rows_that_early_stopping_holds_out():
+    clf = MLPClassifier(early_stopping=True, validation_fraction=0.3, random_state=np.int64(5))
+    config = clf.to_config()
+    assert (config.data.validation, config.seed) == (0.3, 5)
+    assert clf.to_config({"name": "iris", "validation": 0.2}).data.validation == 0.2
+    endless = clf.set_params(n_iter_no_change=np.inf).to_config()
+    assert endless.train.early_stopping is None and endless.train.monitor == "accuracy"
 
 
 # --- Searches and the like.

@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ def parameters_from(config: Config) -> dict[str, Any]:
         raise config.error("train.learning_rate_multipliers", "the estimators have none")
     if config.data.augmentation:
         warnings.warn("data.augmentation is left out: rows are taken as they are", stacklevel=3)
+    if config.evaluation.shifts:
+        warnings.warn("evaluation.shifts is left out: rows are measured as they are", stacklevel=3)
     parameters: dict[str, Any] = {
         "layers": [in_words(choice) for choice in config.model],
         "loss": in_words(config.loss),
@@ -62,10 +65,14 @@ def parameters_from(config: Config) -> dict[str, Any]:
     }
     if train.early_stopping is None:
         return {**parameters, "n_iter_no_change": math.inf}
+    if train.early_stopping.patience < 2:
+        raise config.error("train.early_stopping.patience", "the estimators wait 2 epochs at least")
+    if config.data.validation >= 1:
+        raise config.error("data.validation", "the estimators take a share of the rows, below 1")
     return {
         **parameters,
         "early_stopping": True,
-        "n_iter_no_change": max(1, train.early_stopping.patience - 1),
+        "n_iter_no_change": train.early_stopping.patience - 1,
         "tol": train.early_stopping.min_delta,
         "validation_fraction": config.data.validation,
     }
@@ -98,16 +105,20 @@ def _solver_parameters(config: Config) -> dict[str, Any]:
 def config_of(estimator: Perceptron, data: str | Mapping[str, Any]) -> Config:
     """Return the config that trains the same model in the same way on a named data set.
 
-    Raises ConfigError for what a config cannot say.
+    A config trains all its epochs where the estimator, without early_stopping, ends when the
+    training loss stays the same. Raises ConfigError for what a config cannot say.
     """
     rate = estimator.learning_rate
     for name, value, neutral in (
         ("solver", estimator.solver == "lbfgs", False),
         ("learning_rate", rate, "constant"),
         ("shuffle", estimator.shuffle, True),
+        ("class_weight", getattr(estimator, "class_weight", None) is None, True),
+        ("random_state", isinstance(estimator.random_state, Integral | None), True),
     ):
         if value != neutral:
             raise ConfigError(f"{name}={getattr(estimator, name)!r} has no words in a config")
+    section: dict[str, Any] = {"name": data} if isinstance(data, str) else dict(data)
     batch_size = 200 if isinstance(estimator.batch_size, str) else estimator.batch_size
     decay = estimator._l2 / batch_size if estimator.weight_decay is None else estimator.weight_decay
     optimizer: dict[str, Any] = {
@@ -134,16 +145,18 @@ def config_of(estimator: Perceptron, data: str | Mapping[str, Any]) -> Config:
         "ema": estimator.ema,
     }
     if estimator.early_stopping:
-        patience = estimator.n_iter_no_change + 1
-        train["early_stopping"] = {"patience": int(patience), "min_delta": float(estimator.tol)}
+        section.setdefault("validation", float(estimator.validation_fraction))
         train["monitor"] = estimator._score_name
+        if np.isfinite(estimator.n_iter_no_change):
+            patience = int(estimator.n_iter_no_change) + 1
+            train["early_stopping"] = {"patience": patience, "min_delta": float(estimator.tol)}
     if hasattr(estimator, "_model"):
         train["dtype"] = estimator._model.dtype.name
     seed = estimator.random_state
     values = {
         "name": type(estimator).__name__,
-        "seed": seed if isinstance(seed, int) else 0,
-        "data": data,
+        "seed": int(seed) if isinstance(seed, Integral) else 0,
+        "data": section,
         "model": list(estimator.layers or _layers_in_words(estimator)),
         "loss": estimator._loss_in_words(),
         "train": train,

@@ -256,7 +256,8 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         config : path of a YAML file, or what `load_config` returns
             Its data section says nothing about the estimator: put its preprocessing in front, in
             a Pipeline. With early stopping, its validation share is split off from what `fit` is
-            given.
+            given, and the accuracy or R**2 there is watched, whatever `train.monitor` says. The
+            dtype is that of the data.
 
         Raises
         ------
