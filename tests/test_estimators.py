@@ -442,6 +442,13 @@ def test_validation_data_of_ones_own():
     assert weighted.score(X[held_out], y[held_out], y[held_out] == 3) == max(clf.validation_scores_)
 
 
+@pytest.mark.parametrize("change", [{"activation": "tanh"}, {"dropout": 0.5}, {"layers": ["relu"]}])
+def test_a_warm_start_cannot_change_the_model(change):
+    clf = small(MLPClassifier, warm_start=True, max_iter=2).fit(*IRIS)
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be that of the fit"):
+        clf.set_params(**change).fit(*IRIS)
+
+
 def test_a_warm_start_keeps_the_best_weights_of_before():
     clf = small(MLPClassifier, warm_start=True, early_stopping=True, max_iter=60)
     clf.set_params(learning_rate_init=0.01).fit(*CANCER)

@@ -177,6 +177,21 @@ def test_the_preprocessing_is_fitted_on_the_training_rows_only():
     assert early._table.state()["center"] == np.median(part) != expected["center"]
 
 
+def test_rows_are_held_out_as_without_a_preset():
+    X, y = WINE
+    for wrong in ({"y": y[:90]}, {"y": y, "sample_weight": np.ones(3)}):
+        with pytest.raises(ValueError, match=r"inconsistent numbers|shape"):
+            quick(MLPClassifier, early_stopping=True).fit(X, **wrong)
+    with pytest.raises(ValueError, match="validation set is too small"):
+        quick(MLPClassifier, early_stopping=True, validation_fraction=0.001).fit(X, y)
+    once = quick(MLPClassifier, early_stopping=True, warm_start="exact", random_state=None)
+    once.fit(X, y, 2.0)
+    rows, held_out = once._resume["parts"]
+    assert sorted([*rows, *held_out]) == list(range(len(y)))
+    once.fit(X, y, 2.0)
+    assert all(map(np.array_equal, once._resume["parts"], (rows, held_out)))
+
+
 def test_early_stopping_holds_out_no_class_as_a_whole():
     labels = np.arange(100) // 99  # one row of class 1
     for seed in range(12):

@@ -23,7 +23,8 @@ from sklearn.utils.multiclass import (
 from minidl.data.batches import Rows
 from minidl.estimators.building import head_of
 from minidl.estimators.documentation import documented
-from minidl.estimators.perceptron import Classes, Perceptron, trains_in_epochs
+from minidl.estimators.fitting import trains_in_epochs
+from minidl.estimators.perceptron import Classes, Perceptron
 from minidl.layers.layer import Array
 from minidl.losses import Head, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.predictor import Predictor

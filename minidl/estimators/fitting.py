@@ -42,7 +42,12 @@ def fit_in_epochs(
     """Train `estimator._model` by its stochastic solver: one epoch where incremental, else all."""
     parts, train_metrics = None, held_out is not None
     if held_out is None and estimator.early_stopping:
-        parts = (estimator._resume or {}).get("parts") or _split(estimator, rows)
+        parts = (estimator._resume or {}).get("parts") or hold_out(
+            rows.X.shape[0],
+            estimator._strata(rows.y),
+            estimator.validation_fraction,
+            estimator._random_state,
+        )
         rows, held_out = rows.select(parts[0]), rows.select(parts[1])
     epochs = _Epochs(estimator, rows, held_out, incremental, train_metrics)
     epochs.run()
@@ -305,13 +310,12 @@ def _batch_size(batch_size: int | str, n_rows: int) -> int:
     return min(int(batch_size), n_rows)
 
 
-def _split(estimator: Perceptron, rows: Rows) -> tuple[Array, Array]:
-    """The numbers of the rows to train on, and of those to validate on."""
+def hold_out(
+    n_samples: int, strata: Array | None, fraction: float, random_state: Any
+) -> tuple[Array, Array]:
+    """Return the numbers of the rows to train on, and of those to validate on."""
     train, held_out = train_test_split(
-        np.arange(rows.X.shape[0]),
-        random_state=estimator._random_state,
-        test_size=estimator.validation_fraction,
-        stratify=estimator._strata(rows.y),
+        np.arange(n_samples), random_state=random_state, test_size=fraction, stratify=strata
     )
     if held_out.size < 2:
         raise ValueError(
@@ -319,3 +323,15 @@ def _split(estimator: Perceptron, rows: Rows) -> tuple[Array, Array]:
             "your dataset."
         )
     return train, held_out
+
+
+def trains_in_epochs(estimator: Perceptron) -> bool:
+    """Whether there is a `partial_fit`; raises AttributeError where there is not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    if estimator.ema is not None:
+        raise AttributeError("partial_fit does not support ema: an average over one epoch is none.")
+    return True

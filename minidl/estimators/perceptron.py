@@ -40,6 +40,7 @@ from minidl.predictor import Predictor
 
 Classes = Literal["new", "same", "known"]  # y sets the classes, has all of them, has some of them
 
+ARCHITECTURE = ("activation", "dropout", "layers")  # what a fit that goes on cannot change
 DTYPES = (np.float64, np.float32)  # of X, in which the model then computes
 
 
@@ -62,6 +63,7 @@ class Fitted:
     _random_state: np.random.RandomState
     _no_improvement_count: int
     _resume: dict[str, Any] | None
+    _built_from: dict[str, Any]  # the ARCHITECTURE of the model that there is
     _table: SmoothClip | None = None  # a preset's preprocessing of the raw rows
 
     _y_checks: ClassVar[Mapping[str, Any]] = {}
@@ -398,6 +400,7 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
                 choices, n_features, self.n_outputs_, random_state=state, dtype=dtype
             )
         self._model = Sequential(made)
+        self._built_from = {name: getattr(self, name) for name in ARCHITECTURE}
         self._list_weights()
 
     def _adopt_weights(self, rows: Rows, sizes: Sequence[int]) -> None:
@@ -412,6 +415,12 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
                 "hidden_layer_sizes must be those of the fit that is continued, "
                 f"{[W.shape[1] for W in self.coefs_[:-1]]}, got {sizes}"
             )
+        for name, before in getattr(self, "_built_from", {}).items():
+            if getattr(self, name) != before:
+                raise ValueError(
+                    f"{name} must be that of the fit that is continued, {before!r}, "
+                    f"got {getattr(self, name)!r}"
+                )
 
     def _make_optimizer(self) -> Optimizer:
         made = make_optimizer(
@@ -436,15 +445,3 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
             tags.input_tags.allow_nan = tags.input_tags.categorical = True
             tags.input_tags.string = True
         return tags
-
-
-def trains_in_epochs(estimator: Perceptron) -> bool:
-    """Whether there is a `partial_fit`; raises AttributeError where there is not."""
-    if estimator.solver == "lbfgs":
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    if estimator.ema is not None:
-        raise AttributeError("partial_fit does not support ema: an average over one epoch is none.")
-    return True

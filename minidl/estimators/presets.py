@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from minidl.data.preprocessing import SmoothClip
 from minidl.data.tables import read_columns
 from minidl.errors import DataError
+from minidl.estimators.fitting import hold_out
 from minidl.layers.layer import Array
 
 if TYPE_CHECKING:
@@ -105,12 +105,18 @@ def fit_with_preset(
     """
     goes_on = estimator._table is not None and bool(estimator.warm_start or incremental)
     X = _checked(estimator, X, reset=not goes_on)
+    check_consistent_length(X, y)
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(sample_weight, X)
+    parts = None
     if validation is not None:
         validation = (_checked(estimator, validation[0], reset=False), *validation[1:])
     elif estimator.early_stopping and estimator.solver != "lbfgs" and not incremental:
-        rows, held_out = _split(estimator, X, y)
-        validation = tuple(_part(each, held_out) for each in (X, y, sample_weight))
-        X, y, sample_weight = (_part(each, rows) for each in (X, y, sample_weight))
+        if goes_on and estimator.warm_start == "exact":
+            parts = (estimator._resume or {}).get("parts")
+        parts = parts or _parts(estimator, y)
+        validation = tuple(_part(each, parts[1]) for each in (X, y, sample_weight))
+        X, y, sample_weight = (_part(each, parts[0]) for each in (X, y, sample_weight))
     if not goes_on:
         estimator._table = _fitted(X)
     inputs = _inputs(estimator, X)
@@ -126,6 +132,8 @@ def fit_with_preset(
     inner.n_features_in_ = inputs.shape[1]
     inner._fit(inputs, y, sample_weight, validation, incremental=incremental)
     hand_over(inner, estimator)
+    if estimator._resume is not None:
+        estimator._resume["parts"] = parts
 
 
 def table_inputs(estimator: Perceptron, X: Any) -> Array:
@@ -213,15 +221,17 @@ def _best_cycles(inner: Perceptron, inputs: Array, y: Any, sample_weight: Any) -
     return int(losses.argmin()) + 1
 
 
-def _split(estimator: Perceptron, X: Any, y: Any) -> tuple[Array, Array]:
+def _parts(estimator: Perceptron, y: Any) -> tuple[Array, Array]:
     """The numbers of the rows to train on, and of those to hold out: no class is only there."""
-    rows, held_out = train_test_split(
-        np.arange(_num_samples(X)),
-        test_size=estimator.validation_fraction,
-        random_state=check_random_state(estimator.random_state),
+    labels = np.asarray(y) if is_classifier(estimator) and np.ndim(y) == 1 else None
+    counts = np.empty(0) if labels is None else _counts(labels)
+    rows, held_out = hold_out(
+        len(y),
+        labels if counts.size == 2 and counts.min() > 1 else None,
+        estimator.validation_fraction,
+        check_random_state(estimator.random_state),
     )
-    if is_classifier(estimator) and np.ndim(y) == 1:
-        labels = np.asarray(y)
+    if labels is not None:
         known = np.isin(labels[held_out], labels[rows])
         rows, held_out = np.append(rows, held_out[~known]), held_out[known]
     return rows, held_out

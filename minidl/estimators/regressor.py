@@ -12,8 +12,9 @@ from sklearn.utils.metaestimators import available_if
 
 from minidl.estimators.building import head_of
 from minidl.estimators.documentation import documented
+from minidl.estimators.fitting import trains_in_epochs
 from minidl.estimators.heads import HalfSquaredError, SummedPoisson
-from minidl.estimators.perceptron import Classes, Perceptron, trains_in_epochs
+from minidl.estimators.perceptron import Classes, Perceptron
 from minidl.layers.layer import Array
 from minidl.losses import Head
 from minidl.losses.regression import ScaledHead
