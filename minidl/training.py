@@ -164,8 +164,8 @@ class Training:
         l2: float = 0.0,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value < 1 or value != int(value):
+                raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
         if ema is not None and not 0 < ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {ema}")
         if early_stopping is not None and validation is None:

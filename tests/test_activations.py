@@ -20,7 +20,7 @@ from minidl.layers import (
     Tanh,
 )
 from minidl.layers.activations import sigmoid
-from minidl.layers.erf import erf
+from minidl.layers.erfc import erfc
 
 
 def logistic(x: float) -> float:
@@ -97,13 +97,21 @@ def test_the_tails_of_sigmoid_keep_their_digits():
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(np.float64, 2e-15), (np.float32, 4e-7)])
-def test_erf(dtype, error):
+def test_erfc(dtype, error):
     x = np.concatenate([np.linspace(-7, 7, 20001), [0, 1e4, -1e4]]).astype(dtype)
-    expected = np.array([math.erf(value) for value in x.tolist()])
-    found = erf(x)
+    expected = np.array([math.erfc(value) for value in x.tolist()])
+    found = erfc(x)
     assert found.dtype == dtype
     assert np.abs(found - expected).max() < error
-    assert np.array_equal(erf(-x), -found)
+    assert np.abs(found[:20001] / expected[:20001] - 1).max() < 20 * error
+    assert np.allclose(erfc(-x), 2 - found, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_the_tail_of_gelu_keeps_its_digits(dtype, error):
+    x = np.linspace(-8, -1, 500).astype(dtype)
+    expected = np.array([value * normal_cdf(value) for value in x.tolist()])
+    assert np.abs(GELU().forward(x) / expected - 1).max() < error
 
 
 def test_selu_keeps_mean_and_variance():

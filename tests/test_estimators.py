@@ -152,6 +152,7 @@ def test_a_parameter_out_of_range_is_named(kind, name, value):
         ({"momentum": 1, "solver": "sgd"}, r"momentum must be in \[0, 1\)"),
         ({"solver": "lbfgs", "dropout": 0.5}, "layer 2 is Dropout"),
         ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes must be > 0, got \[5, 0\]"),
+        ({"hidden_layer_sizes": (2.5,)}, r"hidden_layer_sizes must be whole numbers, got \[2\.5\]"),
     ],
 )
 def test_what_does_not_go_together_is_said(options, message):

@@ -295,9 +295,10 @@ X, Y = problem()
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"shards": 0}, "shards must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be a whole number, at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
+        ({"shards": 0}, "shards must be a whole number, at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number, at least 1, got 2.5"),
         ({"ema": 1.0}, r"ema must be in \(0, 1\), got 1.0"),
         ({"early_stopping": EarlyStopping()}, "early_stopping needs validation data"),
         ({"train": (X[:0], Y[:0])}, r"train needs X with rows and columns, got shape \(0, 4\)"),

@@ -62,7 +62,10 @@ def benchmark(
         "size": lambda: processes.installed_sizes(everyone),
         "mnist": lambda: processes.mnist_races(compared, mnist_file, ACCURACY, repeats),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be used as output folder: {error.strerror}") from error
     for part in parts:
         announce(f"{part} ...")
         before = time.monotonic(), _busy_elsewhere()

@@ -178,7 +178,8 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: b
         names = dataset.feature_names if array_name.startswith("X") else None
         where += f", column {column}" + (f" ({names[column]})" if names else "")
     raise DataError(
-        f"{dataset.name}: {array_name} holds {value} at {where}: fill in or drop what is missing"
+        f"{dataset.name}: {array_name} holds {value} at {where}: "
+        + ("fill in or drop what is missing" if np.isnan(value) else "every value must be finite")
     )
 
 

@@ -195,9 +195,12 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
             fit_with_preset(self, X, y, sample_weight, validation, incremental=incremental)
             return self
         self._table = None
-        sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes)]
-        if any(n <= 0 for n in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        given = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        sizes = [int(n) for n in given]
+        if any(n <= 0 for n in given):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {given}.")
+        if sizes != given:
+            raise ValueError(f"hidden_layer_sizes must be whole numbers, got {given}")
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl import kernels
-from minidl.layers.erf import erf
+from minidl.layers.erfc import erfc
 from minidl.layers.layer import Array, Layer
 
 
@@ -214,7 +214,7 @@ class SELU(ELU):
 class GELU(Activation):
     """Gaussian error linear unit: x times the probability that a normal variate is below x.
 
-    y  = x * Phi(x);   Phi(x) = (1 + erf(x / sqrt(2))) / 2
+    y  = x * Phi(x);   Phi(x) = erfc(-x / sqrt(2)) / 2
     dx = dy * (Phi(x) + x * phi(x));   phi(x) = exp(-x**2 / 2) / sqrt(2 * pi)
 
     approximate="tanh" takes instead
@@ -231,10 +231,10 @@ class GELU(Activation):
 
     def _function(self, x: Array) -> tuple[Array, ...]:
         if self.approximate == "none":
-            cdf = erf(x * math.sqrt(0.5))
+            cdf = erfc(x * -math.sqrt(0.5))
         else:
             cdf = np.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
-        cdf += 1
+            cdf += 1
         cdf *= 0.5
         return x * cdf, x, cdf
 

@@ -1,6 +1,7 @@
-"""The error function in NumPy alone, for GELU.
+"""The complementary error function in NumPy alone, for GELU.
 
-    erf(x) = sign(x) * (1 - t * exp(P(u) - x**2));  t = 2 / (2 + |x|),  u = 2 * t - 1
+    erfc(x) = t * exp(P(u) - x**2) for x >= 0;  t = 2 / (2 + |x|),  u = 2 * t - 1
+    erfc(x) = 2 - erfc(-x)
 
 maps all x to u in [-1, 1], on which P(u) = log(exp(x**2) * erfc(|x|) / t) is smooth, so that one
 polynomial serves everywhere. Its coefficients are an interpolation at Chebyshev nodes. The form is
@@ -13,8 +14,8 @@ import numpy as np
 
 from minidl.layers.layer import Array
 
-# P(u), lowest power first, to the rounding of each dtype: the error of erf is below 2e-15 for
-# float64 and 4e-7 for float32.
+# P(u), lowest power first, to the rounding of each dtype: the error is below 2e-15 for float64 and
+# 4e-7 for float32. Far above 0, where the function is tiny, a few digits of it stay right.
 # fmt: off
 _FLOAT64 = (
     -6.7179408405669239e-01, 6.7264322397768683e-01, 4.7343306841912972e-02,
@@ -35,8 +36,8 @@ _FLOAT32 = (
 # fmt: on
 
 
-def erf(x: Array) -> Array:
-    """Return 2 / sqrt(pi) times the integral of exp(-s**2) for s from 0 to x, elementwise."""
+def erfc(x: Array) -> Array:
+    """Return 2 / sqrt(pi) times the integral of exp(-s**2) for s from x on, elementwise."""
     z = np.abs(x)
     t = 2 / (2 + z)
     u = 2 * t - 1
@@ -48,4 +49,5 @@ def erf(x: Array) -> Array:
     p -= z * z
     np.exp(p, out=p)
     p *= t
-    return np.copysign(1 - p, x)
+    np.subtract(2, p, out=p, where=x < 0)
+    return p
