@@ -109,7 +109,10 @@ class Optimizer:
             self._bind(params, grads)
         self.n_steps += 1
         if self.clip_grad_norm is not None:
-            norm = float(np.sqrt(np.dot(grads, grads)))
+            with np.errstate(over="ignore"):
+                norm = float(np.sqrt(np.dot(grads, grads)))
+            if norm == math.inf:  # the squares of float32 overflow from 1e19 on
+                norm = float(np.linalg.norm(grads.astype(np.float64)))
             self._clip_scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
         rate = self.learning_rate if learning_rate is None else learning_rate
         finite = True

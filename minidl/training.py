@@ -73,6 +73,8 @@ def _fitting_rows(
     for what, array in (("targets", rows.y), ("sample weights", rows.sample_weight)):
         if array is not None and len(array) != n:
             raise ValueError(f"{name} has {n} rows but {len(array)} {what}")
+    if (w := rows.sample_weight) is not None and not (np.min(w) >= 0 and 0 < np.sum(w) < np.inf):
+        raise ValueError(f"{name} needs sample weights that are finite, >= 0 and not all 0")
     if transform is None and expected not in (None, rows.X.shape[1]):
         raise ValueError(f"{name} has {rows.X.shape[1]} features, the model takes {expected}")
     outputs = predict_outputs(model, rows.X[:1], transform=transform)

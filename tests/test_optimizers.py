@@ -214,6 +214,12 @@ def test_clipping_by_norm_takes_the_whole_gradient_and_only_shortens(optimizer):
     assert np.isfinite(p).all()
 
 
+def test_a_norm_whose_square_overflows_is_clipped_all_the_same():
+    params, grads = np.zeros(4, np.float32), np.full(4, 1e20, np.float32)
+    SGD(1.0, clip_grad_norm=1.0).step(params, grads)
+    assert np.allclose(params, -0.5)
+
+
 def test_decay_does_not_depend_on_the_size_of_the_batch():
     """A batch twice over has the same mean loss, so it makes the same step."""
     rng = np.random.default_rng(0)

@@ -111,7 +111,7 @@ class Warper:
 
     def __init__(self, warp: Warp, image_shape: ImageShape, stream: Stream) -> None:
         self.warps, self._stream = [warp], stream
-        self._height, self._width, self._channels = image_shape
+        self._height, self._width, _ = image_shape
         n_pixels = self._height * self._width
         self._n_maps = max(4, min(N_WARPS, MAX_WARP_PIXELS // n_pixels))
         self._table = -1
