@@ -131,6 +131,8 @@ def jacobian(layer: Layer | Sequential, x: Array) -> Array:
     x: (n_in,).  With dy = 1 at output j and 0 elsewhere, backward returns row j. Noise is that of
     step 0. A layer that mixes rows, such as batch norm, has no Jacobian of one example: ValueError.
     """
+    if x.ndim != 1:
+        raise ValueError(f"x must be one example, (n_in,), got shape {x.shape}")
     layer = copy.deepcopy(layer)
     for inner in walk(_layers(layer)):
         if inner.mixes_rows:

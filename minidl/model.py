@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ class Sequential:
         model.backward(dlogits)
         optimizer.step(model.params, model.grads)
 
-    Raises ValueError where a layer is used twice, sizes do not fit, or dtypes differ.
+    Raises ValueError where a layer is used twice or belongs to another model that is still there,
+    sizes do not fit, or dtypes differ.
     """
 
     layers: tuple[Layer, ...]
@@ -43,6 +45,8 @@ class Sequential:
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return the outputs, (n_samples, n_out), for x, (n_samples, n_in)."""
+        if x.ndim != 2:
+            raise ValueError(f"x must be (n_samples, n_in), got shape {x.shape}")
         if x.dtype != self._dtype:
             x = x.astype(self._dtype)
         for layer in self.layers:
@@ -192,6 +196,13 @@ class Sequential:
         inside = list(walk(self.layers))
         if len({id(layer) for layer in inside}) < len(inside):
             raise ValueError("layers must be different objects: one is used twice")
+        for path, layer in walk_paths(self.layers):
+            owner = None if layer._owner is None else layer._owner()
+            if owner not in (None, self):
+                raise ValueError(
+                    f"layer {path} ({type(layer).__name__}) belongs to another model, which would "
+                    "train no more: give a copy.deepcopy of it"
+                )
         self._check_sizes()
         tensors: dict[str, list[tuple[Layer, str]]] = {group: [] for group in GROUP_NAMES}
         for layer in inside:
@@ -213,6 +224,9 @@ class Sequential:
         _lend_views(self.params, pairs, "", copy_values=params is None)
         _lend_views(self.grads, pairs, "d", copy_values=True)
         _lend_views(self.buffers, stats, "", copy_values=True)
+        for layer in inside:
+            if layer.param_names or layer.buffer_names:
+                layer._owner = weakref.ref(self)
 
     def _check_sizes(self) -> None:
         size = self.input_size

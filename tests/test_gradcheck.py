@@ -340,6 +340,8 @@ def test_jacobian_of_a_model_multiplies_those_of_its_layers():
     product = layers[1].W.T @ layers[0].W.T
     x = batch()[0]
     assert np.allclose(jacobian(Sequential(layers), x), product, rtol=1e-13)
+    with pytest.raises(ValueError, match="x must be one example"):
+        jacobian(layers[0], batch())
     with pytest.raises(ValueError, match=r"BatchNorm has no Jacobian"):
         jacobian(Sequential([Linear(4, 5, rng=rng()), Residual([BatchNorm(5)])]), x)
 

@@ -220,6 +220,23 @@ def test_an_l2_penalty_is_on_weights_only():
     assert not model.grads[weights.stop :].any()
 
 
+def test_a_layer_belongs_to_one_model():
+    shared = linear(3, 3)
+    first = Sequential([shared, ReLU()])
+    with pytest.raises(ValueError, match=r"layer 1.0 \(Linear\) belongs to another model"):
+        Sequential([ReLU(), Residual([shared])])
+    assert Sequential([copy.deepcopy(shared)]).params.size == first.params.size
+    pickle.loads(pickle.dumps(first))
+    del first
+    Sequential([shared])
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 1)])
+def test_rows_are_two_dimensional(shape):
+    with pytest.raises(ValueError, match=r"x must be \(n_samples, n_in\), got shape"):
+        Sequential([linear(3, 3)]).forward(np.zeros(shape, np.float32))
+
+
 def linear(n_in, n_out, dtype=np.float32):
     return Linear(n_in, n_out, rng=np.random.default_rng(0), dtype=dtype)
 

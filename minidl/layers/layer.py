@@ -14,12 +14,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+_OWN = {"_saved", "_scratch", "_owner"}  # what a copy of a layer begins without
 
 
 class Scratch:
@@ -51,6 +55,7 @@ class Layer:
     layers: tuple[Layer, ...] = ()  # the layers inside, for a layer that is built of others
     _saved: tuple[Any, ...] | None = None
     _scratch: Scratch | None = None
+    _owner: Callable[[], object] | None = None  # a weak reference to the model that adopted it
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return y = f(x); with `train`, save what backward needs."""
@@ -84,7 +89,7 @@ class Layer:
             layer.begin_step(step, first_row)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_saved", "_scratch")}
+        return {k: v for k, v in self.__dict__.items() if k not in _OWN}
 
     def _take_saved(self) -> tuple[Any, ...]:
         """What the last training forward saved; it can be used once."""
