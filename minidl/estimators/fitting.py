@@ -251,9 +251,6 @@ class _Epochs:
 
 def fit_full_batch(estimator: Perceptron, rows: Rows, held_out: Rows | None) -> None:
     """Train `estimator._model` by L-BFGS."""
-    for name in ("schedule", "ema", "clip_grad_norm"):
-        if getattr(estimator, name) is not None:
-            raise ValueError(f"{name} is for stochastic solvers, and solver is 'lbfgs'")
     model, head = estimator._model, estimator._head
     total = head.total_weight(rows.y, rows.sample_weight)
     decay = estimator._l2 / total if estimator.weight_decay is None else estimator.weight_decay

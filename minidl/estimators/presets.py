@@ -69,8 +69,6 @@ def plain(estimator: Perceptron, n_samples: int = 1000) -> Any:
     values = dict(
         PRESETS[estimator.preset]["classifier" if is_classifier(estimator) else "regressor"]
     )
-    if estimator.solver == "lbfgs":  # it searches for its step lengths
-        del values["schedule"]
     if n_samples >= MANY_ROWS:
         values["batch_size"] = LARGER_BATCH
     values["batch_size"] = min(values["batch_size"], n_samples)
