@@ -67,6 +67,9 @@ def _fitting_rows(
 ) -> Rows:
     """The rows; a ValueError where they are incomplete, or do not fit the model or the head."""
     rows = Rows(*data)
+    for what, array in (("X", rows.X), ("targets", rows.y)):
+        if not hasattr(array, "dtype"):
+            raise ValueError(f"{name} needs {what} as an array, got {type(array).__name__}")
     n, expected = rows.X.shape[0], model.input_size
     if len(rows.X.shape) != 2 or n == 0:
         raise ValueError(f"{name} needs X with rows and columns, got shape {rows.X.shape}")

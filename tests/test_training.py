@@ -305,6 +305,8 @@ X, Y = problem()
         ({"train": (X[0], Y)}, r"train needs X with rows and columns, got shape \(4,\)"),
         ({"train": (X, Y[:-1])}, "train has 53 rows but 52 targets"),
         ({"train": (X, Y, np.ones(54))}, "train has 53 rows but 54 sample weights"),
+        ({"train": (X.tolist(), Y)}, "train needs X as an array, got list"),
+        ({"validation": (X, None)}, "validation needs targets as an array, got NoneType"),
         ({"train": (X, Y, np.zeros(53))}, "train needs sample weights that are finite, >= 0"),
         ({"validation": (X, Y, np.ones(53) * -1)}, "validation needs sample weights that are"),
         ({"train": (X[:, :3], Y)}, "train has 3 features, the model takes 4"),
