@@ -470,17 +470,25 @@ def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, 
         assert len(epochs) == 1 + load_config(f"o/{name}/config.yaml").train.epochs
 
 
-@pytest.mark.slow
-def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
-    (tmp_path / "config.yaml").write_text(TEXT)
+def an_endless_sweep(folder, **options):
+    """A process whose first run ends and whose second does not."""
+    (folder / "config.yaml").write_text(TEXT)
     program = "import sys; from minidl.cli import main; sys.exit(main())"
     arguments = ["sweep", "config.yaml", "train.epochs=1,1000000", "--seeds", "1", "--jobs", "2"]
-    with subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", program, *arguments, "--out", "o"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
+        cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
+    with an_endless_sweep(
+        tmp_path,
+        stdout=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as running:
@@ -499,15 +507,9 @@ def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
-    (tmp_path / "config.yaml").write_text(TEXT)
-    program = "import sys; from minidl.cli import main; sys.exit(main())"
-    arguments = ["sweep", "config.yaml", "train.epochs=1,1000000", "--seeds", "1", "--jobs", "2"]
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *arguments, "--out", "o"],
-        cwd=tmp_path,
+    with an_endless_sweep(
+        tmp_path,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
     ) as running:
         running.stderr.readline()  # one run has finished
         running.kill()
