@@ -35,6 +35,13 @@ def evaluate(
         raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
     outputs = predict_outputs(model, X, transform=transform)
     head.check_targets(y, outputs.shape[1])
+    return figures_of(head, outputs, y, sample_weight)
+
+
+def figures_of(
+    head: Head, outputs: Array, y: Array, sample_weight: Array | None = None
+) -> dict[str, float]:
+    """Return {"loss": ..., and the head's metrics} of outputs, for targets checked before."""
     loss, _ = head(outputs, y, sample_weight)
     return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
 

@@ -63,14 +63,12 @@ class Predictor:
         the model knows them.  Raises ValueError for other features, and for values that are no
         numbers or not finite.  With several labels a row: 0 or 1 for each.
         """
-        outputs = self._outputs(X)
-        if self._labels is None:
-            y = self.head.predict(outputs)
-            return y[:, 0] if y.shape[1] == 1 else y
-        if self.head.task == "multilabel":
-            marks = (outputs > 0).astype(np.int64)  # where the probability is above one half
-            return np.asarray(self._labels[marks[:, 0]]) if marks.shape[1] == 1 else marks
-        return np.asarray(self._labels[outputs.argmax(axis=1)])
+        decided = self.head.decide(self._outputs(X))
+        if decided.ndim == 2 and decided.shape[1] == 1:
+            decided = decided[:, 0]
+        if self._labels is None or decided.ndim == 2:
+            return decided
+        return np.asarray(self._labels[decided])
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.

@@ -18,6 +18,7 @@ from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from minidl.evaluation import figures_of
 from minidl.experiment import Experiment
 from minidl.interrupts import Interrupts
 from minidl.layers.layer import Array
@@ -229,11 +230,11 @@ class Run:
         }
         if test is not None:
             outputs = experiment.outputs(test.X)
-            loss, _ = experiment.head(outputs, test.y)
-            figures = {"loss": loss, **experiment.head.metrics(outputs, test.y)}
+            figures = figures_of(experiment.head, outputs, test.y)
             results |= {f"test_{name}": value for name, value in figures.items()}
             if experiment.dataset.n_classes is not None:
-                matrix = _confusion_matrix(outputs, test.y, experiment.dataset.n_classes)
+                predicted = experiment.head.decide(outputs).reshape(-1)
+                matrix = _confusion_matrix(predicted, test.y, experiment.dataset.n_classes)
                 results["confusion_matrix"] = matrix
         return results
 
@@ -292,9 +293,8 @@ class _Due:
             self._next_time = time.perf_counter() + max(self._seconds, cost / LARGEST_COST)
 
 
-def _confusion_matrix(outputs: Array, labels: Array, n: int) -> list[list[int]]:
+def _confusion_matrix(predicted: Array, labels: Array, n: int) -> list[list[int]]:
     """Counts: one row a true class, one column a predicted one."""
-    predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
     counts = np.bincount(labels.astype(np.int64) * n + predicted, minlength=n * n)
     return [[int(count) for count in row] for row in counts.reshape(n, n)]
 

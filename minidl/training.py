@@ -17,7 +17,7 @@ from minidl import kernels
 from minidl.data.batches import Augment, Batches, Rows, Transform
 from minidl.divergence import origin
 from minidl.errors import DivergenceError
-from minidl.evaluation import evaluate, predict_outputs
+from minidl.evaluation import evaluate, figures_of, predict_outputs
 from minidl.losses import Head
 from minidl.model import Sequential
 from minidl.optimizers import Array, Optimizer, WeightAverage
@@ -357,13 +357,12 @@ class Training:
             model.params[:], model.buffers[:] = self._average.vectors
         try:
             if self.train_metrics:
-                rows = self.train.select(slice(0, TRAIN_METRIC_ROWS))
-                measured = evaluate(model, self.head, *rows, transform=self._transform)
+                measured = self._measure(self.train.select(slice(0, TRAIN_METRIC_ROWS)))
                 train.update({k: v for k, v in measured.items() if k != "loss"})
             if self.validation is None:
                 return {}, True
             with np.errstate(all="ignore"):
-                validation = evaluate(model, self.head, *self.validation, transform=self._transform)
+                validation = self._measure(self.validation)
             if not isfinite(loss := validation["loss"]):
                 raise self._divergence(at.epoch, loss, "that is the loss on the validation rows")
             improved = self._judge(validation)
@@ -374,6 +373,11 @@ class Training:
         finally:
             if current is not None:
                 model.params[:], model.buffers[:] = current
+
+    def _measure(self, rows: Rows) -> dict[str, float]:
+        """The figures of rows whose targets were checked once, at the start."""
+        outputs = predict_outputs(self.model, rows.X, transform=self._transform)
+        return figures_of(self.head, outputs, rows.y, rows.sample_weight)
 
     def _judge(self, validation: Mapping[str, float]) -> bool:
         """Return whether the monitored figure is the best; count the epochs in which it was not."""

@@ -204,14 +204,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return 1 if self._has_one_logit else len(self.classes_)
 
     def _decide(self, outputs: Array) -> Array:
+        decided = self._head.decide(outputs)
         if self._multilabel:
-            marks = (outputs > 0).astype(np.int64)
-            return csr_matrix(marks) if self._sparse_labels else marks
-        if outputs.shape[1] > 1:
-            places = outputs.argmax(axis=1)
-        else:
-            places = np.minimum(outputs[:, 0] > 0, len(self.classes_) - 1)
-        labels: Array = self.classes_[places]
+            return csr_matrix(decided) if self._sparse_labels else decided
+        labels: Array = self.classes_[np.minimum(decided.reshape(-1), len(self.classes_) - 1)]
         return labels
 
     def _training_rows(self, rows: Rows) -> Rows:

@@ -21,7 +21,7 @@ from minidl.errors import DivergenceError
 from minidl.estimators.building import schedule_of
 from minidl.estimators.callbacks import FitCallbacks
 from minidl.estimators.weights import weight_lists
-from minidl.evaluation import evaluate
+from minidl.evaluation import figures_of, predict_outputs
 from minidl.layers.layer import Array
 from minidl.lbfgs import fit_lbfgs
 from minidl.parallel import automatic_threads
@@ -261,7 +261,8 @@ def fit_full_batch(estimator: Perceptron, rows: Rows, held_out: Rows | None) -> 
     def after_iteration(iteration: int, loss: float) -> None:
         figures = {"epoch": len(estimator.history_) + 1, "train_loss": loss * scale}
         if held_out is not None:
-            measured = evaluate(model, head, *held_out)
+            outputs = predict_outputs(model, held_out.X)
+            measured = figures_of(head, outputs, held_out.y, held_out.sample_weight)
             measured["loss"] *= scale
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         estimator.history_.append(figures)

@@ -64,6 +64,11 @@ class SoftmaxCrossEntropy(Head):
         np.exp(p, out=p)
         return np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
 
+    def decide(self, logits: Array) -> Array:
+        """Return the place of the most likely class, (n_samples,)."""
+        places: Array = logits.argmax(axis=1)
+        return places
+
     def n_outputs(self, targets: Array) -> int:
         """Return the number of classes: the largest label plus one where targets are labels."""
         return targets.shape[1] if targets.ndim == 2 else int(np.max(targets, initial=0)) + 1
@@ -89,7 +94,7 @@ class SoftmaxCrossEntropy(Head):
     ) -> dict[str, float]:
         """Return "accuracy"; with soft targets the most likely class is the right one."""
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-        return {"accuracy": weighted_mean(logits.argmax(axis=1) == labels, sample_weight)}
+        return {"accuracy": weighted_mean(self.decide(logits) == labels, sample_weight)}
 
     def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
         weights = super()._weights(targets, sample_weight)
@@ -147,6 +152,10 @@ class SigmoidCrossEntropy(ElementwiseHead):
         """Return the probability of each label, (n_samples, n_labels)."""
         return sigmoid(logits)
 
+    def decide(self, logits: Array) -> Array:
+        """Return 1 for each label whose probability is above one half, else 0."""
+        return (logits > 0).astype(np.int64)
+
     def check_targets(self, targets: Array, n_outputs: int) -> None:
         """Raise ValueError unless all targets are between 0 and 1."""
         super().check_targets(targets, n_outputs)
@@ -160,7 +169,7 @@ class SigmoidCrossEntropy(ElementwiseHead):
         f1 = 2 * hits / (2 * hits + misses + false alarms), counted over all labels together, and 0
         where there is no hit.
         """
-        found, true = logits > 0, columns(targets, np.float64) > 0.5
+        found, true = self.decide(logits) == 1, columns(targets, np.float64) > 0.5
         figures = {"accuracy": weighted_mean(np.all(found == true, axis=1), sample_weight)}
         if logits.shape[1] > 1:
             hits = weighted_mean(np.sum(found & true, axis=1), sample_weight)

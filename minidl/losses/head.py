@@ -63,6 +63,10 @@ class Head:
         """Return what the outputs mean: probabilities, or values in the unit of the targets."""
         return logits
 
+    def decide(self, logits: Array) -> Array:
+        """Return the most likely class, (n_samples,), 0 or 1 for each label, or the values."""
+        return self.predict(logits)
+
     def n_outputs(self, targets: Array) -> int:
         """Return the number of outputs that a model of these targets needs."""
         return 1 if targets.ndim == 1 else targets.shape[1]
