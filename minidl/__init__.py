@@ -1,6 +1,6 @@
 """minidl: multilayer perceptrons on NumPy, every gradient written by hand.
 
-The engine: layers, heads, optimizers and schedules; `Sequential`, which stacks layers over one
+The engine: layers, losses, optimizers and schedules; `Sequential`, which stacks layers over one
 vector of parameters; `fit`, the training loop; `check_gradients`, which proves a backward pass; and
 `load`, for trained models. The estimators of scikit-learn's kind stand in `minidl.estimators`.
 """

@@ -1,6 +1,6 @@
 """One file of named arrays and one JSON document, safe against crashes, damage and forgery.
 
-Checkpoints and model files are archives.  `minidl.durable` puts them on the disk; reading
+Checkpoints and model files are archives.  `minidl.atomic` puts them on the disk; reading
 believes nothing that a file says about itself until it is checked, and takes no memory before.
 An archive is a plain .npz, which `np.load` opens too: a zip, not compressed, of
 
@@ -30,7 +30,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from minidl.durable import remove_leftovers, replace_file
+from minidl.atomic import remove_leftovers, replace_file
 from minidl.errors import CheckpointError, DivergenceError
 
 __all__ = ["read_archive", "read_arrays", "remove_leftovers", "write_archive"]

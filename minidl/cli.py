@@ -22,15 +22,15 @@ from tqdm import tqdm
 from minidl._version import __version__
 from minidl.benchmark.cells import GRID
 from minidl.benchmark.results import PARTS, benchmark, chosen_cells
+from minidl.blas import usable_cores
 from minidl.config import Config, dump, json_schema, load_config, settled
 from minidl.errors import CheckpointError, ConfigError, MinidlError
-from minidl.experiment import Experiment, build_or_fall_back
-from minidl.machine import usable_cores
-from minidl.run import Run
-from minidl.run_folder import RunFolder
-from minidl.sweep.comparison import in_words, table
-from minidl.sweep.planning import plan
-from minidl.sweep.sweeping import train_and_compare
+from minidl.runs.experiment import Experiment, build_or_fall_back
+from minidl.runs.folder import RunFolder
+from minidl.runs.run import Run
+from minidl.runs.sweep.comparison import in_words, table
+from minidl.runs.sweep.planning import plan
+from minidl.runs.sweep.sweeping import train_and_compare
 from minidl.training import Epoch
 
 LATEST = "latest"

@@ -36,3 +36,21 @@ class CheckpointError(MinidlError):
     """A checkpoint or model file is damaged, forged, or of a newer format."""
 
     exit_code = 5
+
+
+class ParameterError(ValueError):
+    """An argument is wrong; `parameter` names it.
+
+    A ValueError, so that library users may catch it as such. A config finds the place of the
+    argument by `parameter`, never by the words of the message.
+    """
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        super().__init__(f"{parameter} {problem}")
+        self.parameter = parameter
+
+
+def require(parameter: str, value: object, holds: bool, expected: str) -> None:
+    """Raise ParameterError unless `holds`: "<parameter> must be <expected>, got <value>"."""
+    if not holds:
+        raise ParameterError(parameter, f"must be {expected}, got {value}")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from minidl.data.batches import Transform
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.model import Sequential
-from minidl.optimizers import Array
 
 ROWS_AT_ONCE = 1024
 
@@ -20,30 +20,30 @@ Views = Callable[[Any], Iterable[Any]]
 
 def evaluate(
     model: Sequential,
-    head: Head,
+    loss_function: Loss,
     X: Any,
     y: Array,
     sample_weight: Array | None = None,
     *,
     transform: Transform | None = None,
 ) -> dict[str, float]:
-    """Return {"loss": ..., and the head's metrics} of the model on X, (n_samples, n_in), and y.
+    """Return {"loss": ..., and the loss's metrics} of the model on X, (n_samples, n_in), and y.
 
     Raises ValueError for targets that do not fit X or the outputs, and where there is no row.
     """
     if len(y) != X.shape[0] or len(y) == 0:
         raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
     outputs = predict_outputs(model, X, transform=transform)
-    head.check_targets(y, outputs.shape[1])
-    return figures_of(head, outputs, y, sample_weight)
+    loss_function.check_targets(y, outputs.shape[1])
+    return figures_of(loss_function, outputs, y, sample_weight)
 
 
 def figures_of(
-    head: Head, outputs: Array, y: Array, sample_weight: Array | None = None
+    loss_function: Loss, outputs: Array, y: Array, sample_weight: Array | None = None
 ) -> dict[str, float]:
-    """Return {"loss": ..., and the head's metrics} of outputs, for targets checked before."""
-    loss, _ = head(outputs, y, sample_weight)
-    return {"loss": loss, **head.metrics(outputs, y, sample_weight)}
+    """Return {"loss": ..., and the loss's metrics} of outputs, for targets checked before."""
+    loss, _ = loss_function(outputs, y, sample_weight)
+    return {"loss": loss, **loss_function.metrics(outputs, y, sample_weight)}
 
 
 def predict_outputs(

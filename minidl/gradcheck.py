@@ -1,4 +1,4 @@
-"""Any layer, head or model against finite differences, naming the parameter that is wrong.
+"""Any layer, loss function or model against finite differences, naming the parameter that is wrong.
 
 Here stands also `jacobian`, which reads the derivative of one example off the backward pass.
 """
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.layers.layer import Array, Layer
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.layers.layer import Layer
+from minidl.losses import Loss
 from minidl.model import Sequential, walk, walk_paths
 
 STEP = 1e-5  # of the differences, relative to entries above 1
@@ -24,7 +25,7 @@ DIRECTIONS = 8  # in which the gradient of a whole model is compared
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The comparison for one array: a parameter, the input of a layer, or the logits of a head.
+    """The comparison for one array: a parameter, the input of a layer, or the logits of a loss.
 
     relative_error: |numerical - backward| / max(|numerical|, |backward|, floor), norms over the
     entries compared.  worst: the entry of the largest difference.  n_compared: entries compared;
@@ -55,8 +56,8 @@ class GradientReport:
         return all(row.passed for row in self.rows)
 
     def __str__(self) -> str:
-        head = ("layer", "name", "shape", "relative error", "worst entry", "kinks", "")
-        table = [head] + [
+        header = ("layer", "name", "shape", "relative error", "worst entry", "kinks", "")
+        table = [header] + [
             (
                 row.layer,
                 row.name,
@@ -78,7 +79,7 @@ class GradientReport:
 def check_gradients(
     model: Layer | Sequential,
     x: Any,
-    head: Head | None = None,
+    loss_function: Loss | None = None,
     labels: Array | None = None,
     *,
     seed: int = 0,
@@ -88,14 +89,14 @@ def check_gradients(
     """Compare every backward pass with central differences, in float64.
 
     Each layer is checked by itself, at the inputs that x gives it and with a random dy, so that
-    only what is wrong fails: one row for each parameter and for its input ("x"). Then the head's
+    only what is wrong fails: one row for each parameter and for its input ("x"). Then the loss's
     "logits", and the gradient of all parameters of the model together in a few random directions.
 
     Parameters
     ----------
     model : a layer or a Sequential, of any dtype. It is copied, and the copy is in float64.
     x : (n_samples, n_in), an array or a SciPy CSR matrix, for which no "x" is checked.
-    head, labels : the head and its targets; without them a random dy stands in.
+    loss function, labels : the loss function and its targets; without them a random dy stands in.
     seed : of the random dy and of the choice of entries.
     tolerance : the largest relative error that passes.
     max_entries : compare so many randomly chosen entries of each array, not all.
@@ -107,7 +108,7 @@ def check_gradients(
     layers = copy.deepcopy(_layers(model))
     for layer in walk(layers):
         _to_float64(layer)
-    is_model = isinstance(model, Sequential) or head is not None
+    is_model = isinstance(model, Sequential) or loss_function is not None
     check = _Check(rng, tolerance, max_entries)
     first = x.astype(np.float64)
 
@@ -116,12 +117,12 @@ def check_gradients(
     for i, layer in enumerate(layers):
         rows += check.layer(layer, f"{i}" if is_model else "", y)
         y = _forward(layer, y)
-    if head is not None:
+    if loss_function is not None:
         if labels is None:
             raise ValueError("labels are needed with a head")
-        rows.append(check.head(head, y.copy(), labels))
+        rows.append(check.loss_function(loss_function, y.copy(), labels))
     if is_model:
-        rows += check.model(Sequential(layers), first, head, labels)
+        rows += check.model(Sequential(layers), first, loss_function, labels)
     return GradientReport(tuple(rows), tolerance)
 
 
@@ -184,19 +185,21 @@ class _Check:
             x = x.copy()
             yield self.compare(_title(path, layer), "x", measure, dy, x, dx)
 
-    def head(self, head: Head, logits: Array, targets: Array) -> GradientRow:
-        """The logits of a head."""
-        _, dlogits = head(logits.copy(), targets)
+    def loss_function(self, loss_function: Loss, logits: Array, targets: Array) -> GradientRow:
+        """The logits of a loss function."""
+        _, dlogits = loss_function(logits.copy(), targets)
 
         def measure() -> Array:
-            return np.array([head(logits, targets)[0]])
+            return np.array([loss_function(logits, targets)[0]])
 
-        return self.compare(type(head).__name__, "logits", measure, np.ones(1), logits, dlogits)
+        return self.compare(
+            type(loss_function).__name__, "logits", measure, np.ones(1), logits, dlogits
+        )
 
     def model(
-        self, model: Sequential, x: Any, head: Head | None, targets: Array | None
+        self, model: Sequential, x: Any, loss_function: Loss | None, targets: Array | None
     ) -> Iterator[GradientRow]:
-        """All parameters together, through all layers and the head."""
+        """All parameters together, through all layers and the loss function."""
         if not model.params.size:
             return
         start = model.params.copy()
@@ -210,14 +213,17 @@ class _Check:
             return model.forward(x)
 
         y = outputs()
-        if head is None:
+        if loss_function is None:
             dy = self.rng.normal(size=y.shape)
             dy /= np.linalg.norm(dy)
             cotangent, measure = dy, outputs
         else:
             assert targets is not None
-            dy = head(y, targets)[1]
-            cotangent, measure = np.ones(1), lambda: np.array([head(outputs(), targets)[0]])
+            dy = loss_function(y, targets)[1]
+            cotangent, measure = (
+                np.ones(1),
+                lambda: np.array([loss_function(outputs(), targets)[0]]),
+            )
         model.backward(dy)
         gradient = directions @ model.grads
         row = self.compare("model", "params", measure, cotangent, along, gradient)

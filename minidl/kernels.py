@@ -175,7 +175,7 @@ def softmax_cross_entropy(
 ) -> tuple[float, Array] | None:
     """Return (sum of the losses, dlogits) as `SoftmaxCrossEntropy` defines them, or None.
 
-    None where there is no compiled kernel for these arrays: the head then does it in NumPy. The
+    None where there is no compiled kernel for these arrays: the loss then does it in NumPy. The
     exponential is another one than NumPy's, and both are within two units of the last place.
     """
     if _compiled is None:

@@ -18,8 +18,9 @@ from scipy.optimize import minimize
 from minidl import kernels
 from minidl.data.batches import Rows, batch_bounds
 from minidl.errors import DivergenceError
-from minidl.layers.layer import Array, Layer
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.layers.layer import Layer
+from minidl.losses import Loss
 from minidl.model import Sequential, walk_paths
 
 CHUNK_ROWS = 512  # of the data at a time: activations stay in the cache, and memory is bounded
@@ -44,7 +45,7 @@ class Minimum:
 
 def fit_lbfgs(
     model: Sequential,
-    head: Head,
+    loss_function: Loss,
     train: Sequence[Any],
     *,
     weight_decay: float = 0.0,
@@ -66,8 +67,8 @@ def fit_lbfgs(
     """
     refuse_noise(model)
     rows = Rows(*train)
-    head.check_targets(rows.y, model.forward(rows.X[:1], train=False).shape[1])
-    objective = _Objective(model, head, rows, weight_decay)
+    loss_function.check_targets(rows.y, model.forward(rows.X[:1], train=False).shape[1])
+    objective = _Objective(model, loss_function, rows, weight_decay)
     accepted = model.params.astype(np.float64)
     iteration = 0
 
@@ -116,10 +117,12 @@ def refuse_noise(model: Sequential) -> None:
 class _Objective:
     """The flat vector, as float64, -> (loss, gradient)."""
 
-    def __init__(self, model: Sequential, head: Head, rows: Rows, weight_decay: float) -> None:
-        self.model, self.head, self.weight_decay = model, head, weight_decay
+    def __init__(
+        self, model: Sequential, loss_function: Loss, rows: Rows, weight_decay: float
+    ) -> None:
+        self.model, self.loss_function, self.weight_decay = model, loss_function, weight_decay
         self.loss = math.nan
-        self._total = head.total_weight(rows.y, rows.sample_weight)
+        self._total = loss_function.total_weight(rows.y, rows.sample_weight)
         self._chunks = [
             rows.select(slice(start, stop))
             for start, stop in batch_bounds(rows.X.shape[0], CHUNK_ROWS)
@@ -134,7 +137,7 @@ class _Objective:
         loss, gradient = 0.0, np.zeros_like(x)
         for chunk in self._chunks:
             outputs = model.forward(chunk.X)
-            part, d_outputs = self.head(outputs, chunk.y, chunk.sample_weight, self._total)
+            part, d_outputs = self.loss_function(outputs, chunk.y, chunk.sample_weight, self._total)
             model.backward(d_outputs)
             loss += part
             gradient += model.grads

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import Array
 from minidl.layers.activations import ReLU
-from minidl.layers.layer import Array, Layer, Scratch
+from minidl.layers.layer import Layer, Scratch
 from minidl.layers.linear import Linear
 from minidl.optimizers import ParameterGroup
 
@@ -27,7 +28,7 @@ class Sequential:
     buffers: 1-D, the running statistics of the layers that keep some; no gradient touches them.
 
         logits = model.forward(x)
-        loss, dlogits = head(logits, labels)
+        loss, dlogits = loss_function(logits, labels)
         model.backward(dlogits)
         optimizer.step(model.params, model.grads)
 

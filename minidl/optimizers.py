@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidl import kernels
-
-Array = NDArray[Any]
+from minidl.errors import require
+from minidl.kernels import Array
 
 BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
 
@@ -39,8 +38,8 @@ class ParameterGroup:
 
     def __post_init__(self) -> None:
         factor, bound = self.learning_rate_multiplier, self.max_norm
-        _require("learning_rate_multiplier", factor, 0 <= factor < np.inf, "at least 0")
-        _require("max_norm", bound, bound is None or 0 < bound < np.inf, "positive")
+        require("learning_rate_multiplier", factor, 0 <= factor < np.inf, "at least 0")
+        require("max_norm", bound, bound is None or 0 < bound < np.inf, "positive")
 
     def matrices(self, params: Array) -> list[Array]:
         """Return the views of the vector that max-norm bounds."""
@@ -87,11 +86,11 @@ class Optimizer:
     kernel: ClassVar[bool] = False  # whether the rule is one of `kernels`
 
     def __post_init__(self) -> None:
-        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < np.inf, "positive")
-        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < np.inf, "at least 0")
+        require("learning_rate", self.learning_rate, 0 < self.learning_rate < np.inf, "positive")
+        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < np.inf, "at least 0")
         for name in ("clip_grad_norm", "clip_grad_value"):
             bound = getattr(self, name)
-            _require(name, bound, bound is None or 0 < bound < np.inf, "positive")
+            require(name, bound, bound is None or 0 < bound < np.inf, "positive")
         self.n_steps = 0
         self.averages: dict[str, Array] = {}
         self._bound: tuple[Array, Array] | None = None
@@ -220,7 +219,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -261,9 +260,9 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("beta1", self.beta1, 0 <= self.beta1 < 1, "in [0, 1)")
-        _require("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)")
-        _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
+        require("beta1", self.beta1, 0 <= self.beta1 < 1, "in [0, 1)")
+        require("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)")
+        require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
         return self._adam(block, g, scale, learning_rate, block.weight_decay, 1.0)
@@ -331,8 +330,8 @@ class RMSprop(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("decay", self.decay, 0 <= self.decay < 1, "in [0, 1)")
-        _require("eps", self.eps, 0 < self.eps < np.inf, "positive")
+        require("decay", self.decay, 0 <= self.decay < 1, "in [0, 1)")
+        require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
         p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
@@ -360,7 +359,7 @@ class WeightAverage:
     """
 
     def __init__(self, decay: float, *vectors: Array) -> None:
-        _require("decay", decay, 0 < decay < 1, "in (0, 1)")
+        require("decay", decay, 0 < decay < 1, "in (0, 1)")
         self.decay = decay
         self.n_updates = 0
         self.vectors = tuple(vector.copy() for vector in vectors)
@@ -381,8 +380,3 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "rmsprop": RMSprop,
 }
-
-
-def _require(name: str, value: float | None, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

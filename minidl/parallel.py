@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 
 from minidl import kernels
+from minidl.blas import usable_cores
 from minidl.data.batches import Rows
 from minidl.layers.layer import Layer
-from minidl.losses import Head
-from minidl.machine import usable_cores
+from minidl.losses import Loss
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 
@@ -70,14 +70,19 @@ class Stepper:
     def __init__(
         self,
         model: Sequential,
-        head: Head,
+        loss_function: Loss,
         optimizer: Optimizer,
         *,
         shards: int = 1,
         workers: int | None = None,
         l2: float = 0.0,
     ) -> None:
-        self.model, self.head, self.optimizer, self.l2 = model, head, optimizer, l2
+        self.model, self.loss_function, self.optimizer, self.l2 = (
+            model,
+            loss_function,
+            optimizer,
+            l2,
+        )
         self.replicas = [model.replica() for _ in range(shards)]
         for replica in self.replicas:
             replica.lend_scratch()
@@ -105,7 +110,7 @@ class Stepper:
             return loss, True
         for i in range(1, n_shards):
             grads += self.replicas[i].grads
-        if self.l2 and (total := self.head.total_weight(batch.y, batch.sample_weight)):
+        if self.l2 and (total := self.loss_function.total_weight(batch.y, batch.sample_weight)):
             loss += self.replicas[0].add_l2(self.l2 / total)
         if self._has_buffers:
             self._merge_buffers(n_rows, n_shards)
@@ -132,12 +137,12 @@ class Stepper:
         if self._noisy:
             replica.begin_step(step, first_row)
         outputs = replica.forward(batch.X)
-        loss, d_outputs = self.head(outputs, batch.y, batch.sample_weight, total_weight)
+        loss, d_outputs = self.loss_function(outputs, batch.y, batch.sample_weight, total_weight)
         replica.backward(d_outputs)
         return loss
 
     def _sharded_gradients(self, batch: Rows, n_shards: int, step: int) -> float:
-        total_weight = self.head.total_weight(batch.y, batch.sample_weight)
+        total_weight = self.loss_function.total_weight(batch.y, batch.sample_weight)
         bounds = shard_bounds(batch.X.shape[0], n_shards)
         losses = [0.0] * n_shards
 

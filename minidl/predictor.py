@@ -1,6 +1,6 @@
 """A trained model as one file, and what `load` makes of it: raw features in, answers out.
 
-The file holds weights, layers, head, preprocessing, classes and feature names, and nothing of when
+The file holds weights, layers, loss, preprocessing, classes and feature names, and nothing of when
 or where it was made, so equal runs give equal files. Needs NumPy only.
 """
 
@@ -21,9 +21,10 @@ from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing
 from minidl.errors import CheckpointError
 from minidl.evaluation import predict_outputs
+from minidl.kernels import Array
 from minidl.layers import LAYERS
-from minidl.layers.layer import Array, Layer
-from minidl.losses import HEADS, Head
+from minidl.layers.layer import Layer
+from minidl.losses import LOSSES, Loss
 from minidl.model import Sequential, walk
 
 KIND, VERSION = "model", 1
@@ -44,7 +45,7 @@ class Predictor:
     """
 
     model: Sequential
-    head: Head
+    loss_function: Loss
     preprocessing: Preprocessing
     n_features: int
     classes: Sequence[Any] | None = None
@@ -63,7 +64,7 @@ class Predictor:
         the model knows them.  Raises ValueError for other features, and for values that are no
         numbers or not finite.  With several labels a row: 0 or 1 for each.
         """
-        decided = self.head.decide(self._outputs(X))
+        decided = self.loss_function.decide(self._outputs(X))
         if decided.ndim == 2 and decided.shape[1] == 1:
             decided = decided[:, 0]
         if self._labels is None or decided.ndim == 2:
@@ -77,7 +78,7 @@ class Predictor:
         """
         if self._labels is None:
             raise AttributeError("predict_proba is for classifiers; this model is a regression")
-        p = self.head.predict(self._outputs(X))
+        p = self.loss_function.predict(self._outputs(X))
         return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
@@ -90,7 +91,10 @@ class Predictor:
         document = {
             "layers": [describe_layer(layer) for layer in self.model.layers],
             "dtype": self.model.dtype.name,
-            "head": {"name": _name_in(HEADS, self.head), "options": asdict(self.head)},  # type: ignore[call-overload]
+            "head": {
+                "name": _name_in(LOSSES, self.loss_function),
+                "options": asdict(self.loss_function),  # type: ignore[call-overload]
+            },
             "preprocessing": self.preprocessing.name,
             "n_features": self.n_features,
             "classes": None if self.classes is None else [_plain(c) for c in self.classes],
@@ -211,7 +215,7 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
     if params.shape != model.params.shape or buffers.shape != model.buffers.shape:
         raise ValueError(f"{params.size} parameters for a model of {model.params.size}")
     model.params[:], model.buffers[:] = params, buffers
-    head = HEADS[document["head"]["name"]](**document["head"]["options"])
+    loss_function = LOSSES[document["head"]["name"]](**document["head"]["options"])
     prefix = "preprocessing."
     fitted = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
     preprocessing = PREPROCESSINGS[document["preprocessing"]]().restore(fitted)
@@ -221,7 +225,7 @@ def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predic
         views = ShiftedViews((height, width, channels), document["views"]["pixels"])
     predictor = Predictor(
         model,
-        head,
+        loss_function,
         preprocessing,
         document["n_features"],
         document["classes"],
@@ -251,9 +255,11 @@ def _check(predictor: Predictor) -> None:
     with np.errstate(all="ignore"):
         n_outputs = predictor._outputs_for(np.zeros((1, predictor.n_features))).shape[1]
     n_needed = (
-        {1: 2}.get(n_outputs, n_outputs) if predictor.head.task == "multilabel" else n_outputs
+        {1: 2}.get(n_outputs, n_outputs)
+        if predictor.loss_function.task == "multilabel"
+        else n_outputs
     )
-    if (classes is None) != (predictor.head.task == "regression"):
+    if (classes is None) != (predictor.loss_function.task == "regression"):
         raise ValueError("its classes do not fit its head")
     if classes is not None and len(classes) != n_needed:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")

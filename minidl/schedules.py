@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from minidl.errors import require
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -29,7 +31,7 @@ class Schedule:
     warmup: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        _require("warmup", self.warmup, 0 <= self.warmup < math.inf, "at least 0 epochs")
+        require("warmup", self.warmup, 0 <= self.warmup < math.inf, "at least 0 epochs")
 
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return what the base rate is multiplied with in `step`, 0 to total_steps - 1."""
@@ -63,8 +65,8 @@ class StepDecay(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("every", self.every, self.every >= 1, "at least 1 epoch")
-        _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
+        require("every", self.every, self.every >= 1, "at least 1 epoch")
+        require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
         return math.pow(self.gamma, math.floor(epoch / self.every))
@@ -81,7 +83,7 @@ class ExponentialDecay(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
+        require("gamma", self.gamma, 0 < self.gamma <= 1, "in (0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
         return math.pow(self.gamma, epoch)
@@ -100,7 +102,7 @@ class LinearDecay(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+        require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
         return 1 + (self.final - 1) * t
@@ -121,7 +123,7 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+        require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
 
     def _at(self, t: float, epoch: float) -> float:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * t)) / 2
@@ -143,7 +145,7 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("peak", self.peak, 0 < self.peak < 1, "in (0, 1)")
+        require("peak", self.peak, 0 < self.peak < 1, "in (0, 1)")
 
     def _at(self, t: float, epoch: float) -> float:
         return t / self.peak if t < self.peak else (1 - t) / (1 - self.peak)
@@ -165,7 +167,7 @@ class CosLog4(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require("cycles", self.cycles, 1 <= self.cycles <= 30, "from 1 to 30")
+        require("cycles", self.cycles, 1 <= self.cycles <= 30, "from 1 to 30")
 
     def _at(self, t: float, epoch: float) -> float:
         return (1 - math.cos(2 * math.pi * math.log2(1 + (2**self.cycles - 1) * t))) / 2
@@ -180,8 +182,3 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "one_cycle": OneCycle,
     "coslog4": CosLog4,
 }
-
-
-def _require(name: str, value: float, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

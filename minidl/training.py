@@ -18,9 +18,10 @@ from minidl.data.batches import Augment, Batches, Rows, Transform
 from minidl.divergence import origin
 from minidl.errors import DivergenceError
 from minidl.evaluation import evaluate, figures_of, predict_outputs
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.model import Sequential
-from minidl.optimizers import Array, Optimizer, WeightAverage
+from minidl.optimizers import Optimizer, WeightAverage
 from minidl.parallel import Stepper, automatic_threads
 from minidl.schedules import Constant, Schedule
 
@@ -31,7 +32,7 @@ LOWER_IS_BETTER = ("loss", "rmse", "mae", "deviance")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; `train` and `validation` map "loss" and the head's metrics to figures.
+    """What one epoch gave; `train` and `validation` map "loss" and the loss's metrics to figures.
 
     epoch: from 1.  step: steps made since the start.  learning_rate: of the last step.
     train: "loss" is the mean over the epoch's batches, each before its step; metrics only where
@@ -63,9 +64,13 @@ class EarlyStopping:
 
 
 def _fitting_rows(
-    name: str, data: Sequence[Any], model: Sequential, head: Head, transform: Transform | None
+    name: str,
+    data: Sequence[Any],
+    model: Sequential,
+    loss_function: Loss,
+    transform: Transform | None,
 ) -> Rows:
-    """The rows; a ValueError where they are incomplete, or do not fit the model or the head."""
+    """The rows; a ValueError where they are incomplete, or do not fit the model or the loss."""
     rows = Rows(*data)
     for what, array in (("X", rows.X), ("targets", rows.y)):
         if not hasattr(array, "dtype"):
@@ -82,7 +87,7 @@ def _fitting_rows(
         raise ValueError(f"{name} has {rows.X.shape[1]} features, the model takes {expected}")
     outputs = predict_outputs(model, rows.X[:1], transform=transform)
     try:
-        head.check_targets(rows.y, outputs.shape[1])
+        loss_function.check_targets(rows.y, outputs.shape[1])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return rows
@@ -146,7 +151,7 @@ class Training:
     def __init__(
         self,
         model: Sequential,
-        head: Head,
+        loss_function: Loss,
         optimizer: Optimizer,
         train: Sequence[Any],
         validation: Sequence[Any] | None = None,
@@ -175,14 +180,16 @@ class Training:
             raise ValueError(f"ema must be in (0, 1), got {ema}")
         if early_stopping is not None and validation is None:
             raise ValueError("early_stopping needs validation data")
-        self.model, self.head, self.optimizer = model, head, optimizer
+        self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
         with np.errstate(all="ignore"):  # a step will say what is not finite
-            self.train = _fitting_rows("train", train, model, head, transform)
+            self.train = _fitting_rows("train", train, model, loss_function, transform)
             self.validation = None
             if validation is not None:
-                self.validation = _fitting_rows("validation", validation, model, head, transform)
+                self.validation = _fitting_rows(
+                    "validation", validation, model, loss_function, transform
+                )
                 first = self.validation.select(slice(0, 1))
-                figures = evaluate(model, head, first.X, first.y, transform=transform)
+                figures = evaluate(model, loss_function, first.X, first.y, transform=transform)
                 if monitor not in figures:
                     raise ValueError(
                         f"monitor must be one of {', '.join(figures)}, got {monitor!r}"
@@ -204,7 +211,9 @@ class Training:
         )
         self.steps_per_epoch = len(self._batches)
         self._n_steps = self.steps_per_epoch * epochs
-        self._stepper = Stepper(model, head, optimizer, shards=shards, workers=workers, l2=l2)
+        self._stepper = Stepper(
+            model, loss_function, optimizer, shards=shards, workers=workers, l2=l2
+        )
         self._order = self._permutation if order is None else order
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
         self._best: tuple[Array, Array] | None = None
@@ -377,7 +386,7 @@ class Training:
     def _measure(self, rows: Rows) -> dict[str, float]:
         """The figures of rows whose targets were checked once, at the start."""
         outputs = predict_outputs(self.model, rows.X, transform=self._transform)
-        return figures_of(self.head, outputs, rows.y, rows.sample_weight)
+        return figures_of(self.loss_function, outputs, rows.y, rows.sample_weight)
 
     def _judge(self, validation: Mapping[str, float]) -> bool:
         """Return whether the monitored figure is the best; count the epochs in which it was not."""
@@ -424,7 +433,7 @@ def _check_fits(name: str, array: Any, own: Array) -> None:
 
 def fit(
     model: Sequential,
-    head: Head,
+    loss_function: Loss,
     optimizer: Optimizer,
     train: Sequence[Any],
     validation: Sequence[Any] | None = None,
@@ -437,7 +446,7 @@ def fit(
 ) -> Generator[Epoch, None, None]:
     """Train the model, yielding one record an epoch.
 
-        for epoch in fit(model, head, optimizer, (X, y), (X_val, y_val), epochs=10,
+        for epoch in fit(model, loss_function, optimizer, (X, y), (X_val, y_val), epochs=10,
                          batch_size=128, rng=rng):
             print(epoch.epoch, epoch.validation["accuracy"])
 
@@ -447,7 +456,7 @@ def fit(
     Parameters
     ----------
     train, validation : (X, y) or (X, y, sample_weight). X: (n_samples, n_in), an array or a CSR
-        matrix; y as the head wants it. Without validation the last weights are the best.
+        matrix; y as the loss function wants it. Without validation the last weights are the best.
     epochs, batch_size : at least 1. A single row left over joins the last batch.
     rng : draws the order of the rows in each epoch.
     blas_threads : threads of a matrix product, by default chosen from the sizes and the cores;
@@ -460,9 +469,9 @@ def fit(
     augment : (raw rows, step, first row) -> distorted rows, for training only.
     mix : (batch, step) -> batch, after the transform, such as `Mixup`.
     early_stopping : EarlyStopping(patience, min_delta); needs validation.
-    monitor : the validation figure that decides what is best: "loss" or a metric of the head.
+    monitor : the validation figure that decides what is best: "loss" or a metric of the loss.
     ema : decay in (0, 1) of an average of the weights, which is then what is validated and kept.
-    train_metrics : whether each epoch measures the head's metrics on 5,000 training rows, too.
+    train_metrics : whether each epoch measures the loss's metrics on 5,000 training rows, too.
     shards, workers : parts of a batch whose gradients are summed in order, and the threads that
         run them. The bits of a result depend on shards, and not on workers.
 
@@ -473,7 +482,7 @@ def fit(
         blas_threads = automatic_threads(model, batch_size)[1]
     training = Training(
         model,
-        head,
+        loss_function,
         optimizer,
         train,
         validation,

@@ -44,10 +44,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 import mutations  # noqa: E402
 import test_config  # noqa: E402
 
-from minidl import checkpoint, cli, durable, predictor, run_folder  # noqa: E402
+from minidl import atomic, checkpoint, cli, predictor  # noqa: E402
 from minidl.config import load_config  # noqa: E402
 from minidl.errors import CheckpointError, DivergenceError  # noqa: E402
-from minidl.experiment import Experiment  # noqa: E402
+from minidl.runs import folder as run_folder  # noqa: E402
+from minidl.runs.experiment import Experiment  # noqa: E402
 
 PLAIN = """
 data: {name: digits, preprocessing: mean_std}
@@ -197,7 +198,7 @@ class DiskFault:
         """Put the fault between the program and the operating system."""
         for name in ("fsync", "replace", "link"):
             setattr(os, name, self._failing(getattr(os, name)))
-        for module in (durable, run_folder):
+        for module in (atomic, run_folder):
             module.open = self._open  # type: ignore[attr-defined]
 
     def count(self) -> None:

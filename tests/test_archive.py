@@ -14,7 +14,7 @@ from pathlib import Path
 import mutations
 import numpy as np
 import pytest
-from test_durable import Faults
+from test_atomic import Faults
 
 from minidl.archive import read_archive, read_arrays, remove_leftovers, write_archive
 from minidl.errors import CheckpointError, DivergenceError

@@ -178,11 +178,12 @@ def test_weighted_mixup_has_the_loss_of_both_rows_weighted():
     plain = Mixup(1.0, 3, rng=np.random.default_rng(1))(Rows(np.zeros((6, 2)), labels), 0)
     share = plain.y[0, labels[0]] if labels[0] != labels[5] else None
     assert share is not None
-    z, head = rng.normal(size=(6, 3)), SoftmaxCrossEntropy()
+    z, loss_function = rng.normal(size=(6, 3)), SoftmaxCrossEntropy()
     total = (
-        share * head(z, labels, weight)[0] + (1 - share) * head(z, labels[::-1], weight[::-1])[0]
+        share * loss_function(z, labels, weight)[0]
+        + (1 - share) * loss_function(z, labels[::-1], weight[::-1])[0]
     )
-    assert np.isclose(head(z, mixed.y, mixed.sample_weight)[0], total)
+    assert np.isclose(loss_function(z, mixed.y, mixed.sample_weight)[0], total)
 
 
 def test_views_are_the_images_moved_every_way():

@@ -6,8 +6,8 @@ import sklearn.datasets
 
 from minidl.config import dump, load_config
 from minidl.errors import ConfigError, DataError
-from minidl.experiment import Experiment, build_or_fall_back, random_streams
 from minidl.layers import Linear
+from minidl.runs.experiment import Experiment, build_or_fall_back, random_streams
 
 TEXT = """\
 seed: 3

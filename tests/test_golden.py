@@ -42,14 +42,14 @@ def regressor():
     return model, MSE(), optimizer
 
 
-def losses_of(model, head, optimizer):
+def losses_of(model, loss_function, optimizer):
     x = waves(60 * 6).reshape(60, 6).astype(np.float32) * WIDTHS.astype(np.float32)
-    y = x @ WIDTHS if isinstance(head, MSE) else np.arange(60) * 7 % 60 // 15
+    y = x @ WIDTHS if isinstance(loss_function, MSE) else np.arange(60) * 7 % 60 // 15
     losses = []
     for step in range(10):
         rows = (np.arange(20) * 3 + step) % 60
         logits = model.forward(x[rows])
-        loss, dlogits = head(logits, y[rows])
+        loss, dlogits = loss_function(logits, y[rows])
         model.backward(dlogits)
         optimizer.step(model.params, model.grads)
         losses.append(loss)

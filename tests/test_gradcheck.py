@@ -27,7 +27,7 @@ from minidl.layers import (
     SiLU,
     Tanh,
 )
-from minidl.losses import HEADS, MSE, Head, Huber, Poisson, SoftmaxCrossEntropy
+from minidl.losses import LOSSES, MSE, Huber, Loss, Poisson, SoftmaxCrossEntropy
 from minidl.model import Sequential
 
 
@@ -69,7 +69,7 @@ class StaleCache(Linear):
         y = super().forward(x, train)
         if train:
             self.first_x = x = getattr(self, "first_x", x)
-            self._saved = (x, *self._saved[1:])
+            self.save(x, *self._saved[1:])
         return y
 
 
@@ -215,11 +215,11 @@ def test_a_jump_of_the_second_derivative_is_a_kink_too():
 def test_sharp_bends_are_no_kinks():
     class Wave(Layer):
         def forward(self, x, train=True):
-            self._saved = (x,)
+            self.save(x)
             return np.sin(10 * x)
 
         def backward(self, dy, need_dx=True):
-            (x,) = self._take_saved()
+            (x,) = self.saved()
             return 10 * np.cos(10 * x) * dy
 
     (row,) = check_gradients(Wave(), batch()).rows
@@ -236,11 +236,11 @@ def test_gradients_that_are_zero_pass_and_small_errors_in_them_do_not():
 
     class Constant(Layer):
         def forward(self, x, train=True):
-            self._saved = ()
+            self.save()
             return np.ones_like(x)
 
         def backward(self, dy, need_dx=True):
-            self._take_saved()
+            self.saved()
             return np.zeros_like(dy)
 
     assert check_gradients(Constant(), batch()).passed
@@ -255,11 +255,11 @@ def test_a_gradient_that_is_zero_but_for_rounding_passes():
             self.b, self.db = np.full(1, 3.0), np.zeros(1)
 
         def forward(self, x, train=True):
-            self._saved = ()
+            self.save()
             return x + self.b
 
         def backward(self, dy, need_dx=True):
-            self._take_saved()
+            self.saved()
             self.db[:] = dy.sum()
             return dy
 
@@ -318,8 +318,8 @@ def test_a_sample_of_entries_is_enough_where_arrays_are_large():
 
 def test_the_report_is_a_table():
     report = check_gradients(square(ReversedColumns), batch())
-    head, *lines = str(report).splitlines()
-    assert head.split() == "layer name shape relative error worst entry kinks".split()
+    header, *lines = str(report).splitlines()
+    assert header.split() == "layer name shape relative error worst entry kinks".split()
     assert [(line.split()[0], line.split()[1], line.split()[-1]) for line in lines] == [
         ("ReversedColumns", "W", "FAIL"),
         ("ReversedColumns", "b", "pass"),
@@ -380,8 +380,8 @@ def draw_layer(data: st.DataObject, n_in: int, dtype: Any, depth: int = 0) -> La
     return make() if name in ACTIVATIONS else make(n_in, dtype=dtype)
 
 
-def draw_targets(head: Head, n: int, n_outputs: int, seed: int) -> np.ndarray:
-    if isinstance(head, SoftmaxCrossEntropy):
+def draw_targets(loss_function: Loss, n: int, n_outputs: int, seed: int) -> np.ndarray:
+    if isinstance(loss_function, SoftmaxCrossEntropy):
         return rng(seed).integers(0, n_outputs, n)
     return rng(seed).integers(0, 2, (n, n_outputs)).astype(float)
 
@@ -401,9 +401,9 @@ def test_two_hundred_random_stacks(data):
     for _ in range(data.draw(st.integers(1, 5))):
         layers.append(draw_layer(data, size, dtype))
         size = layers[-1].output_size(size)
-    head = HEADS[data.draw(st.sampled_from(sorted(HEADS)), label="head")]()
+    loss_function = LOSSES[data.draw(st.sampled_from(sorted(LOSSES)), label="loss_function")]()
     model = Sequential(layers)
     model.params += 0.3 * rng(seed).normal(size=model.params.size).astype(model.params.dtype)
-    targets = draw_targets(head, n, size, seed)
-    report = check_gradients(model, x, head, targets, tolerance=1e-6, max_entries=12)
+    targets = draw_targets(loss_function, n, size, seed)
+    report = check_gradients(model, x, loss_function, targets, tolerance=1e-6, max_entries=12)
     assert report.passed, f"\n{report}"

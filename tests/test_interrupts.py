@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from minidl.interrupts import Interrupts
+from minidl.runs.interrupts import Interrupts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -37,7 +37,7 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back(number):
 def test_the_second_signal_kills_at_once(first, second):
     code = (
         "import os, signal\n"
-        "from minidl.interrupts import Interrupts\n"
+        "from minidl.runs.interrupts import Interrupts\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with Interrupts():\n"
         f"    os.kill(os.getpid(), {int(first)})\n"

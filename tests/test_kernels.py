@@ -211,11 +211,11 @@ def test_softmax_agrees_with_float64(shape, scale, smoothing, n_threads, referen
     logits = (scale * rng.standard_normal(shape)).astype(np.float32)
     labels = rng.integers(0, shape[1], shape[0])
     before = logits.copy()
-    head = SoftmaxCrossEntropy(smoothing)
-    exact_loss, exact = head(logits.astype(np.float64), labels)
+    loss_function = SoftmaxCrossEntropy(smoothing)
+    exact_loss, exact = loss_function(logits.astype(np.float64), labels)
     with kernels.threads(n_threads):
-        loss, dlogits = head(logits, labels)
-    numpy_loss, numpy_dlogits = reference(head, logits, labels)
+        loss, dlogits = loss_function(logits, labels)
+    numpy_loss, numpy_dlogits = reference(loss_function, logits, labels)
     assert np.array_equal(logits, before)
     assert dlogits.dtype == np.float32
     assert loss == pytest.approx(exact_loss, rel=2e-6, abs=1e-7)
@@ -408,8 +408,8 @@ def train(n_threads):
     X, y = floats(rng, 1000, 100), rng.integers(0, 10, 1000)
     model = Sequential([Linear(100, 300, rng=rng), ReLU(), Linear(300, 10, rng=rng)])
     optimizer = SGD(0.05, 0.9, nesterov=True, weight_decay=1e-4, groups=model.groups)
-    head = SoftmaxCrossEntropy(0.05)
-    training = Training(model, head, optimizer, (X, y), epochs=2, batch_size=128, rng=rng)
+    loss_function = SoftmaxCrossEntropy(0.05)
+    training = Training(model, loss_function, optimizer, (X, y), epochs=2, batch_size=128, rng=rng)
     losses = []
     with kernels.threads(n_threads):
         while not training.finished:

@@ -59,20 +59,20 @@ def test_it_learns_what_is_not_linear(dtype):
     model = Sequential([Linear(4, 16, rng=rng, dtype=dtype), ReLU(),
                         Linear(16, 2, rng=rng, dtype=dtype)])  # fmt: skip
     losses = []
-    head = SoftmaxCrossEntropy()
+    loss_function = SoftmaxCrossEntropy()
     found = fit_lbfgs(
-        model, head, (X.astype(dtype), LABELS), callback=lambda i, x: losses.append(x)
+        model, loss_function, (X.astype(dtype), LABELS), callback=lambda i, x: losses.append(x)
     )
-    assert evaluate(model, head, X.astype(dtype), LABELS)["accuracy"] > 0.95
+    assert evaluate(model, loss_function, X.astype(dtype), LABELS)["accuracy"] > 0.95
     assert model.params.dtype == dtype and len(losses) == found.iterations
     assert losses == sorted(losses, reverse=True)
 
 
 def test_it_ends_at_its_limits():
-    head = SoftmaxCrossEntropy()
-    few = fit_lbfgs(deep(), head, (X, LABELS), max_iterations=3)
+    loss_function = SoftmaxCrossEntropy()
+    few = fit_lbfgs(deep(), loss_function, (X, LABELS), max_iterations=3)
     assert few.iterations == 3 and not few.converged
-    calls = fit_lbfgs(deep(), head, (X, LABELS), max_evaluations=5)
+    calls = fit_lbfgs(deep(), loss_function, (X, LABELS), max_evaluations=5)
     assert calls.evaluations <= 6 and not calls.converged
 
 
@@ -95,7 +95,7 @@ def test_targets_that_do_not_fit_are_refused():
 
 
 def test_an_interrupted_run_keeps_the_last_weights_it_accepted():
-    model, head = deep(), SoftmaxCrossEntropy()
+    model, loss_function = deep(), SoftmaxCrossEntropy()
     losses = []
 
     def interrupt(iteration, loss):
@@ -104,8 +104,8 @@ def test_an_interrupted_run_keeps_the_last_weights_it_accepted():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_lbfgs(model, head, (X, LABELS), callback=interrupt)
-    assert evaluate(model, head, X, LABELS)["loss"] == pytest.approx(losses[-1])
+        fit_lbfgs(model, loss_function, (X, LABELS), callback=interrupt)
+    assert evaluate(model, loss_function, X, LABELS)["loss"] == pytest.approx(losses[-1])
 
 
 def test_a_loss_that_is_not_finite_at_the_start_is_said():

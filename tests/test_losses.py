@@ -11,11 +11,11 @@ from sklearn import metrics
 from minidl.gradcheck import check_gradients
 from minidl.layers import Identity
 from minidl.losses import (
-    HEADS,
+    LOSSES,
     MAE,
     MSE,
-    Head,
     Huber,
+    Loss,
     Poisson,
     Quantile,
     SigmoidCrossEntropy,
@@ -53,8 +53,8 @@ def column(targets: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
     return lambda: targets()[:, 0]
 
 
-# By the name in the registry: heads, and targets for K outputs (for 1 where they are 1-D numbers).
-SAMPLES: dict[str, list[tuple[Head, Callable[[], np.ndarray]]]] = {
+# By the name in the registry: losses, and targets for K outputs (for 1 where they are 1-D numbers).
+SAMPLES: dict[str, list[tuple[Loss, Callable[[], np.ndarray]]]] = {
     "softmax_cross_entropy": [
         (SoftmaxCrossEntropy(), labels),
         (SoftmaxCrossEntropy(label_smoothing=0.2), labels),
@@ -77,48 +77,48 @@ SAMPLES: dict[str, list[tuple[Head, Callable[[], np.ndarray]]]] = {
     "poisson": [(Poisson(), counts), (Poisson(), column(counts))],
 }
 CASES = [
-    pytest.param(head, targets, id=f"{name}-{i}")
+    pytest.param(loss_function, targets, id=f"{name}-{i}")
     for name, samples in SAMPLES.items()
-    for i, (head, targets) in enumerate(samples)
+    for i, (loss_function, targets) in enumerate(samples)
 ]
-each_head = pytest.mark.parametrize(("head", "targets"), CASES)
+each_loss = pytest.mark.parametrize(("loss_function", "targets"), CASES)
 
 
-def outputs(head: Head, t: np.ndarray, seed: int = 2) -> np.ndarray:
-    n_outputs = K if isinstance(head, SoftmaxCrossEntropy) else head.n_outputs(t)
+def outputs(loss_function: Loss, t: np.ndarray, seed: int = 2) -> np.ndarray:
+    n_outputs = K if isinstance(loss_function, SoftmaxCrossEntropy) else loss_function.n_outputs(t)
     return rng(seed).normal(size=(len(t), n_outputs))
 
 
-class Weighted(Head):
-    """A head under fixed sample weights, for the gradient check."""
+class Weighted(Loss):
+    """A loss function under fixed sample weights, for the gradient check."""
 
-    def __init__(self, head: Head, sample_weight: np.ndarray) -> None:
-        self.head, self.sample_weight = head, sample_weight
+    def __init__(self, loss_function: Loss, sample_weight: np.ndarray) -> None:
+        self.loss_function, self.sample_weight = loss_function, sample_weight
 
     def __call__(self, logits, targets, sample_weight=None, total_weight=None):
-        return self.head(logits, targets, self.sample_weight, total_weight)
+        return self.loss_function(logits, targets, self.sample_weight, total_weight)
 
 
 def test_every_registered_head_has_a_sample():
-    assert set(SAMPLES) == set(HEADS)
+    assert set(SAMPLES) == set(LOSSES)
     for name, samples in SAMPLES.items():
-        assert all(type(head) is HEADS[name] for head, _ in samples)
+        assert all(type(loss_function) is LOSSES[name] for loss_function, _ in samples)
 
 
-@each_head
-def test_gradients_are_those_of_finite_differences(head, targets):
-    z = outputs(head, targets())
-    for checked in (head, Weighted(head, rng(3).random(N))):
+@each_loss
+def test_gradients_are_those_of_finite_differences(loss_function, targets):
+    z = outputs(loss_function, targets())
+    for checked in (loss_function, Weighted(loss_function, rng(3).random(N))):
         report = check_gradients(Identity(), z, checked, targets(), tolerance=1e-7)
         assert report.passed, f"\n{report}"
 
 
-@each_head
-def test_the_loss_is_a_mean_and_weights_count_as_repeated_rows(head, targets):
+@each_loss
+def test_the_loss_is_a_mean_and_weights_count_as_repeated_rows(loss_function, targets):
     t, repeats = targets(), rng(4).integers(0, 4, N)
-    z = outputs(head, t)
-    loss, dz = head(z, t, sample_weight=repeats)
-    again, dz_again = head(np.repeat(z, repeats, axis=0), np.repeat(t, repeats, axis=0))
+    z = outputs(loss_function, t)
+    loss, dz = loss_function(z, t, sample_weight=repeats)
+    again, dz_again = loss_function(np.repeat(z, repeats, axis=0), np.repeat(t, repeats, axis=0))
     assert loss == pytest.approx(again, rel=1e-14)
     firsts = np.cumsum(repeats) - repeats
     for i in np.flatnonzero(repeats):
@@ -126,60 +126,62 @@ def test_the_loss_is_a_mean_and_weights_count_as_repeated_rows(head, targets):
     assert np.all(dz[repeats == 0] == 0)
 
 
-@each_head
+@each_loss
 @pytest.mark.parametrize("weighted", [False, True])
-def test_losses_and_gradients_of_shards_add_up(head, targets, weighted):
+def test_losses_and_gradients_of_shards_add_up(loss_function, targets, weighted):
     t = targets()
-    z, w = outputs(head, t), rng(3).random(N) if weighted else None
-    loss, dz = head(z, t, w)
-    total = head.total_weight(t, w)
+    z, w = outputs(loss_function, t), rng(3).random(N) if weighted else None
+    loss, dz = loss_function(z, t, w)
+    total = loss_function.total_weight(t, w)
     shards = [
-        head(z[part], t[part], None if w is None else w[part], total)
+        loss_function(z[part], t[part], None if w is None else w[part], total)
         for part in (slice(0, 5), slice(5, 6), slice(6, N))
     ]
     assert sum(part for part, _ in shards) == pytest.approx(loss, rel=1e-13)
     assert np.allclose(np.concatenate([d for _, d in shards]), dz, rtol=1e-13, atol=0)
 
 
-@each_head
-def test_nothing_given_is_modified_and_the_dtype_stays(head, targets):
+@each_loss
+def test_nothing_given_is_modified_and_the_dtype_stays(loss_function, targets):
     t, w = targets(), rng(3).random(N)
     for dtype in (np.float32, np.float64):
-        z = outputs(head, t).astype(dtype)
+        z = outputs(loss_function, t).astype(dtype)
         given = [z.copy(), t.copy(), w.copy()]
         for weight in (None, w):
-            loss, dz = head(z, t, weight)
+            loss, dz = loss_function(z, t, weight)
             assert type(loss) is float
             assert dz.dtype == dtype
             assert dz.shape == z.shape
             assert dz.flags.c_contiguous
-            assert loss == pytest.approx(head(z.astype(np.float64), t, weight)[0], rel=1e-5)
-        assert head.predict(z).dtype == dtype
-        assert all(type(value) is float for value in head.metrics(z, t, w).values())
-        assert set(head.metric_names) <= set(head.metrics(z, t, w))
+            assert loss == pytest.approx(
+                loss_function(z.astype(np.float64), t, weight)[0], rel=1e-5
+            )
+        assert loss_function.predict(z).dtype == dtype
+        assert all(type(value) is float for value in loss_function.metrics(z, t, w).values())
+        assert set(loss_function.metric_names) <= set(loss_function.metrics(z, t, w))
         assert all(np.array_equal(a, b) for a, b in zip(given, (z, t, w), strict=True))
 
 
-@each_head
-def test_large_logits_stay_finite_in_float32(head, targets):
+@each_loss
+def test_large_logits_stay_finite_in_float32(loss_function, targets):
     t = targets()
-    z = (1e4 * np.sign(outputs(head, t))).astype(np.float32)
-    loss, dz = head(z, t)
+    z = (1e4 * np.sign(outputs(loss_function, t))).astype(np.float32)
+    loss, dz = loss_function(z, t)
     assert np.isfinite(loss)
     assert np.all(np.isfinite(dz))
-    assert np.all(np.isfinite(head.predict(z)))
+    assert np.all(np.isfinite(loss_function.predict(z)))
 
 
-@each_head
-def test_targets_that_fit_pass_the_check(head, targets):
+@each_loss
+def test_targets_that_fit_pass_the_check(loss_function, targets):
     t = targets()
-    head.check_targets(t, outputs(head, t).shape[1])
+    loss_function.check_targets(t, outputs(loss_function, t).shape[1])
 
 
-@each_head
-def test_a_batch_without_weight_teaches_nothing(head, targets):
+@each_loss
+def test_a_batch_without_weight_teaches_nothing(loss_function, targets):
     t = targets()
-    loss, dz = head(outputs(head, t), t, np.zeros(N))
+    loss, dz = loss_function(outputs(loss_function, t), t, np.zeros(N))
     assert loss == 0
     assert np.all(dz == 0)
 
@@ -187,9 +189,9 @@ def test_a_batch_without_weight_teaches_nothing(head, targets):
 def test_softmax_cross_entropy_is_the_log_loss():
     z, y = outputs(SoftmaxCrossEntropy(), labels()), labels()
     p = scipy_softmax(z, axis=1)
-    head = SoftmaxCrossEntropy()
-    assert np.allclose(head.predict(z), p, rtol=1e-13)
-    assert head(z, y)[0] == pytest.approx(metrics.log_loss(y, p), rel=1e-12)
+    loss_function = SoftmaxCrossEntropy()
+    assert np.allclose(loss_function.predict(z), p, rtol=1e-13)
+    assert loss_function(z, y)[0] == pytest.approx(metrics.log_loss(y, p), rel=1e-12)
     factors = np.array([1.0, 0.5, 2.5])
     weighted, _ = SoftmaxCrossEntropy(class_weight=factors.tolist())(z, y)
     assert weighted == pytest.approx(metrics.log_loss(y, p, sample_weight=factors[y]), rel=1e-12)
@@ -200,9 +202,9 @@ def test_hard_labels_are_soft_ones_with_one_certain_class():
     certain = np.eye(K)[y]
     for smoothing in (0.0, 0.3):
         for weights in (None, [1.0, 0.5, 2.5]):
-            head = SoftmaxCrossEntropy(smoothing, weights)
-            z = outputs(head, y)
-            hard, soft_ = head(z, y), head(z, certain)
+            loss_function = SoftmaxCrossEntropy(smoothing, weights)
+            z = outputs(loss_function, y)
+            hard, soft_ = loss_function(z, y), loss_function(z, certain)
             assert hard[0] == pytest.approx(soft_[0], rel=1e-13)
             assert np.allclose(hard[1], soft_[1], rtol=0, atol=1e-15)
 
@@ -234,10 +236,10 @@ def test_a_sure_and_right_sigmoid_keeps_the_digits_of_its_small_loss():
 def test_sigmoid_cross_entropy_is_the_log_loss_summed_over_labels():
     t = yes_or_no()
     z = outputs(SigmoidCrossEntropy(), t)
-    head = SigmoidCrossEntropy()
-    assert np.allclose(head.predict(z), expit(z), rtol=1e-13)
+    loss_function = SigmoidCrossEntropy()
+    assert np.allclose(loss_function.predict(z), expit(z), rtol=1e-13)
     expected = sum(metrics.log_loss(t[:, j], expit(z[:, j]), labels=[0, 1]) for j in range(K))
-    assert head(z, t)[0] == pytest.approx(expected, rel=1e-12)
+    assert loss_function(z, t)[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_regression_losses_are_those_of_scikit_learn():
@@ -260,14 +262,14 @@ def test_huber_is_a_parabola_with_straight_arms():
 
 
 def test_several_quantiles_of_one_target():
-    head, t = Quantile([0.1, 0.5, 0.9]), numbers()[:, 0]
-    z = outputs(head, t)
+    loss_function, t = Quantile([0.1, 0.5, 0.9]), numbers()[:, 0]
+    z = outputs(loss_function, t)
     each = [Quantile(q)(z[:, [j]], t)[0] for j, q in enumerate((0.1, 0.5, 0.9))]
-    assert head(z, t)[0] == pytest.approx(np.mean(each), rel=1e-13)
+    assert loss_function(z, t)[0] == pytest.approx(np.mean(each), rel=1e-13)
     inside = (t >= z[:, 0]) & (t <= z[:, 2])
-    assert head.metrics(z, t)["coverage"] == pytest.approx(inside.mean())
+    assert loss_function.metrics(z, t)["coverage"] == pytest.approx(inside.mean())
     with pytest.raises(ValueError, match=r"^quantile must be one number for 3 targets"):
-        head.n_outputs(numbers())
+        loss_function.n_outputs(numbers())
 
 
 def test_a_quantile_has_its_share_of_targets_below_where_its_loss_is_least():
@@ -278,17 +280,17 @@ def test_a_quantile_has_its_share_of_targets_below_where_its_loss_is_least():
     assert Quantile(0.8).metrics(best, t)["coverage"] == pytest.approx(0.8, abs=1e-3)
 
 
-@pytest.mark.parametrize("head", [MAE(), Huber(), Quantile(0.8), MSE()])
-def test_a_perfect_prediction_costs_nothing_and_pulls_nowhere(head):
-    loss, dz = head(numbers(), numbers())
+@pytest.mark.parametrize("loss_function", [MAE(), Huber(), Quantile(0.8), MSE()])
+def test_a_perfect_prediction_costs_nothing_and_pulls_nowhere(loss_function):
+    loss, dz = loss_function(numbers(), numbers())
     assert loss == 0
     assert np.all(dz == 0)
 
 
 def test_poisson_predicts_counts_and_goes_on_along_its_tangent():
-    head, t = Poisson(), np.array([3.0])
-    assert head.predict(np.array([[0.5]]))[0, 0] == pytest.approx(np.exp(0.5))
-    below, at, above = (head(np.array([[z]]), t) for z in (59.999999, 60.0, 61.0))
+    loss_function, t = Poisson(), np.array([3.0])
+    assert loss_function.predict(np.array([[0.5]]))[0, 0] == pytest.approx(np.exp(0.5))
+    below, at, above = (loss_function(np.array([[z]]), t) for z in (59.999999, 60.0, 61.0))
     assert below[0] == pytest.approx(at[0], rel=1e-5)
     assert above[0] - at[0] == pytest.approx(at[1][0, 0], rel=1e-12)
     assert above[1] == at[1]
@@ -315,17 +317,17 @@ def test_multilabel_metrics():
     }
 
 
-@pytest.mark.parametrize("head", [MSE(), MAE(), Huber(), Poisson()])
-def test_regression_metrics(head):
+@pytest.mark.parametrize("loss_function", [MSE(), MAE(), Huber(), Poisson()])
+def test_regression_metrics(loss_function):
     t, w = counts(), rng(3).random(N)
-    z = outputs(head, t)
-    y = head.predict(z)
-    found = head.metrics(z, t, w)
+    z = outputs(loss_function, t)
+    y = loss_function.predict(z)
+    found = loss_function.metrics(z, t, w)
     assert found["r2"] == pytest.approx(metrics.r2_score(t, y, sample_weight=w))
     assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(t, y, sample_weight=w))
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(t, y, sample_weight=w))
-    assert ("deviance" in found) is isinstance(head, Poisson)
-    assert head.metrics(z[:, :1], t[:, 0])["r2"] == pytest.approx(
+    assert ("deviance" in found) is isinstance(loss_function, Poisson)
+    assert loss_function.metrics(z[:, :1], t[:, 0])["r2"] == pytest.approx(
         metrics.r2_score(t[:, 0], y[:, 0])
     )
 
@@ -337,7 +339,7 @@ def test_r2_of_constant_targets():
 
 
 @pytest.mark.parametrize(
-    ("head", "targets", "n_outputs", "message"),
+    ("loss_function", "targets", "n_outputs", "message"),
     [
         (SoftmaxCrossEntropy(), np.array([0, 2, 3, 5]), 3, "from 0 to 2, but row 2 is 3$"),
         (SoftmaxCrossEntropy(), np.array([0, -1]), 3, "row 1 is -1$"),
@@ -352,9 +354,11 @@ def test_r2_of_constant_targets():
         (Quantile([0.2, 0.8]), np.zeros(3), 1, "need 2 outputs, not 1"),
     ],
 )
-def test_targets_that_do_not_fit_are_named_with_row_and_value(head, targets, n_outputs, message):
+def test_targets_that_do_not_fit_are_named_with_row_and_value(
+    loss_function, targets, n_outputs, message
+):
     with pytest.raises(ValueError, match=f"^targets .*{message}"):
-        head.check_targets(targets, n_outputs)
+        loss_function.check_targets(targets, n_outputs)
 
 
 def test_class_weights_must_match_the_classes():
@@ -389,24 +393,24 @@ def test_bad_arguments_are_named(make, options):
         make(**options)
 
 
-@pytest.mark.parametrize("head", [MSE, MAE, Huber, Quantile])
-def test_scaled_targets_are_a_change_of_unit(head):
+@pytest.mark.parametrize("loss_function", [MSE, MAE, Huber, Quantile])
+def test_scaled_targets_are_a_change_of_unit(loss_function):
     rng = np.random.default_rng(0)
     y = rng.normal([1e6, -3], [10, 0.1], (50, 2))
-    fitted = head(scale_targets=True).fitted(y)
+    fitted = loss_function(scale_targets=True).fitted(y)
     t = (y - y.mean(axis=0)) / y.std(axis=0)
     z = rng.normal(size=(50, 2))
     loss, dz = fitted(z, y)
-    expected, d_expected = head()(z, t)
+    expected, d_expected = loss_function()(z, t)
     assert np.isclose(loss, expected) and np.allclose(dz, d_expected)
     predicted = fitted.predict(z)
     assert np.allclose(predicted, y.mean(axis=0) + y.std(axis=0) * z)
-    for name, value in head().metrics(predicted, y).items():
+    for name, value in loss_function().metrics(predicted, y).items():
         assert np.isclose(fitted.metrics(z, y)[name], value)
     assert fitted.predict(z.astype(np.float32)).dtype == np.float32
     loss32, _ = fitted(z.astype(np.float32), y)  # 1e6 +- 10 keeps its digits in float32
     assert np.isclose(loss32, expected, rtol=1e-5)
-    assert head().fitted(y) == head() and head().predict(z) is z
+    assert loss_function().fitted(y) == loss_function() and loss_function().predict(z) is z
 
 
 def test_equal_targets_are_centered_only():

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
-from minidl import machine
+from minidl.runs import machine
 
 
 def test_the_machine_is_described_in_what_json_knows():

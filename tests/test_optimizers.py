@@ -280,9 +280,9 @@ def test_ten_steps_equal_those_of_scikit_learn(name, activation, layer):
         linears.append(Linear(*W.shape, rng=rng, dtype=np.float64))
         linears[-1].W[:], linears[-1].b[:] = W, b
     model = Sequential([linears[0], layer(), linears[1], layer(), linears[2]])
-    head, optimizer = SoftmaxCrossEntropy(), make()
+    loss_function, optimizer = SoftmaxCrossEntropy(), make()
     for x, labels in batches:
-        loss, dlogits = head(model.forward(x), labels)
+        loss, dlogits = loss_function(model.forward(x), labels)
         model.backward(dlogits)
         optimizer.step(model.params, model.grads)
     for linear, W, b, old in zip(

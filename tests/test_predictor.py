@@ -36,14 +36,16 @@ def layers(n_out=3):
     ]
 
 
-def predictor(head=None, n_out=3, **fields):
+def predictor(loss_function=None, n_out=3, **fields):
     """A small model, with statistics that are not those of the start."""
-    head = SoftmaxCrossEntropy(label_smoothing=0.1) if head is None else head
+    loss_function = (
+        SoftmaxCrossEntropy(label_smoothing=0.1) if loss_function is None else loss_function
+    )
     model = Sequential(layers(n_out))
     model.buffers[:] = np.arange(model.buffers.size) + 1
     preprocessing = PREPROCESSINGS["standard"]().fit(np.vstack([ROWS, -ROWS, ROWS**2]))
     given = {"n_features": 3, "classes": CLASSES, "feature_names": ["a", "b", "c"]} | fields
-    return Predictor(model, head, preprocessing, **given)
+    return Predictor(model, loss_function, preprocessing, **given)
 
 
 def golden():
@@ -60,8 +62,8 @@ def test_a_model_comes_back_with_the_same_bits(tmp_path):
     assert again.predict_proba(ROWS).tobytes() == whole.predict_proba(ROWS).tobytes()
     assert again.predict(ROWS).tolist() == whole.predict(ROWS).tolist()
     assert set(again.predict(ROWS)) <= set(CLASSES)
-    assert (again.head, again.classes, again.feature_names) == (
-        *(whole.head, CLASSES),
+    assert (again.loss_function, again.classes, again.feature_names) == (
+        *(whole.loss_function, CLASSES),
         ["a", "b", "c"],
     )
     again.save(tmp_path / "again.npz")
@@ -153,7 +155,9 @@ def test_a_layer_that_no_file_can_hold_is_refused(tmp_path):
         pass
 
     whole = predictor()
-    own = Predictor(Sequential([*layers(), Own()]), whole.head, whole.preprocessing, 3, CLASSES)
+    own = Predictor(
+        Sequential([*layers(), Own()]), whole.loss_function, whole.preprocessing, 3, CLASSES
+    )
     with pytest.raises(ValueError, match="Own has no name in the registry"):
         own.save(tmp_path / "model.npz")
 

@@ -237,10 +237,10 @@ def test_a_fit_without_the_preset_forgets_its_preprocessing():
 def test_partial_fit_keeps_the_preprocessing_and_units_of_its_first_rows():
     estimator = quick(MLPRegressor)
     estimator.partial_fit(X, VALUES)
-    center, head = estimator._table.state()["center"], estimator._head
+    center, loss_function = estimator._table.state()["center"], estimator._loss_function
     estimator.partial_fit(X.assign(number=X["number"] + 100), VALUES + 100)
     assert np.array_equal(estimator._table.state()["center"], center)
-    assert estimator._head == head and len(estimator.history_) == 2
+    assert estimator._loss_function == loss_function and len(estimator.history_) == 2
     classifier = quick(MLPClassifier)
     for part in (slice(0, 60), slice(60, None)):
         classifier.partial_fit(X[part], LABELS[part], classes=["no", "yes"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minidl.config import load_config
-from minidl.experiment import Experiment
+from minidl.runs.experiment import Experiment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MEASURED = {  # percent: mean and standard deviation of the test accuracy
@@ -53,13 +53,15 @@ def test_a_recipe_reaches_its_measured_accuracy(name):
     finally:
         training.close()
     test = experiment.test
-    found = experiment.head.metrics(experiment.outputs(test.X), test.y)
+    found = experiment.loss_function.metrics(experiment.outputs(test.X), test.y)
     assert 100 * found["accuracy"] >= mean - 4 * deviation
 
 
 def test_every_shipped_recipe_for_classes_is_measured():
-    heads = {path.stem: load_config(path).loss.name for path in CONFIGS.glob("*.yaml")}
-    found = {name for name, head in heads.items() if head == "softmax_cross_entropy"}
+    losses = {path.stem: load_config(path).loss.name for path in CONFIGS.glob("*.yaml")}
+    found = {
+        name for name, loss_function in losses.items() if loss_function == "softmax_cross_entropy"
+    }
     found.discard("tabular_classification")  # for tables of the user's own
     assert found - set(NOT_MEASURED) == set(MEASURED)
 

@@ -13,9 +13,9 @@ from minidl import checkpoint, load
 from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from minidl.experiment import Experiment
-from minidl.run import Run
-from minidl.run_folder import RunFolder
+from minidl.runs.experiment import Experiment
+from minidl.runs.folder import RunFolder
+from minidl.runs.run import Run
 
 PLAIN = """
 data: {name: blobs, n_samples: 120, n_classes: 3}
@@ -192,14 +192,14 @@ def test_what_changes_no_bit_may_differ(begin, change):
 
 def test_other_data_are_refused(begin, monkeypatch):
     stop_after(begin(PLAIN), 9)
-    monkeypatch.setattr("minidl.run.fingerprint", lambda dataset: "0" * 64)
+    monkeypatch.setattr("minidl.runs.run.fingerprint", lambda dataset: "0" * 64)
     with pytest.raises(DataError, match=r"the data differs: SHA-256 [0-9a-f]{16}.* 0{16}"):
         begin(PLAIN).resume(pytest.fail)
 
 
 def test_another_numpy_is_warned_of(begin, monkeypatch):
     stop_after(begin(PLAIN), 9)
-    monkeypatch.setattr("minidl.machine.np.__version__", "1.0")
+    monkeypatch.setattr("minidl.runs.machine.np.__version__", "1.0")
     said = []
     begin(PLAIN).resume(said.append)
     assert len(said) == 1 and said[0].startswith(f"numpy was {np.__version__}") is False
@@ -281,7 +281,7 @@ def test_checkpoints_are_written_as_often_as_asked(begin, every, steps, monkeypa
 
 def test_checkpoints_by_time_never_cost_much_of_it(begin, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("minidl.run.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("minidl.runs.run.time.perf_counter", lambda: now[0])
     run = begin(PLAIN, "train.checkpoint_every={seconds: 2}")
     saved = []
 

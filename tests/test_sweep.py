@@ -17,9 +17,9 @@ import pytest
 from minidl import cli
 from minidl.config import load_config
 from minidl.errors import ConfigError, DataError
-from minidl.sweep import processes
-from minidl.sweep.comparison import Outcome, Spread, compare, csv_text, table
-from minidl.sweep.planning import Setting, plan, split_values
+from minidl.runs.sweep import processes
+from minidl.runs.sweep.comparison import Outcome, Spread, compare, csv_text, table
+from minidl.runs.sweep.planning import Setting, plan, split_values
 
 TEXT = """\
 data: {name: iris, validation: 0.2}
@@ -37,7 +37,7 @@ class Here:
     started: list[str]
 
     def __init__(self, command, *, stderr, env, **_):
-        assert command[:3] == [sys.executable, "-m", "minidl.sweep.processes"]
+        assert command[:3] == [sys.executable, "-m", "minidl.runs.sweep.processes"]
         assert {env[name] for name in processes.THREAD_VARIABLES} == {"1"}
         self.started.append(Path(command[3]).name)
         self.returncode = self.run(command[3], stderr)
@@ -421,8 +421,8 @@ def test_two_sweeps_never_share_a_folder(minidl, here):
 # Asks the sweep to stop after five steps, and goes on only when it is asked to stop itself.
 ASKING = """
 import os, signal, sys
-from minidl.run import Run
-from minidl.sweep.processes import _main
+from minidl.runs.run import Run
+from minidl.runs.sweep.processes import _main
 
 steps = Run.steps
 

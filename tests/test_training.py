@@ -120,13 +120,13 @@ def test_equal_runs_have_equal_bits_and_other_seeds_do_not():
 
 def test_the_step_is_the_four_lines_of_the_readme():
     training, model = make(), build()
-    optimizer, head = SGD(0.1, momentum=0.9), SoftmaxCrossEntropy()
+    optimizer, loss_function = SGD(0.1, momentum=0.9), SoftmaxCrossEntropy()
     X, y = problem()
     order, losses = np.random.default_rng(7).permutation(N), []
     for start in range(0, N, BATCH):
         rows = order[start : start + BATCH]
         logits = model.forward(X[rows])
-        loss, dlogits = head(logits, y[rows])
+        loss, dlogits = loss_function(logits, y[rows])
         model.backward(dlogits)
         optimizer.step(model.params, model.grads)
         losses.append(loss * len(rows))
@@ -244,7 +244,7 @@ def test_the_monitored_figure_decides(monitor):
 
 
 @pytest.mark.parametrize(
-    ("head", "monitor", "choose"),
+    ("loss_function", "monitor", "choose"),
     [
         (MSE(), "rmse", np.argmin),
         (MSE(), "mae", np.argmin),
@@ -252,11 +252,11 @@ def test_the_monitored_figure_decides(monitor):
         (Poisson(), "deviance", np.argmin),
     ],
 )
-def test_errors_are_to_be_small_and_scores_large(head, monitor, choose):
+def test_errors_are_to_be_small_and_scores_large(loss_function, monitor, choose):
     X, y = problem(40)
     model = Sequential([Linear(4, 1, rng=np.random.default_rng(0))])
     training = Training(
-        model, head, SGD(0.02), (X, y.astype(float)), (X[::2], 2.0 - y[::2]), epochs=8,
+        model, loss_function, SGD(0.02), (X, y.astype(float)), (X[::2], 2.0 - y[::2]), epochs=8,
         batch_size=8, rng=np.random.default_rng(0), monitor=monitor,
     )  # fmt: skip
     values = [epoch.validation[monitor] for epoch in run(training)]
@@ -372,7 +372,7 @@ def test_the_averaged_weights_are_validated_and_kept():
     assert not np.array_equal(last, average)
     training.use_best()
     assert np.array_equal(training.model.params, average)
-    assert epoch.validation == evaluate(training.model, training.head, *problem(20, 1))
+    assert epoch.validation == evaluate(training.model, training.loss_function, *problem(20, 1))
 
 
 def test_the_averaged_weights_are_kept_where_nothing_is_validated():
@@ -386,7 +386,7 @@ def test_the_averaged_weights_are_kept_where_nothing_is_validated():
 def test_metrics_of_the_training_rows_where_asked():
     training = make(train_metrics=True)
     epochs = run(training)
-    figures = evaluate(training.model, training.head, *problem())
+    figures = evaluate(training.model, training.loss_function, *problem())
     assert epochs[-1].train["accuracy"] == figures["accuracy"]
     assert epochs[-1].train["loss"] != figures["loss"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 MOMENTUM = 0.9
 LEARNING_RATE = 1e-3

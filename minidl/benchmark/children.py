@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from minidl.benchmark.cells import Cell
+from minidl.blas import BLAS_VARIABLES
 from minidl.errors import ConfigError
-from minidl.machine import BLAS_VARIABLES
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minidl import machine
 from minidl.benchmark import measurements, processes, tables
 from minidl.benchmark.cells import GRID, Cell
 from minidl.benchmark.children import chosen_contenders
+from minidl.blas import THREAD_VARIABLES
 from minidl.errors import ConfigError, DataError
-from minidl.machine import THREAD_VARIABLES
+from minidl.runs import machine
 
 PARTS = ("steps", "busy", "prediction", "memory", "imports", "size", "mnist")
 COMPARED = ("minidl", "rival")

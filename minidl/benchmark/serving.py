@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from minidl.benchmark.cells import Cell
-from minidl.layers.layer import Array
-from minidl.machine import peak_memory_bytes
+from minidl.kernels import Array
+from minidl.runs.machine import peak_memory_bytes
 
 WARM_UP = 0.1  # seconds; threads that wake on one core are moved apart only after some time
 SHORTEST = 0.05  # seconds; predictions are repeated for at least so long

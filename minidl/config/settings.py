@@ -23,12 +23,12 @@ from minidl.data.datasets import DATASETS
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.errors import ConfigError
 from minidl.layers import LAYERS
-from minidl.losses import HEADS
+from minidl.losses import LOSSES
 from minidl.optimizers import OPTIMIZERS
 from minidl.schedules import SCHEDULES
 
 LAYER = Family("layer", LAYERS)
-LOSS = Family("loss", HEADS, default="softmax_cross_entropy")
+LOSS = Family("loss", LOSSES, default="softmax_cross_entropy")
 OPTIMIZER = Family("optimizer", OPTIMIZERS, default="sgd")
 SCHEDULE = Family("schedule", SCHEDULES, default="constant")
 DATASET = Family("data set", DATASETS, trial=False)  # calling one reads or makes the data
@@ -150,7 +150,7 @@ class Train(Settings):
     """Alpha of the Beta distribution from which the mixing of rows is drawn."""
     early_stopping: EarlyStopping | None = None
     monitor: Literal["loss", "accuracy", "r2", "rmse", "mae", "deviance"] = "loss"
-    """The validation figure that decides which weights are best: loss, or a metric of the head."""
+    """The validation figure that decides which weights are best: loss, or a metric of the loss."""
     dtype: Literal["float32", "float64"] = "float32"
     shards: Count | Auto = "auto"
     """Parts of a batch whose gradients are summed in order; fixes the arithmetic of a run."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import machine
 from minidl.config.choices import Choice
 from minidl.layers.layer import Layer
+from minidl.runs import machine
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from typing import TypeAlias
 import numpy as np
 
 from minidl.data.batches import Augment, Rows
-from minidl.data.warping import BLOCK_ROWS, WARPS, Array, ImageShape, Stream, Warp, Warper, blocks
+from minidl.data.warping import BLOCK_ROWS, WARPS, ImageShape, Stream, Warp, Warper, blocks
+from minidl.errors import require
+from minidl.kernels import Array
 
 MOST_VIEW_PIXELS = 4  # of moves at test time: 81 predictions instead of one
 
@@ -46,7 +48,7 @@ class Shift(Change):
     pixels: int = 1
 
     def __post_init__(self) -> None:
-        _require("pixels", self.pixels, self.pixels >= 1, "at least 1")
+        require("pixels", self.pixels, self.pixels >= 1, "at least 1")
 
     def apply(self, images: Array, rng: np.random.Generator, first_row: int) -> Array:
         """Return the images, those of a block moved alike."""
@@ -71,8 +73,8 @@ class Erasing(Change):
     size: float = 0.4
 
     def __post_init__(self) -> None:
-        _require("p", self.p, 0 < self.p <= 1, "in (0, 1]")
-        _require("size", self.size, 0 < self.size <= 1, "in (0, 1]")
+        require("p", self.p, 0 < self.p <= 1, "in (0, 1]")
+        require("size", self.size, 0 < self.size <= 1, "in (0, 1]")
 
     def apply(self, images: Array, rng: np.random.Generator, first_row: int) -> Array:
         """Return the images, each with a rectangle of its own or none."""
@@ -149,7 +151,7 @@ class Mixup:
     """
 
     def __init__(self, alpha: float, n_classes: int | None, *, rng: np.random.Generator) -> None:
-        _require("alpha", alpha, 0 < alpha < math.inf, "positive")
+        require("alpha", alpha, 0 < alpha < math.inf, "positive")
         self.alpha, self.n_classes = alpha, n_classes
         self._stream = _streams(rng)
 
@@ -180,7 +182,7 @@ class ShiftedViews:
 
     def __post_init__(self) -> None:
         largest = min(*self.image_shape[:2], MOST_VIEW_PIXELS + 1) - 1
-        _require("pixels", self.pixels, 1 <= self.pixels <= largest, f"in 1 to {largest}")
+        require("pixels", self.pixels, 1 <= self.pixels <= largest, f"in 1 to {largest}")
 
     def __call__(self, X: Array) -> Iterator[Array]:
         """Yield the moved rows."""
@@ -220,8 +222,3 @@ def _move(images: Array, dy: int, dx: int, *, out: Array) -> Array:
 
 def _mix(x: Array, share: float) -> Array:
     return np.asarray(share * x + (1 - share) * x[::-1])
-
-
-def _require(name: str, value: float, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

@@ -7,11 +7,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidl import kernels
+from minidl.kernels import Array
 
-Array = NDArray[Any]
 Transform = Callable[[Any], Any]
 """From raw rows to the model's inputs, row by row, such as a fitted preprocessing's `transform`."""
 Augment = Callable[[Array, int, int], Array]

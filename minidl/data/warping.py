@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from minidl.errors import require
+from minidl.kernels import Array
+
 ImageShape = tuple[int, int, int]
 """(height, width, channels); a row holds the image in this order, channels last."""
 Stream = Callable[[int], np.random.Generator]
@@ -51,10 +52,10 @@ class Affine(Warp):
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        _require("rotation", self.rotation, 0 <= self.rotation <= 180, "in [0, 180] degrees")
+        require("rotation", self.rotation, 0 <= self.rotation <= 180, "in [0, 180] degrees")
         for name in ("scale", "shear", "shift"):
             value = getattr(self, name)
-            _require(name, value, 0 <= value < math.inf, "at least 0")
+            require(name, value, 0 <= value < math.inf, "at least 0")
 
     def displacements(self, rng: np.random.Generator, n: int, height: int, width: int) -> Array:
         """Return source minus place, in pixels, of n warps: (n, 2, height, width), y before x."""
@@ -85,8 +86,8 @@ class Elastic(Warp):
     sigma: float = 4.0
 
     def __post_init__(self) -> None:
-        _require("displacement", self.displacement, 0 < self.displacement < math.inf, "positive")
-        _require("sigma", self.sigma, 0 < self.sigma < math.inf, "positive")
+        require("displacement", self.displacement, 0 < self.displacement < math.inf, "positive")
+        require("sigma", self.sigma, 0 < self.sigma < math.inf, "positive")
 
     def displacements(self, rng: np.random.Generator, n: int, height: int, width: int) -> Array:
         """Return source minus place, in pixels, of n warps: (n, 2, height, width), y before x."""
@@ -168,8 +169,3 @@ def blocks(first_row: int, n: int) -> Iterator[tuple[int, slice]]:
     for block in range(first_row // BLOCK_ROWS, -(-(first_row + n) // BLOCK_ROWS)):
         start = block * BLOCK_ROWS - first_row
         yield block, slice(max(0, start), start + BLOCK_ROWS)
-
-
-def _require(name: str, value: float, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

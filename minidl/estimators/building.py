@@ -17,7 +17,7 @@ from minidl.layers.activations import ACTIVATIONS
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
 from minidl.layers.noise import Dropout
-from minidl.losses import Head
+from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer
 from minidl.schedules import Schedule
@@ -88,10 +88,10 @@ def layer_choices(layers: Sequence[Any]) -> tuple[Choice, ...]:
     return made
 
 
-def head_of(loss: str | Mapping[str, Any]) -> Head:
-    """Return the head in the notation of a config's `loss`."""
-    head: Head = _choice(LOSS, loss, "loss").build()
-    return head
+def loss_function_of(loss: str | Mapping[str, Any]) -> Loss:
+    """Return the loss function in the notation of a config's `loss`."""
+    loss_function: Loss = _choice(LOSS, loss, "loss").build()
+    return loss_function
 
 
 def schedule_of(schedule: str | Mapping[str, Any] | None) -> Schedule | None:

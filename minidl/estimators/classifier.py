@@ -21,12 +21,12 @@ from sklearn.utils.multiclass import (
 )
 
 from minidl.data.batches import Rows
-from minidl.estimators.building import head_of
+from minidl.estimators.building import loss_function_of
 from minidl.estimators.documentation import documented
 from minidl.estimators.fitting import trains_in_epochs
 from minidl.estimators.perceptron import Classes, Perceptron
-from minidl.layers.layer import Array
-from minidl.losses import Head, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.kernels import Array
+from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.predictor import Predictor
 
 
@@ -121,7 +121,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return np.ones_like(outputs)
         if outputs.shape[1] == 1:
             outputs = np.hstack([-outputs, outputs])
-        return self._head.predict(outputs)
+        return self._loss_function.predict(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`, minus infinity where that is 0.
@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             targets = np.searchsorted(self.classes_, y)
             if self._has_one_logit:
                 targets = targets.astype(dtype)
-        if self.label_smoothing and targets.dtype == dtype:  # labels leave it to the head
+        if self.label_smoothing and targets.dtype == dtype:  # labels leave it to the loss function
             targets = (1 - self.label_smoothing) * targets + self.label_smoothing / 2
         return targets
 
@@ -179,24 +179,28 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         given: Array = marks if self._multilabel else self.classes_[marks]
         return given
 
-    def _make_head(self) -> Head:
+    def _make_loss(self) -> Loss:
         if self.loss == "log_loss":
             if self._multilabel or len(self.classes_) <= 2:
-                head: Head = SigmoidCrossEntropy()
+                loss_function: Loss = SigmoidCrossEntropy()
             else:
-                head = SoftmaxCrossEntropy(label_smoothing=self.label_smoothing)
+                loss_function = SoftmaxCrossEntropy(label_smoothing=self.label_smoothing)
         else:
-            head = head_of(self.loss)
+            loss_function = loss_function_of(self.loss)
             if self.label_smoothing:
                 raise ValueError(
                     "label_smoothing is for loss='log_loss'; give another loss its own"
                 )
-            if head.task == "multilabel" and not self._multilabel and len(self.classes_) > 2:
+            if (
+                loss_function.task == "multilabel"
+                and not self._multilabel
+                and len(self.classes_) > 2
+            ):
                 raise ValueError(f"loss={self.loss!r} is for two classes or several labels a row")
-            if head.task == "regression":
+            if loss_function.task == "regression":
                 raise ValueError(f"loss must be one for classification, got {self.loss!r}")
-        self.out_activation_ = "softmax" if head.task == "classification" else "logistic"
-        return head
+        self.out_activation_ = "softmax" if loss_function.task == "classification" else "logistic"
+        return loss_function
 
     def _count_outputs(self, targets: Array) -> int:
         if self._multilabel:
@@ -204,7 +208,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return 1 if self._has_one_logit else len(self.classes_)
 
     def _decide(self, outputs: Array) -> Array:
-        decided = self._head.decide(outputs)
+        decided = self._loss_function.decide(outputs)
         if self._multilabel:
             return csr_matrix(decided) if self._sparse_labels else decided
         labels: Array = self.classes_[np.minimum(decided.reshape(-1), len(self.classes_) - 1)]
@@ -244,13 +248,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _restore_targets(self, predictor: Predictor) -> None:
         self.classes_ = np.asarray(predictor.classes)
-        self._multilabel = predictor.head.task == "multilabel" and self.n_outputs_ > 1
+        self._multilabel = predictor.loss_function.task == "multilabel" and self.n_outputs_ > 1
         self._sparse_labels = False
 
     @property
     def _has_one_logit(self) -> bool:
         return len(self.classes_) <= 2 and (
-            self.loss == "log_loss" or head_of(self.loss).task == "multilabel"
+            self.loss == "log_loss" or loss_function_of(self.loss).task == "multilabel"
         )
 
     def __sklearn_tags__(self) -> Any:

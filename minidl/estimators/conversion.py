@@ -17,9 +17,9 @@ from minidl.archive import read_archive
 from minidl.config import Choice, Config
 from minidl.data.preprocessing import SmoothClip, Unchanged
 from minidl.errors import CheckpointError, ConfigError
-from minidl.estimators.heads import HalfSquaredError, SummedPoisson
+from minidl.estimators.losses import HalfSquaredError, SummedPoisson
 from minidl.estimators.presets import hand_over, plain
-from minidl.losses import MSE, Head, Poisson
+from minidl.losses import MSE, Loss, Poisson
 from minidl.predictor import KIND, VERSION, Predictor, load
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def save(estimator: Perceptron, path: str | os.PathLike[str]) -> None:
     names = getattr(estimator, "feature_names_in_", None)
     predictor = Predictor(
         estimator._model,
-        _registered(estimator._head),
+        _registered(estimator._loss_function),
         estimator._table or Unchanged().fit(np.zeros((1, estimator.n_features_in_))),
         estimator.n_features_in_,
         None if classes is None else classes.tolist(),
@@ -238,7 +238,7 @@ def load_into(kind: type[Perceptron], path: str | os.PathLike[str]) -> Any:
             estimator._table = SmoothClip().restore(predictor.preprocessing.state())
         inner = plain(estimator)
         hand_over(estimator, inner)
-        estimator._head = inner._make_head().in_units_of(predictor.head)
+        estimator._loss_function = inner._make_loss().in_units_of(predictor.loss_function)
         estimator.out_activation_ = inner.out_activation_
         estimator._list_weights()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -246,11 +246,11 @@ def load_into(kind: type[Perceptron], path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
-def _registered(head: Head) -> Head:
-    """The head of the registry that predicts the same."""
-    if isinstance(head, HalfSquaredError):
+def _registered(loss_function: Loss) -> Loss:
+    """The loss function of the registry that predicts the same."""
+    if isinstance(loss_function, HalfSquaredError):
         return MSE()
-    return Poisson() if isinstance(head, SummedPoisson) else head
+    return Poisson() if isinstance(loss_function, SummedPoisson) else loss_function
 
 
 def _stored(value: Any) -> Any:

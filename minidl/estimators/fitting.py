@@ -22,7 +22,7 @@ from minidl.estimators.building import schedule_of
 from minidl.estimators.callbacks import FitCallbacks
 from minidl.estimators.weights import weight_lists
 from minidl.evaluation import figures_of, predict_outputs
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 from minidl.lbfgs import fit_lbfgs
 from minidl.parallel import automatic_threads
 from minidl.training import LOWER_IS_BETTER, Epoch, Training
@@ -84,7 +84,7 @@ class _Epochs:
         done = 0 if resume is None else resume["training"]["progress"]["epoch"]
         self.training = Training(
             model,
-            estimator._head,
+            estimator._loss_function,
             estimator._optimizer,
             estimator._training_rows(rows),
             held_out,
@@ -251,8 +251,8 @@ class _Epochs:
 
 def fit_full_batch(estimator: Perceptron, rows: Rows, held_out: Rows | None) -> None:
     """Train `estimator._model` by L-BFGS."""
-    model, head = estimator._model, estimator._head
-    total = head.total_weight(rows.y, rows.sample_weight)
+    model, loss_function = estimator._model, estimator._loss_function
+    total = loss_function.total_weight(rows.y, rows.sample_weight)
     decay = estimator._l2 / total if estimator.weight_decay is None else estimator.weight_decay
     callbacks = FitCallbacks(estimator, 0, rows)
     scale = estimator._loss_scale
@@ -262,7 +262,7 @@ def fit_full_batch(estimator: Perceptron, rows: Rows, held_out: Rows | None) -> 
         figures = {"epoch": len(estimator.history_) + 1, "train_loss": loss * scale}
         if held_out is not None:
             outputs = predict_outputs(model, held_out.X)
-            measured = figures_of(head, outputs, held_out.y, held_out.sample_weight)
+            measured = figures_of(loss_function, outputs, held_out.y, held_out.sample_weight)
             measured["loss"] *= scale
             figures |= {f"validation_{name}": value for name, value in measured.items()}
         estimator.history_.append(figures)
@@ -273,7 +273,7 @@ def fit_full_batch(estimator: Perceptron, rows: Rows, held_out: Rows | None) -> 
     try:
         found = fit_lbfgs(
             model,
-            head,
+            loss_function,
             rows,
             weight_decay=decay,
             max_iterations=estimator.max_iter,

@@ -32,8 +32,8 @@ from minidl.estimators.fitting import fit_full_batch, fit_in_epochs
 from minidl.estimators.presets import PRESETS, fit_with_preset, plain, table_inputs
 from minidl.estimators.weights import LiveWeights
 from minidl.evaluation import predict_outputs
-from minidl.layers.layer import Array
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
 from minidl.predictor import Predictor
@@ -58,7 +58,7 @@ class Fitted:
     best_loss_: Any
     validation_scores_: Any
     best_validation_score_: Any
-    _head: Head
+    _loss_function: Loss
     _optimizer: Optimizer
     _random_state: np.random.RandomState
     _no_improvement_count: int
@@ -68,7 +68,7 @@ class Fitted:
 
     _y_checks: ClassVar[Mapping[str, Any]] = {}
     _score_name: Any  # the metric by which epochs are compared
-    _loss_scale: Any = 1.0  # from the head's loss to the one that is reported
+    _loss_scale: Any = 1.0  # from the loss function's loss to the one that is reported
 
 
 @dataclass(eq=False, repr=False)
@@ -206,10 +206,10 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         classes: Classes = "new" if first else "same" if self.warm_start else "known"
         rows = self._check_rows(X, y, sample_weight, reset=first, classes=classes)
-        if first or not hasattr(self, "_head"):
-            self._head = self._make_head().fitted(rows.y)
+        if first or not hasattr(self, "_loss_function"):
+            self._loss_function = self._make_loss().fitted(rows.y)
         else:
-            self._head = self._make_head().in_units_of(self._head)
+            self._loss_function = self._make_loss().in_units_of(self._loss_function)
         if first:
             self.n_outputs_ = self._count_outputs(rows.y)
         held_out = None
@@ -316,14 +316,14 @@ class Perceptron(CallbackSupportMixin, LiveWeights, BaseEstimator, Fitted, ABC):
 
     @abstractmethod
     def _check_targets(self, y: Any, dtype: Any, classes: Classes) -> Array:
-        """Return y as the head takes it; remember the classes, or hold it against them."""
+        """Return y as the loss function takes it; remember the classes, or hold it against them."""
 
     @abstractmethod
     def _as_given(self, targets: Array) -> Array:
         """Return y as it was given, from what `_check_targets` made of it."""
 
     @abstractmethod
-    def _make_head(self) -> Head:
+    def _make_loss(self) -> Loss:
         """Return the loss for the targets that were checked."""
 
     @abstractmethod

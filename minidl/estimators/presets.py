@@ -18,7 +18,7 @@ from minidl.data.preprocessing import SmoothClip
 from minidl.data.tables import read_columns
 from minidl.errors import DataError
 from minidl.estimators.fitting import hold_out
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 if TYPE_CHECKING:
     from minidl.estimators.perceptron import Perceptron

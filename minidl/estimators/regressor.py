@@ -10,16 +10,16 @@ import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
-from minidl.estimators.building import head_of
+from minidl.estimators.building import loss_function_of
 from minidl.estimators.documentation import documented
 from minidl.estimators.fitting import trains_in_epochs
-from minidl.estimators.heads import HalfSquaredError, SummedPoisson
+from minidl.estimators.losses import HalfSquaredError, SummedPoisson
 from minidl.estimators.perceptron import Classes, Perceptron
-from minidl.layers.layer import Array
-from minidl.losses import Head
-from minidl.losses.regression import ScaledHead
+from minidl.kernels import Array
+from minidl.losses import Loss
+from minidl.losses.regression import ScaledLoss
 
-LOSSES: dict[str, type[Head]] = {"squared_error": HalfSquaredError, "poisson": SummedPoisson}
+LOSSES: dict[str, type[Loss]] = {"squared_error": HalfSquaredError, "poisson": SummedPoisson}
 
 
 @documented
@@ -87,31 +87,31 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _check_targets(self, y: Any, dtype: Any, classes: Classes) -> Array:
-        head = self._make_head()
-        if isinstance(head, ScaledHead) and head.scale_targets:
-            dtype = np.float64  # the head rounds only what it has scaled
+        loss_function = self._make_loss()
+        if isinstance(loss_function, ScaledLoss) and loss_function.scale_targets:
+            dtype = np.float64  # the loss function rounds only what it has scaled
         targets: Array = np.asarray(y).astype(dtype, copy=False)
         return targets
 
     def _as_given(self, targets: Array) -> Array:
         return targets
 
-    def _make_head(self) -> Head:
+    def _make_loss(self) -> Loss:
         own = isinstance(self.loss, str) and self.loss in LOSSES
-        head = LOSSES[str(self.loss)]() if own else head_of(self.loss)
-        if head.task != "regression":
+        loss_function = LOSSES[str(self.loss)]() if own else loss_function_of(self.loss)
+        if loss_function.task != "regression":
             raise ValueError(f"loss must be one for regression, got {self.loss!r}")
         self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
-        return head
+        return loss_function
 
     def _loss_in_words(self) -> Any:
         return "mse" if self.loss == "squared_error" else self.loss
 
     def _count_outputs(self, targets: Array) -> int:
-        return self._head.n_outputs(targets)
+        return self._loss_function.n_outputs(targets)
 
     def _decide(self, outputs: Array) -> Array:
-        values = self._head.predict(outputs)
+        values = self._loss_function.predict(outputs)
         return values[:, 0] if values.shape[1] == 1 else values
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 from minidl.layers.linear import Linear
 from minidl.model import Sequential, walk
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl import kernels
+from minidl.kernels import Array
 from minidl.layers.erfc import erfc
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Layer
 
 
 def sigmoid(x: Array) -> Array:
@@ -39,12 +40,12 @@ class Activation(Layer):
         """Return f(x)."""
         y, *saved = self._function(x)
         if train:
-            self._saved = tuple(saved)
+            self.save(*saved)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy * f'(x)."""
-        saved = self._take_saved()
+        saved = self.saved()
         return dy * self._slope(*saved) if need_dx else None
 
     def _function(self, x: Array) -> tuple[Array, ...]:
@@ -62,12 +63,12 @@ class Identity(Activation):
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return x itself."""
         if train:
-            self._saved = ()
+            self.save()
         return x
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy itself."""
-        self._take_saved()
+        self.saved()
         return dy if need_dx else None
 
 
@@ -92,12 +93,12 @@ class ReLU(Activation):
             y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
             kernels.relu(x, y)
         if train:
-            self._saved = (y,)
+            self.save(y)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy where y > 0, else 0."""
-        (y,) = self._take_saved()
+        (y,) = self.saved()
         if not need_dx:
             return None
         if self.is_masked:
@@ -347,12 +348,12 @@ class ParametricMix(Layer):
         """Return (1 - a) * x + a * f(x)."""
         change = self.layers[0].forward(x, train) - x
         if train:
-            self._saved = (change,)
+            self.save(change)
         return np.asarray(x + self.a * change)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite da; return dx."""
-        (change,) = self._take_saved()
+        (change,) = self.saved()
         np.einsum("ij,ij->j", dy, change, out=self.da)
         through = self.layers[0].backward(self.a * dy, need_dx)
         return None if through is None else np.asarray((1 - self.a) * dy + through)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 # P(u), lowest power first, to the rounding of each dtype: the error is below 2e-15 for float64 and
 # 4e-7 for float32. Far above 0, where the function is tiny, a few digits of it stay right.

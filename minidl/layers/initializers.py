@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 Initializer = Callable[[int, int, np.random.Generator], Array]
 

@@ -18,10 +18,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-
+from minidl.kernels import Array
 
 _OWN = {"_saved", "_scratch", "_owner"}  # what a copy of a layer begins without
 
@@ -91,8 +89,12 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in _OWN}
 
-    def _take_saved(self) -> tuple[Any, ...]:
-        """What the last training forward saved; it can be used once."""
+    def save(self, *arrays: Any) -> None:
+        """Keep what backward needs, until `saved` is called."""
+        self._saved = arrays
+
+    def saved(self) -> tuple[Any, ...]:
+        """Return what `save` kept, once.  Raises RuntimeError where there is nothing."""
         saved = self._saved
         if saved is None:
             raise RuntimeError(

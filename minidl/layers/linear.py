@@ -100,7 +100,7 @@ array([[ 5., 50.],
 unit of w_ij: the outer product of input and output gradient. Here the examples do meet, because
 all of them use the same w_ij: their shares are added. A sum over examples of outer products is a
 product of matrices again, dW = X^T dY. The bias enters each output with a factor of 1, so
-db is the sum of the rows of dY. (That the cost is a mean over the batch is the head's affair: it
+db is the sum of the rows of dY. (That the cost is a mean over the batch is the loss's affair: it
 has divided dY by the number of rows already.)
 
 >>> sum(np.outer(X[n], dY[n]) for n in range(4))
@@ -141,8 +141,9 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl import kernels
+from minidl.kernels import Array
 from minidl.layers.initializers import INITIALIZERS
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Layer
 
 Init = Literal[
     "he_normal",
@@ -225,12 +226,12 @@ class Linear(Layer):
             if self.rectifies:
                 np.maximum(y, 0, out=y)
         if train:
-            self._saved = (x,)
+            self.save(x)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dW and db; return dy @ W.T."""
-        (x,) = self._take_saved()
+        (x,) = self.saved()
         if type(x) is np.ndarray:
             kernels.matmul(x.T, dy, self.dW)
         else:

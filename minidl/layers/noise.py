@@ -7,7 +7,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from minidl.layers.layer import Array, Layer
+from minidl.kernels import Array
+from minidl.layers.layer import Layer
 
 LEVELS = 65536  # of the 16 random bits that each entry is given
 
@@ -62,17 +63,17 @@ class Dropout(Noise):
             return x
         dropped = min(round(self.p * LEVELS), LEVELS - 1)
         if dropped == 0:
-            self._saved = (None,)
+            self.save(None)
             return x
         scale = LEVELS / (LEVELS - dropped)
         factors, y = (self._empty(key, x.shape, x.dtype) for key in ("factors", "y"))
         np.multiply(self._bits(*x.shape) >= dropped, scale, out=factors, dtype=x.dtype)
-        self._saved = (factors,)
+        self.save(factors)
         return np.multiply(x, factors, out=y)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy * m / (1 - p)."""
-        (factors,) = self._take_saved()
+        (factors,) = self.saved()
         if not need_dx:
             return None
         if factors is None:
@@ -105,7 +106,7 @@ class GaussianNoise(Noise):
         """Return x + std * e, or x outside of training."""
         if not train:
             return x
-        self._saved = ()
+        self.save()
         if self.std == 0:
             return x
         y = self._empty("y", x.shape, x.dtype)
@@ -118,7 +119,7 @@ class GaussianNoise(Noise):
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy itself."""
-        self._take_saved()
+        self.saved()
         return dy if need_dx else None
 
 

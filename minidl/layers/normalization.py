@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import kernels
-from minidl.layers.layer import Array, Layer
+from minidl.kernels import Array
+from minidl.layers.layer import Layer
 
 
 class Scale(Layer):
@@ -32,12 +33,12 @@ class Scale(Layer):
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return x * gamma."""
         if train:
-            self._saved = (x,)
+            self.save(x)
         return np.multiply(x, self.gamma)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dgamma; return dy * gamma."""
-        (x,) = self._take_saved()
+        (x,) = self.saved()
         np.einsum("ij,ij->j", dy, x, out=self.dgamma)
         return np.multiply(dy, self.gamma) if need_dx else None
 
@@ -75,7 +76,7 @@ class Normalization(Scale):
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dgamma and dbeta; return dx."""
-        x_hat, r = self._take_saved()
+        x_hat, r = self.saved()
         np.einsum("ij,ij->j", dy, x_hat, out=self.dgamma)
         if "beta" in self.param_names:
             np.add.reduce(dy, 0, out=self.dbeta)
@@ -91,7 +92,7 @@ class Normalization(Scale):
     def _normalized(self, centered: Array, r: Array, train: bool) -> Array:
         x_hat = centered * r
         if train:
-            self._saved = (x_hat, r)
+            self.save(x_hat, r)
         y: Array = x_hat * self.gamma
         if "beta" in self.param_names:
             y += self.beta
@@ -173,12 +174,12 @@ class BatchNorm(Normalization):
         for running, new in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
             running *= 1 - self.momentum
             running += self.momentum * new
-        self._saved = (x_hat, r)
+        self.save(x_hat, r)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite dgamma and dbeta; return dx."""
-        x_hat, r = self._take_saved()
+        x_hat, r = self.saved()
         dx = self._empty("dx", dy.shape, dy.dtype)
         kernels.batch_norm_backward(dy, x_hat, r, self.gamma, dx, self.dgamma, self.dbeta)
         return dx if need_dx else None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.layers.layer import Array, Layer
+from minidl.kernels import Array
+from minidl.layers.layer import Layer
 
 
 class Residual(Layer):
@@ -42,12 +43,12 @@ class Residual(Layer):
         for layer in self.layers:
             y = layer.forward(y, train)
         if train:
-            self._saved = ()
+            self.save()
         return np.add(x, y)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Overwrite the gradients of the layers; return dy plus what comes back through them."""
-        self._take_saved()
+        self.saved()
         through: Array | None = dy
         for layer in reversed(self.layers):
             assert through is not None

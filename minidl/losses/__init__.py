@@ -1,27 +1,27 @@
-"""Heads: each turns outputs and targets into (loss, dlogits), and outputs into predictions.
+"""Losses: each turns outputs and targets into (loss, dlogits), and outputs into predictions.
 
-A head stands after the last layer in place of an output activation, so that the two cancel where
-they would lose digits: no softmax is ever computed to have its logarithm taken. `HEADS` gives the
+A loss stands after the last layer in place of an output activation, so that the two cancel where
+they would lose digits: no softmax is ever computed to have its logarithm taken. `LOSSES` gives the
 name of each in a YAML file.
 """
 
 from minidl.losses.classification import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from minidl.losses.head import Head
+from minidl.losses.loss import Loss
 from minidl.losses.regression import MAE, MSE, Huber, Poisson, Quantile
 
 __all__ = [
-    "HEADS",
+    "LOSSES",
     "MAE",
     "MSE",
-    "Head",
     "Huber",
+    "Loss",
     "Poisson",
     "Quantile",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
 ]
 
-HEADS: dict[str, type[Head]] = {
+LOSSES: dict[str, type[Loss]] = {
     "softmax_cross_entropy": SoftmaxCrossEntropy,
     "sigmoid_cross_entropy": SigmoidCrossEntropy,
     "mse": MSE,

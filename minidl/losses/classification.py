@@ -1,4 +1,4 @@
-"""Heads for classes: one of several, or yes and no."""
+"""Losses for classes: one of several, or yes and no."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import kernels
+from minidl.kernels import Array
 from minidl.layers.activations import sigmoid
-from minidl.layers.layer import Array
-from minidl.losses.head import ElementwiseHead, Head, Share, columns, require_targets, weighted_mean
+from minidl.losses.loss import ElementwiseLoss, Loss, Share, columns, require_targets, weighted_mean
 
 
 @dataclass(frozen=True)
-class SoftmaxCrossEntropy(Head):
+class SoftmaxCrossEntropy(Loss):
     """Negative log-likelihood of one class out of several.
 
     l_i      = log(sum_j exp(z_ij)) - sum_j t_ij * z_ij
@@ -135,7 +135,7 @@ class SoftmaxCrossEntropy(Head):
 
 
 @dataclass(frozen=True)
-class SigmoidCrossEntropy(ElementwiseHead):
+class SigmoidCrossEntropy(ElementwiseLoss):
     """Negative log-likelihood of yes or no: a binary target, or several labels at once.
 
     l_i     = sum_j log(1 + exp(z_ij)) - t_ij * z_ij

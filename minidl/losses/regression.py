@@ -1,4 +1,4 @@
-"""Heads for numbers, and the unit in which their outputs count."""
+"""Losses for numbers, and the unit in which their outputs count."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minidl.layers.layer import Array
-from minidl.losses.head import ElementwiseHead, Head, columns, require_targets, weighted_mean
+from minidl.kernels import Array
+from minidl.losses.loss import ElementwiseLoss, Loss, columns, require_targets, weighted_mean
 
 
-class RegressionHead(ElementwiseHead):
-    """A head for numbers; its metrics are those of regression."""
+class RegressionLoss(ElementwiseLoss):
+    """A loss function for numbers; its metrics are those of regression."""
 
     task = "regression"
     metric_names: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
@@ -40,7 +40,7 @@ class RegressionHead(ElementwiseHead):
 
 
 @dataclass(frozen=True)
-class ScaledHead(RegressionHead):
+class ScaledLoss(RegressionLoss):
     """A regression whose outputs count in a unit of their own: prediction = center + scale * z.
 
     Below, t stands for (target - center) / scale, so a network may work with numbers around 1
@@ -60,16 +60,16 @@ class ScaledHead(RegressionHead):
             raise ValueError(f"scale must be positive, got {self.scale}")
 
     def fitted(self, targets: Array) -> Self:
-        """Return the head with center and scale of these targets, where they are to be scaled."""
+        """Return the loss with center and scale of these targets, where they are to be scaled."""
         if not self.scale_targets:
             return self
         t = columns(targets, np.float64)
         deviations = np.where(np.ptp(t, axis=0) > 0, t.std(axis=0), 1.0)
         return replace(self, center=t.mean(axis=0).tolist(), scale=deviations.tolist())
 
-    def in_units_of(self, other: Head) -> Self:
-        """Return the head with the center and scale of `other`, where they are to be scaled."""
-        if not (self.scale_targets and isinstance(other, ScaledHead)):
+    def in_units_of(self, other: Loss) -> Self:
+        """Return the loss with the center and scale of `other`, where they are to be scaled."""
+        if not (self.scale_targets and isinstance(other, ScaledLoss)):
             return self
         return replace(self, center=other.center, scale=other.scale)
 
@@ -92,7 +92,7 @@ class ScaledHead(RegressionHead):
 
 
 @dataclass(frozen=True)
-class MSE(ScaledHead):
+class MSE(ScaledLoss):
     """Mean squared error, over rows and outputs.
 
     l_i     = mean_j (z_ij - t_ij)**2
@@ -107,7 +107,7 @@ class MSE(ScaledHead):
 
 
 @dataclass(frozen=True)
-class MAE(ScaledHead):
+class MAE(ScaledLoss):
     """Mean absolute error, over rows and outputs; predicts medians.
 
     l_i     = mean_j |z_ij - t_ij|
@@ -120,7 +120,7 @@ class MAE(ScaledHead):
 
 
 @dataclass(frozen=True)
-class Huber(ScaledHead):
+class Huber(ScaledLoss):
     """Half the squared error up to `delta`, and beyond it a straight line: robust to outliers.
 
     l_i     = mean_j e**2 / 2 where |e| <= delta, else delta * (|e| - delta / 2);  e = z_ij - t_ij
@@ -143,7 +143,7 @@ class Huber(ScaledHead):
 
 
 @dataclass(frozen=True)
-class Quantile(ScaledHead):
+class Quantile(ScaledLoss):
     """Pinball loss: predicts the value that a share `quantile` of the targets stays below.
 
     l_i     = mean_j max(q * (t - z), (1 - q) * (z - t))
@@ -197,7 +197,7 @@ class Quantile(ScaledHead):
 
 
 @dataclass(frozen=True)
-class Poisson(RegressionHead):
+class Poisson(RegressionLoss):
     """Half the Poisson deviance of counts or rates, with the logarithm as link.
 
     l_i     = mean_j m - t + t * log(t / m);   m = exp(z)

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.benchmark.cells import Cell
 from minidl.benchmark.serving import serve
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 
 class BareNumPy:

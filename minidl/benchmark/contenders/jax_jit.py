@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl.benchmark.cells import LEARNING_RATE, MOMENTUM, Cell
 from minidl.benchmark.serving import serve
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 
 def outputs(params: Any, x: Any) -> Any:

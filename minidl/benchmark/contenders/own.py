@@ -10,8 +10,9 @@ import numpy as np
 from minidl import kernels
 from minidl.benchmark.cells import LEARNING_RATE, MOMENTUM, Cell
 from minidl.benchmark.serving import serve
+from minidl.kernels import Array
 from minidl.layers import Linear, ReLU
-from minidl.layers.layer import Array, Layer
+from minidl.layers.layer import Layer
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.model import Sequential
 from minidl.optimizers import SGD

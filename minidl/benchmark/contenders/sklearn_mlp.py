@@ -10,7 +10,7 @@ from sklearn.neural_network import MLPClassifier
 
 from minidl.benchmark.cells import LEARNING_RATE, MOMENTUM, Cell
 from minidl.benchmark.serving import serve
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 
 class ScikitLearn:

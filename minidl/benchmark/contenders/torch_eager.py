@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from minidl.benchmark.cells import LEARNING_RATE, MOMENTUM, Cell
 from minidl.benchmark.serving import serve
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 
 class PyTorch:

@@ -1,4 +1,4 @@
-"""What every head promises, and what heads share."""
+"""What every loss function promises, and what losses share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 
 Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
 
 
-class Head:
-    """Loss and predictions for one kind of target; the base of all heads.
+class Loss:
+    """Loss and predictions for one kind of target; the base of all losses.
 
     loss       = sum_i w_i * l_i / total_weight
     dlogits_ij = d loss / d logits_ij
@@ -52,11 +52,11 @@ class Head:
         return float(len(targets) if weights is None else np.add.reduce(weights))
 
     def fitted(self, targets: Array) -> Self:
-        """Return the head with what it takes from the training targets, once, before training."""
+        """Return the loss with what it takes from the training targets, once, before training."""
         return self
 
-    def in_units_of(self, other: Head) -> Self:
-        """Return the head with what `other` took from its training targets."""
+    def in_units_of(self, other: Loss) -> Self:
+        """Return the loss function with what `other` took from its training targets."""
         return self
 
     def predict(self, logits: Array) -> Array:
@@ -97,8 +97,8 @@ class Head:
         raise NotImplementedError
 
 
-class ElementwiseHead(Head):
-    """A head whose loss is that of each output by itself; rows take their mean over the outputs.
+class ElementwiseLoss(Loss):
+    """A loss whose loss is that of each output by itself; rows take their mean over the outputs.
 
     targets: (n_samples,) for one output, or (n_samples, n_outputs).
     """

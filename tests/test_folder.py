@@ -8,7 +8,7 @@ import os
 import pytest
 
 from minidl.errors import CheckpointError, ConfigError
-from minidl.run_folder import RunFolder
+from minidl.runs.folder import RunFolder
 from minidl.training import Epoch
 
 

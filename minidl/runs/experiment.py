@@ -1,4 +1,4 @@
-"""A config becomes data, model, head, optimizer: all that a run trains, and nothing written yet."""
+"""A config becomes data, model, loss_function, optimizer: all that a run trains, and nothing written yet."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from minidl.data.splits import Split, split
 from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
-from minidl.layers.layer import Array
-from minidl.losses import Head
+from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
@@ -58,7 +58,7 @@ class Experiment:
     test: Split | None
     preprocessing: Preprocessing
     model: Sequential
-    head: Head
+    loss_function: Loss
     optimizer: Optimizer
     schedule: Schedule
     augment: Augment | None
@@ -82,8 +82,8 @@ class Experiment:
                 rng=streams["split"],
             ),
         )
-        head: Head = config.loss.build().fitted(train.y)
-        n_outputs = _n_outputs(config, dataset, head)
+        loss_function: Loss = config.loss.build().fitted(train.y)
+        n_outputs = _n_outputs(config, dataset, loss_function)
         preprocessing: Preprocessing = config.data.preprocessing.build(
             categories=dataset.categories
         )
@@ -117,12 +117,12 @@ class Experiment:
             raise config.error(
                 "train.batch_size", "a normalization over the batch needs at least 2 rows, got 1"
             )
-        _blaming(config, "loss", lambda: head.check_targets(dataset.y, n_outputs))
+        _blaming(config, "loss", lambda: loss_function.check_targets(dataset.y, n_outputs))
         settings = config.train
         groups = model.parameter_groups(
             settings.learning_rate_multipliers.model_dump(), settings.max_norm
         )
-        augment, mix = _augmentation(config, dataset, head, streams["augmentation"])
+        augment, mix = _augmentation(config, dataset, loss_function, streams["augmentation"])
         optimizer: Optimizer = settings.optimizer.build(
             groups=groups,
             clip_grad_norm=settings.clip_grad_norm,
@@ -136,7 +136,7 @@ class Experiment:
             test,
             preprocessing,
             model,
-            head,
+            loss_function,
             optimizer,
             settings.schedule.build(),
             augment,
@@ -163,7 +163,7 @@ class Experiment:
             "train",
             lambda: Training(
                 self.model,
-                self.head,
+                self.loss_function,
                 self.optimizer,
                 Rows(self.train.X, self.train.y),
                 None if self.validation is None else Rows(self.validation.X, self.validation.y),
@@ -189,7 +189,7 @@ class Experiment:
         """Compare the gradients with differences on a few rows, and make one training step."""
         rows = slice(0, CHECKED_ROWS)
         x, labels = self.transform(self.train.X[rows]), self.train.y[rows]
-        report = check_gradients(self.model, x, self.head, labels, max_entries=CHECKED_ENTRIES)
+        report = check_gradients(self.model, x, self.loss_function, labels, max_entries=CHECKED_ENTRIES)
         training = self.training()
         try:
             training.step()
@@ -201,7 +201,7 @@ class Experiment:
         """Return the model with all that a prediction from raw features needs."""
         return Predictor(
             self.model,
-            self.head,
+            self.loss_function,
             self.preprocessing,
             self.dataset.n_features,
             self.dataset.classes,
@@ -231,7 +231,7 @@ def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Exper
 
 
 def _augmentation(
-    config: Config, dataset: Dataset, head: Head, rng: np.random.Generator
+    config: Config, dataset: Dataset, loss_function: Loss, rng: np.random.Generator
 ) -> tuple[Augment | None, Mixup | None]:
     """The random changes of the training rows, on their own and of each batch."""
     augment, mix = None, None
@@ -241,9 +241,9 @@ def _augmentation(
         stages = [choice.build() for choice in config.data.augmentation]
         augment = ImageAugmentation(stages, dataset.image_shape, rng=rng)
     if config.train.mixup is not None:
-        if head.task == "classification":
+        if loss_function.task == "classification":
             n_classes = dataset.n_classes
-        elif head.task == "regression":
+        elif loss_function.task == "regression":
             n_classes = None
         else:
             raise config.error("train.mixup", f"does not go with {config.loss.name}")
@@ -266,20 +266,20 @@ def _views(config: Config, dataset: Dataset) -> ShiftedViews | None:
         raise config.error("evaluation.shifts", str(error)) from error
 
 
-def _n_outputs(config: Config, dataset: Dataset, head: Head) -> int:
-    """How many outputs the head needs for this data set."""
-    wants_labels = head.task != "regression"
+def _n_outputs(config: Config, dataset: Dataset, loss_function: Loss) -> int:
+    """How many outputs the loss function needs for this data set."""
+    wants_labels = loss_function.task != "regression"
     if wants_labels != dataset.is_classification:
         kind = "a classification" if dataset.is_classification else "a regression"
         raise config.error("loss", f"{config.loss.name} does not fit {dataset.name}, {kind}")
-    if head.task == "multilabel" and dataset.n_classes != 2:
+    if loss_function.task == "multilabel" and dataset.n_classes != 2:
         raise config.error(
             "loss", f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}"
         )
-    if head.task == "classification":
+    if loss_function.task == "classification":
         assert dataset.n_classes is not None
         return dataset.n_classes
-    return head.n_outputs(dataset.y)
+    return loss_function.n_outputs(dataset.y)
 
 
 def _resolved(

@@ -7,8 +7,8 @@ import resource
 
 import pytest
 
-from minidl import durable
-from minidl.durable import remove_leftovers, replace_file
+from minidl import atomic
+from minidl.atomic import remove_leftovers, replace_file
 from minidl.errors import CheckpointError
 
 NAMES = ["last", "previous"]
@@ -37,7 +37,7 @@ class Faults:
             faults.count("create")
             return io.BufferedWriter(Raw(path, mode), 1000)
 
-        monkeypatch.setattr(durable, "open", open_, raising=False)
+        monkeypatch.setattr(atomic, "open", open_, raising=False)
 
     def count(self, name):
         self.calls.append(name)

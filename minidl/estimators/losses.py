@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minidl.layers.layer import Array
+from minidl.kernels import Array
 from minidl.losses import MSE, Poisson
 
 

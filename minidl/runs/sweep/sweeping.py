@@ -13,11 +13,11 @@ from pathlib import Path
 
 from minidl.config import differences, load_config
 from minidl.config.document import fail
-from minidl.run import changes_bits
-from minidl.run_folder import RunFolder
-from minidl.sweep.comparison import Outcome, Row, compare, csv_text, in_words
-from minidl.sweep.planning import PlannedRun, Sweep
-from minidl.sweep.processes import train_all
+from minidl.runs.run import changes_bits
+from minidl.runs.folder import RunFolder
+from minidl.runs.sweep.comparison import Outcome, Row, compare, csv_text, in_words
+from minidl.runs.sweep.planning import PlannedRun, Sweep
+from minidl.runs.sweep.processes import train_all
 
 TABLE = "sweep.csv"
 

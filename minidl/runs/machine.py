@@ -14,11 +14,6 @@ import numpy as np
 from minidl import kernels
 from minidl._version import __version__
 
-# Read by a process when it loads its BLAS.
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-THREAD_VARIABLES = (*BLAS_VARIABLES, "OMP_NUM_THREADS")
-
-
 def describe() -> dict[str, Any]:
     """Return the versions and the processor that the bits of a run may depend on."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
@@ -43,13 +38,6 @@ def peak_memory_bytes() -> int:
     """The most memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:

@@ -13,7 +13,7 @@ from minidl.config import Config, load_config
 from minidl.config.document import brief, fail
 from minidl.config.settings import comparable_figures
 from minidl.errors import ConfigError
-from minidl.experiment import Experiment
+from minidl.runs.experiment import Experiment
 
 # One thread each, so that a run has the same bits however many others run beside it.
 ONE_THREAD = {"train.blas_threads": "1", "train.workers": "1"}
@@ -74,7 +74,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
 
     Each combination gets the config's seed and the n_seeds - 1 that follow it; as a seed also draws
     the split, all settings are compared on the same splits.  `by` is the loss or a metric of the
-    head; None stands for the figure that the config monitors.
+    loss function; None stands for the figure that the config monitors.
 
     Raises ConfigError with all that is wrong in any combination, as a single run would say it, and
     DataError where the data cannot be had: another data set, as `data.fallback` names one, is not

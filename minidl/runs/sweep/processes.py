@@ -19,13 +19,13 @@ from pathlib import Path
 
 from minidl.config import dump, load_config
 from minidl.errors import CheckpointError, MinidlError
-from minidl.experiment import Experiment
-from minidl.interrupts import Interrupts
-from minidl.machine import THREAD_VARIABLES
-from minidl.run import Run
-from minidl.run_folder import RunFolder
-from minidl.sweep.comparison import Outcome
-from minidl.sweep.planning import PlannedRun
+from minidl.runs.experiment import Experiment
+from minidl.runs.interrupts import Interrupts
+from minidl.blas import THREAD_VARIABLES
+from minidl.runs.run import Run
+from minidl.runs.folder import RunFolder
+from minidl.runs.sweep.comparison import Outcome
+from minidl.runs.sweep.planning import PlannedRun
 
 PAUSE = 0.05  # seconds between two looks at the processes
 FAILED = 1  # exit status of Python after an error that nobody expected

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from minidl.durable import is_leftover, remove_leftovers, replace_file
+from minidl.atomic import is_leftover, remove_leftovers, replace_file
 from minidl.errors import CheckpointError, ConfigError
 from minidl.training import Epoch
 

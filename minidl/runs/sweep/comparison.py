@@ -12,8 +12,8 @@ from math import inf, isnan, nan
 import numpy as np
 
 from minidl.errors import DivergenceError
-from minidl.interrupts import SIGNALS
-from minidl.sweep.planning import Setting
+from minidl.runs.interrupts import SIGNALS
+from minidl.runs.sweep.planning import Setting
 from minidl.training import LOWER_IS_BETTER
 
 INTERRUPTED = [128 + number for number in SIGNALS]

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint, kernels, machine
+from minidl import checkpoint, kernels
+from minidl.runs import machine
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import figures_of
-from minidl.experiment import Experiment
-from minidl.interrupts import Interrupts
-from minidl.layers.layer import Array
-from minidl.run_folder import RunFolder
+from minidl.runs.experiment import Experiment
+from minidl.runs.interrupts import Interrupts
+from minidl.kernels import Array
+from minidl.runs.folder import RunFolder
 from minidl.training import Epoch
 
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
@@ -230,10 +231,10 @@ class Run:
         }
         if test is not None:
             outputs = experiment.outputs(test.X)
-            figures = figures_of(experiment.head, outputs, test.y)
+            figures = figures_of(experiment.loss_function, outputs, test.y)
             results |= {f"test_{name}": value for name, value in figures.items()}
             if experiment.dataset.n_classes is not None:
-                predicted = experiment.head.decide(outputs).reshape(-1)
+                predicted = experiment.loss_function.decide(outputs).reshape(-1)
                 matrix = _confusion_matrix(predicted, test.y, experiment.dataset.n_classes)
                 results["confusion_matrix"] = matrix
         return results
