@@ -53,4 +53,5 @@ class ParameterError(ValueError):
 def require(parameter: str, value: object, holds: bool, expected: str) -> None:
     """Raise ParameterError unless `holds`: "<parameter> must be <expected>, got <value>"."""
     if not holds:
-        raise ParameterError(parameter, f"must be {expected}, got {value}")
+        shown = repr(value) if isinstance(value, str) else value
+        raise ParameterError(parameter, f"must be {expected}, got {shown}")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import kernels
-from minidl.errors import require
+from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 
 BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
@@ -221,7 +221,7 @@ class SGD(Optimizer):
         super().__post_init__()
         require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ParameterError("nesterov", "needs a momentum above 0")
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
         (velocity,) = block.averages

@@ -16,7 +16,7 @@ import numpy as np
 from minidl import kernels
 from minidl.data.batches import Augment, Batches, Rows, Transform
 from minidl.divergence import origin
-from minidl.errors import DivergenceError
+from minidl.errors import DivergenceError, ParameterError, require
 from minidl.evaluation import evaluate, figures_of, predict_outputs
 from minidl.kernels import Array
 from minidl.losses import Loss
@@ -57,10 +57,8 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1, got {self.patience}")
-        if not 0 <= self.min_delta < np.inf:
-            raise ValueError(f"min_delta must be at least 0, got {self.min_delta}")
+        require("patience", self.patience, self.patience >= 1, "at least 1")
+        require("min_delta", self.min_delta, 0 <= self.min_delta < np.inf, "at least 0")
 
 
 def _fitting_rows(
@@ -174,12 +172,11 @@ class Training:
         l2: float = 0.0,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
-            if value < 1 or value != int(value):
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
-        if ema is not None and not 0 < ema < 1:
-            raise ValueError(f"ema must be in (0, 1), got {ema}")
+            is_count = value >= 1 and value == int(value)
+            require(name, value, is_count, "a whole number, at least 1")
+        require("ema", ema, ema is None or 0 < ema < 1, "in (0, 1)")
         if early_stopping is not None and validation is None:
-            raise ValueError("early_stopping needs validation data")
+            raise ParameterError("early_stopping", "needs validation data")
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
         with np.errstate(all="ignore"):  # a step will say what is not finite
             self.train = _fitting_rows("train", train, model, loss_function, transform)
@@ -190,10 +187,7 @@ class Training:
                 )
                 first = self.validation.select(slice(0, 1))
                 figures = evaluate(model, loss_function, first.X, first.y, transform=transform)
-                if monitor not in figures:
-                    raise ValueError(
-                        f"monitor must be one of {', '.join(figures)}, got {monitor!r}"
-                    )
+                require("monitor", monitor, monitor in figures, f"one of {', '.join(figures)}")
         self.epochs, self.batch_size = epochs, batch_size
         self.early_stopping, self.monitor = early_stopping, monitor
         self.train_metrics = train_metrics

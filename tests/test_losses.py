@@ -8,6 +8,7 @@ from scipy.special import expit
 from scipy.special import softmax as scipy_softmax
 from sklearn import metrics
 
+from minidl.errors import ParameterError
 from minidl.gradcheck import check_gradients
 from minidl.layers import Identity
 from minidl.losses import (
@@ -424,3 +425,31 @@ def test_a_scale_that_is_none_is_refused():
         MSE(scale=0.0)
     with pytest.raises(ValueError, match=r"^center must"):
         Huber(center=[0.0, np.inf])
+
+
+@pytest.mark.parametrize(
+    ("make", "parameter"),
+    [
+        (lambda: MSE(center=[]), "center"),
+        (lambda: MSE(center=[[1.0]]), "center"),
+        (lambda: MSE(center=[1.0, float("nan")]), "center"),
+        (lambda: Huber(scale=[1.0, 0.0]), "scale"),
+        (lambda: Huber(scale=[]), "scale"),
+        (lambda: Quantile(quantile=[]), "quantile"),
+        (lambda: Quantile(quantile=[[0.5]]), "quantile"),
+    ],
+)
+def test_a_wrong_option_of_a_loss_is_named(make, parameter):
+    with pytest.raises(ParameterError, match=f"^{parameter} must be ") as raised:
+        make()
+    assert raised.value.parameter == parameter
+
+
+@pytest.mark.parametrize("name", ["center", "scale"])
+def test_center_and_scale_must_fit_the_number_of_targets(name):
+    loss = MSE(**{name: [1.0, 2.0]})
+    loss.check_targets(np.ones((3, 2)), 2)
+    with pytest.raises(ParameterError, match=f"^{name} has 2 numbers for 1 targets"):
+        loss.check_targets(np.ones(3), 1)
+    with pytest.raises(ParameterError, match=f"^{name} has 2 numbers for 3 targets"):
+        loss.check_targets(np.ones((2, 3)), 3)

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from minidl.config.document import brief
+from minidl.errors import ParameterError
 from minidl.layers import Layer
 
 # What the experiment supplies to constructors, and so no config may set; each with a stand-in for
@@ -255,7 +256,9 @@ class Family:
         try:
             choice.build(**trial)
         except (ValueError, TypeError, ArithmeticError) as error:
-            raise PydanticCustomError("constructor", "{reason}", {"reason": str(error)}) from None
+            wrong = error.parameter if isinstance(error, ParameterError) else ""
+            context = {"reason": str(error), "parameter": wrong}
+            raise PydanticCustomError("constructor", "{reason}", context) from None
         return choice
 
 

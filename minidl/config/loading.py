@@ -92,8 +92,8 @@ def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
     for error in errors:
         kind, steps, context = error["type"], list(error["loc"]), error.get("ctx", {})
         reason = context.get("reason", error["msg"])
-        if kind == "constructor":  # begins with the name of the argument, the key of an option
-            steps.append(reason.split(" ", 1)[0])
+        if kind == "constructor":
+            steps.append(context["parameter"])
         node, path = root.walk(steps)
         if kind == "missing":
             path.append(str(steps[-1]))
@@ -104,7 +104,7 @@ def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
             place.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
             place.where = node.key_where or node.where
         elif kind == "constructor" and path and path[-1] == steps[-1]:
-            place.wrong.append(reason.partition(" ")[2])
+            place.wrong.append(reason.removeprefix(f"{path[-1]} "))
         elif kind in _EXPECTED:
             place.expected.append(_EXPECTED[kind].format(**context))
         else:

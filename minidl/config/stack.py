@@ -23,11 +23,11 @@ class Stack:
 
 
 class StackError(ValueError):
-    """What is wrong with one entry: its place, as in "2.residual.0", its name, and the reason."""
+    """What is wrong with one entry: its place, as in "2.residual.0", its name, and the error."""
 
-    def __init__(self, place: str, name: str, reason: str) -> None:
-        super().__init__(f"{place} ({name}): {reason}")
-        self.place, self.name, self.reason = place, name, reason
+    def __init__(self, place: str, name: str, cause: ValueError) -> None:
+        super().__init__(f"{place} ({name}): {cause}")
+        self.place, self.name, self.cause = place, name, cause
 
 
 def build_stack(
@@ -77,7 +77,7 @@ def build_stack(
             layer: Layer = choice.build(**supplied)
             size = layer.output_size(size)
         except ValueError as error:
-            raise StackError(here, choice.name, str(error)) from error
+            raise StackError(here, choice.name, error) from error
         layers.append(layer)
         resolved.append(choice)
     return Stack(layers, tuple(resolved), size)

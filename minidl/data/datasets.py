@@ -18,7 +18,7 @@ import numpy as np
 from minidl.data import downloads
 from minidl.data.mnist import find_mnist, local_copy
 from minidl.data.tables import Task, read_csv, target_of
-from minidl.errors import DataError
+from minidl.errors import DataError, ParameterError, require
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -160,8 +160,7 @@ def circles(
 ) -> Dataset:
     """A circle in another, `factor` times as large, with Gaussian noise of deviation `noise`."""
     _check_generated(n_samples, 2, seed, noise=noise)
-    if not 0 <= factor < 1:
-        raise ValueError(f"factor must be in [0, 1), got {factor}")
+    require("factor", factor, 0 <= factor < 1, "in [0, 1)")
     from sklearn.datasets import make_circles
 
     X, y = make_circles(n_samples, noise=noise, factor=factor, random_state=seed)
@@ -206,11 +205,12 @@ def classification(
     _check_at_least("n_features", n_features, 1)
     _check_at_least("n_informative", n_informative, 1)
     if n_informative > n_features:
-        raise ValueError(f"n_informative must be at most n_features, {n_features}")
+        raise ParameterError("n_informative", f"must be at most n_features, {n_features}")
     if 2 * n_classes > 2 ** min(n_informative, 64):
-        raise ValueError(f"n_informative must be larger for {n_classes} classes: two corners each")
-    if not 0 <= flip_y <= 1:
-        raise ValueError(f"flip_y must be in [0, 1], got {flip_y}")
+        raise ParameterError(
+            "n_informative", f"must be larger for {n_classes} classes: two corners each"
+        )
+    require("flip_y", flip_y, 0 <= flip_y <= 1, "in [0, 1]")
     from sklearn.datasets import make_classification
 
     X, y = make_classification(
@@ -229,7 +229,7 @@ def classification(
 def openml(*, id: str, target: str | None = None) -> Dataset:
     """The data set of openml.org with this name or number; `target` names another target column."""
     if not id:
-        raise ValueError("id must be the name or the number of a data set on openml.org")
+        raise ParameterError("id", "must be the name or the number of a data set on openml.org")
     arrays = downloads.fetch("openml", id, target or "")
     if "X" in arrays:
         X = arrays["X"].astype(np.float64)
@@ -300,8 +300,7 @@ def load_dataset(name: str, **options: Any) -> Dataset:
     Raises ValueError for an unknown name or an option out of range, TypeError for an unknown
     option, DataError for data that cannot be had.
     """
-    if name not in DATASETS:
-        raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
+    require("name", name, name in DATASETS, f"one of {', '.join(DATASETS)}")
     return DATASETS[name](**options)
 
 
@@ -347,15 +346,12 @@ def _generated(name: str, X: np.ndarray, y: np.ndarray, n_classes: int) -> Datas
 
 
 def _check_at_least(name: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    require(name, value, value >= minimum, f"at least {minimum}")
 
 
 def _check_generated(n_samples: int, n_classes: int, seed: int, **deviations: float) -> None:
     _check_at_least("n_classes", n_classes, 2)
     _check_at_least("n_samples", n_samples, n_classes)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+    require("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
     for name, value in deviations.items():
-        if not 0 <= value < np.inf:
-            raise ValueError(f"{name} must be finite and not negative, got {value}")
+        require(name, value, 0 <= value < np.inf, "finite and not negative")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from minidl.data.datasets import Dataset
-from minidl.errors import DataError
+from minidl.errors import DataError, ParameterError, require
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -49,8 +49,7 @@ def split(
 
     Raises ValueError for a share or count out of range, DataError for data that cannot be used.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    require("method", method, method in get_args(Method), f"one of {', '.join(get_args(Method))}")
     _check(dataset)
     n_samples = len(dataset.y)
     own_test = dataset.X_test is not None and dataset.y_test is not None
@@ -91,7 +90,7 @@ def _count(name: str, size: float, n_samples: int) -> int:
         return max(1, round(size * n_samples))
     if size == 0 or (isinstance(size, int | np.integer) and size > 0 and size is not True):
         return int(size)
-    raise ValueError(f"{name} must be 0, a share in (0, 1) or a count of rows, got {size}")
+    raise ParameterError(name, f"must be 0, a share in (0, 1) or a count of rows, got {size}")
 
 
 def _stratified(

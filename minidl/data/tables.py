@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidl.errors import DataError
+from minidl.errors import DataError, ParameterError
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 MAX_LABELS = 100  # of a column of a data frame; rarer ones count as missing
@@ -40,7 +40,7 @@ def read_csv(path: str | Path, delimiter: str = ",") -> dict[str, Column]:
     Raises DataError for a file that cannot be read as such, naming the line.
     """
     if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
+        raise ParameterError("delimiter", f"must be one character, got {delimiter!r}")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl import kernels
+from minidl.errors import require
 from minidl.kernels import Array
 from minidl.layers.erfc import erfc
 from minidl.layers.layer import Layer
@@ -119,8 +120,7 @@ class LeakyReLU(Activation):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        if not 0 <= negative_slope < 1:
-            raise ValueError(f"negative_slope must be in [0, 1), got {negative_slope}")
+        require("negative_slope", negative_slope, 0 <= negative_slope < 1, "in [0, 1)")
         self.negative_slope = negative_slope
 
     def _function(self, x: Array) -> tuple[Array, ...]:
@@ -180,8 +180,7 @@ class ELU(Activation):
     scale = 1.0
 
     def __init__(self, alpha: float = 1.0) -> None:
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be positive, got {alpha}")
+        require("alpha", alpha, 0 < alpha < math.inf, "positive")
         self.alpha = alpha
 
     def _function(self, x: Array) -> tuple[Array, ...]:
@@ -226,8 +225,7 @@ class GELU(Activation):
     """
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+        require("approximate", approximate, approximate in ("none", "tanh"), "'none' or 'tanh'")
         self.approximate = approximate
 
     def _function(self, x: Array) -> tuple[Array, ...]:
@@ -334,11 +332,9 @@ class ParametricMix(Layer):
     def __init__(
         self, n_features: int, activation: str = "relu", *, dtype: Any = np.float32
     ) -> None:
-        if n_features < 1:
-            raise ValueError(f"n_features must be at least 1, got {n_features}")
-        if activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activation must be one of {known}, got {activation!r}")
+        require("n_features", n_features, n_features >= 1, "at least 1")
+        known = f"one of {', '.join(ACTIVATIONS)}"
+        require("activation", activation, activation in ACTIVATIONS, known)
         self.n_features, self.activation = n_features, activation
         self.layers = (ACTIVATIONS[activation](),)
         self.a: Array = np.ones(n_features, dtype)

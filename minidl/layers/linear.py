@@ -141,6 +141,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl import kernels
+from minidl.errors import require
 from minidl.kernels import Array
 from minidl.layers.initializers import INITIALIZERS
 from minidl.layers.layer import Layer
@@ -187,14 +188,10 @@ class Linear(Layer):
         bias: bool = True,
         dtype: Any = np.float32,
     ) -> None:
-        if n_in < 1:
-            raise ValueError(f"n_in must be at least 1, got {n_in}")
-        if n_out < 1:
-            raise ValueError(f"n_out must be at least 1, got {n_out}")
-        if init not in INITIALIZERS:
-            raise ValueError(f"init must be one of {', '.join(INITIALIZERS)}, got {init!r}")
-        if not np.isfinite(gain):
-            raise ValueError(f"gain must be finite, got {gain}")
+        require("n_in", n_in, n_in >= 1, "at least 1")
+        require("n_out", n_out, n_out >= 1, "at least 1")
+        require("init", init, init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
+        require("gain", gain, bool(np.isfinite(gain)), "finite")
         self.n_in, self.n_out, self.bias = n_in, n_out, bias
         self.W: Array = (gain * INITIALIZERS[init](n_in, n_out, rng)).astype(dtype)
         self.dW = np.zeros_like(self.W)

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from minidl.errors import require
 from minidl.kernels import Array
 from minidl.layers.layer import Layer
 
@@ -52,8 +53,7 @@ class Dropout(Noise):
     """
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"p must be in [0, 1), got {p}")
+        require("p", p, 0 <= p < 1, "in [0, 1)")
         super().__init__(rng=rng)
         self.p = p
 
@@ -97,8 +97,7 @@ class GaussianNoise(Noise):
     """
 
     def __init__(self, std: float = 0.1, *, rng: np.random.Generator) -> None:
-        if not 0 <= std < np.inf:
-            raise ValueError(f"std must be at least 0, got {std}")
+        require("std", std, 0 <= std < np.inf, "at least 0")
         super().__init__(rng=rng)
         self.std = std
 

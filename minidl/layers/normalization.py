@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import kernels
+from minidl.errors import require
 from minidl.kernels import Array
 from minidl.layers.layer import Layer
 
@@ -24,8 +25,7 @@ class Scale(Layer):
     param_names: tuple[str, ...] = ("gamma",)
 
     def __init__(self, n_features: int, *, dtype: Any = np.float32) -> None:
-        if n_features < 1:
-            raise ValueError(f"n_features must be at least 1, got {n_features}")
+        require("n_features", n_features, n_features >= 1, "at least 1")
         self.n_features = n_features
         self.gamma: Array = np.ones(n_features, dtype)
         self.dgamma = np.zeros_like(self.gamma)
@@ -61,8 +61,7 @@ class Normalization(Scale):
 
     def __init__(self, n_features: int, *, eps: float = 1e-5, dtype: Any = np.float32) -> None:
         super().__init__(n_features, dtype=dtype)
-        if not 0 < eps < np.inf:
-            raise ValueError(f"eps must be positive, got {eps}")
+        require("eps", eps, 0 < eps < np.inf, "positive")
         self.eps = eps
         if "beta" in self.param_names:
             self.beta: Array = np.zeros(n_features, dtype)
@@ -155,8 +154,7 @@ class BatchNorm(Normalization):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__(n_features, eps=eps, dtype=dtype)
-        if not 0 < momentum <= 1:
-            raise ValueError(f"momentum must be in (0, 1], got {momentum}")
+        require("momentum", momentum, 0 < momentum <= 1, "in (0, 1]")
         self.momentum = momentum
         self.running_mean: Array = np.zeros(n_features, dtype)
         self.running_var: Array = np.ones(n_features, dtype)

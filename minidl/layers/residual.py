@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minidl.errors import ParameterError
 from minidl.kernels import Array
 from minidl.layers.layer import Layer
 
@@ -22,7 +23,7 @@ class Residual(Layer):
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         if not layers:
-            raise ValueError("layers must not be empty")
+            raise ParameterError("layers", "must not be empty")
         self.layers = tuple(layers)
         n_features = self.input_size()
         if n_features is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import kernels
+from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 from minidl.layers.activations import sigmoid
 from minidl.losses.loss import ElementwiseLoss, Loss, Share, columns, require_targets, weighted_mean
@@ -34,14 +35,11 @@ class SoftmaxCrossEntropy(Loss):
     metric_names = ("accuracy",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
         if self.class_weight is not None:
             factors = np.asarray(self.class_weight, np.float64)
-            if factors.ndim != 1 or not np.all((factors >= 0) & (factors < np.inf)):
-                raise ValueError(
-                    f"class_weight must be one number >= 0 a class, got {self.class_weight}"
-                )
+            usable = factors.ndim == 1 and bool(np.all((factors >= 0) & (factors < np.inf)))
+            require("class_weight", self.class_weight, usable, "one number >= 0 for each class")
 
     def __call__(
         self,
@@ -76,8 +74,8 @@ class SoftmaxCrossEntropy(Loss):
     def check_targets(self, targets: Array, n_outputs: int) -> None:
         """Raise ValueError unless labels are whole numbers in range, or soft rows sum to 1."""
         if self.class_weight is not None and len(self.class_weight) != n_outputs:
-            raise ValueError(
-                f"class_weight has {len(self.class_weight)} numbers for {n_outputs} classes"
+            raise ParameterError(
+                "class_weight", f"has {len(self.class_weight)} numbers for {n_outputs} classes"
             )
         if targets.ndim == 2:
             super().check_targets(targets, n_outputs)

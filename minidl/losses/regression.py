@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 from minidl.losses.loss import ElementwiseLoss, Loss, columns, require_targets, weighted_mean
 
@@ -54,10 +55,22 @@ class ScaledLoss(RegressionLoss):
     scale: float | Sequence[float] = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not np.all(np.isfinite(self.center)):
-            raise ValueError(f"center must be finite, got {self.center}")
-        if not np.all((np.asarray(self.scale) > 0) & np.isfinite(self.scale)):
-            raise ValueError(f"scale must be positive, got {self.scale}")
+        for name, lowest in (("center", -np.inf), ("scale", 0.0)):
+            value = getattr(self, name)
+            factors = np.asarray(value, np.float64)
+            usable = factors.ndim < 2 and factors.size > 0 and np.isfinite(factors).all()
+            kind = "finite" if name == "center" else "positive"
+            expected = f"a {kind} number, or one for each target"
+            require(name, value, bool(usable and (factors > lowest).all()), expected)
+
+    def check_targets(self, targets: Array, n_outputs: int) -> None:
+        """Raise ValueError unless targets are finite and center and scale fit their number."""
+        super().check_targets(targets, n_outputs)
+        n_targets = 1 if targets.ndim == 1 else targets.shape[1]
+        for name in ("center", "scale"):
+            n = np.size(getattr(self, name))
+            if n not in (1, n_targets):
+                raise ParameterError(name, f"has {n} numbers for {n_targets} targets")
 
     def fitted(self, targets: Array) -> Self:
         """Return the loss with center and scale of these targets, where they are to be scaled."""
@@ -133,8 +146,7 @@ class Huber(ScaledLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.delta < np.inf:
-            raise ValueError(f"delta must be positive, got {self.delta}")
+        require("delta", self.delta, 0 < self.delta < np.inf, "positive")
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
         e = z - t
@@ -159,8 +171,8 @@ class Quantile(ScaledLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not np.size(self.quantile) or not np.all((0 < self._q) & (self._q < 1)):
-            raise ValueError(f"quantile must be in (0, 1), got {self.quantile}")
+        usable = self._q.ndim < 2 and self._q.size > 0 and np.all((0 < self._q) & (self._q < 1))
+        require("quantile", self.quantile, bool(usable), "in (0, 1)")
 
     @property
     def _q(self) -> Array:
@@ -170,7 +182,7 @@ class Quantile(ScaledLoss):
         """Return the number of targets, or of quantiles where there are several."""
         n_targets = super().n_outputs(targets)
         if self._q.ndim and n_targets > 1:
-            raise ValueError(f"quantile must be one number for {n_targets} targets")
+            raise ParameterError("quantile", f"must be one number for {n_targets} targets")
         return self._q.size if self._q.ndim else n_targets
 
     def metrics(

@@ -16,7 +16,7 @@ from minidl.data.batches import Augment, Rows
 from minidl.data.datasets import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
-from minidl.errors import ConfigError, DataError, MinidlError
+from minidl.errors import ConfigError, DataError, MinidlError, ParameterError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.kernels import Array
@@ -104,7 +104,8 @@ class Experiment:
                 dtype=np.dtype(config.train.dtype),
             )
         except StackError as error:
-            raise _located(config, f"model.{error.place}", error.reason) from error
+            path = f"model.{error.place}"
+            raise _located(config, path, error.cause) from error
         model = _blaming(config, "model", lambda: Sequential(stack.layers))
         if stack.n_out != n_outputs:
             last = max(i for i, choice in enumerate(config.model) if "n_out" in choice.options)
@@ -311,10 +312,11 @@ def _blaming(config: Config, path: str, make: Callable[[], Made]) -> Made:
     except MinidlError:
         raise
     except ValueError as error:
-        raise _located(config, path, str(error)) from error
+        raise _located(config, path, error) from error
 
 
-def _located(config: Config, path: str, reason: str) -> ConfigError:
-    """The config's error at `path`, or one key deeper where the reason begins with the key."""
-    key = reason.split(" ", 1)[0]
-    return config.error(f"{path}.{key}" if key.isidentifier() else path, reason)
+def _located(config: Config, path: str, error: ValueError) -> ConfigError:
+    """The config's error at `path`, or at the option that a ParameterError names."""
+    if isinstance(error, ParameterError):
+        path = f"{path}.{error.parameter}"
+    return config.error(path, str(error))

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from minidl.data.preprocessing.contract import Preprocessing
 from minidl.data.tables import cells_of, codes, is_number, numbers
-from minidl.errors import CheckpointError, DataError
+from minidl.errors import CheckpointError, DataError, require
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -241,8 +241,7 @@ class Quantile(Tabular):
     def __init__(
         self, n_quantiles: int = 1000, *, categories: Sequence[Sequence[str]] | None = None
     ) -> None:
-        if n_quantiles < 2:
-            raise ValueError(f"n_quantiles must be at least 2, got {n_quantiles}")
+        require("n_quantiles", n_quantiles, n_quantiles >= 2, "at least 2")
         super().__init__(categories=categories)
         self.n_quantiles = n_quantiles
 
@@ -292,8 +291,7 @@ class PiecewiseLinear(Tabular):
     def __init__(
         self, n_bins: int = 16, *, categories: Sequence[Sequence[str]] | None = None
     ) -> None:
-        if n_bins < 1:
-            raise ValueError(f"n_bins must be at least 1, got {n_bins}")
+        require("n_bins", n_bins, n_bins >= 1, "at least 1")
         super().__init__(categories=categories)
         self.n_bins = n_bins
 
