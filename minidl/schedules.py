@@ -18,7 +18,9 @@ class Schedule:
     """A factor of the base learning rate for each step; the base of all schedules.
 
     warmup: epochs, not necessarily whole, in which the factor first rises linearly to 1. The
-    schedule itself starts after them.
+    schedule itself starts after them. One that begins near 0 refuses a warmup: the rate would rise
+    to 1, fall, and rise again.
+    begins_low: whether the schedule itself begins near 0.
     depends_on_total: whether a longer run has other rates from the start; a finished run of such a
     schedule cannot be continued for more epochs as if these had been planned.
 
@@ -26,12 +28,15 @@ class Schedule:
     so that no step is wasted at a rate of 0; epoch counts from 0, with its fraction.
     """
 
+    begins_low: ClassVar[bool] = False
     depends_on_total: ClassVar[bool] = False
 
     warmup: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         require("warmup", self.warmup, 0 <= self.warmup < math.inf, "at least 0 epochs")
+        alone = "0 for a schedule that begins near 0 and rises by itself"
+        require("warmup", self.warmup, not (self.begins_low and self.warmup), alone)
 
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return what the base rate is multiplied with in `step`, 0 to total_steps - 1."""
@@ -136,9 +141,11 @@ class OneCycle(Schedule):
     factor = t / peak                   where t < peak
              (1 - t) / (1 - peak)       after it
 
+    It has no `warmup`: its first part is one.
     Smith and Topin, Super-Convergence, 2018.
     """
 
+    begins_low = True
     depends_on_total = True
 
     peak: float = 0.2
@@ -157,10 +164,12 @@ class CosLog4(Schedule):
 
     factor = (1 - cos(2 * pi * log2(1 + (2**cycles - 1) * t))) / 2
 
+    It begins near 0 and takes no `warmup`.
     So c of the 4 cycles are this schedule with cycles=c over (2**c - 1) / 15 of the epochs.
     Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
     """
 
+    begins_low = True
     depends_on_total = True
 
     cycles: int = 4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -204,6 +205,8 @@ class Training:
             join_single_row=join_single_row,
         )
         self.steps_per_epoch = len(self._batches)
+        n_rows = self.train.X.shape[0]
+        require("shards", shards, shards <= n_rows, f"at most {n_rows}, the training rows")
         self._n_steps = self.steps_per_epoch * epochs
         self._stepper = Stepper(
             model, loss_function, optimizer, shards=shards, workers=workers, l2=l2
@@ -211,6 +214,7 @@ class Training:
         self._order = self._permutation if order is None else order
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
         self._best: tuple[Array, Array] | None = None
+        self._diverged = False
         self._at = _Progress()
         self._epoch_start = self._rng.bit_generator.state
         self._feed: Iterator[Rows] | None = None
@@ -258,10 +262,13 @@ class Training:
     def use_best(self) -> None:
         """Put the best weights so far into the model: the last ones where nothing is validated.
 
-        With `ema` the last ones are the averaged ones.
+        With `ema` the last ones are the averaged ones. Raises DivergenceError where training
+        diverged before any weights were kept: what the model then holds is of no use.
         """
         if self._best is not None:
             self.model.params[:], self.model.buffers[:] = self._best
+        elif self._diverged:
+            raise DivergenceError("training diverged and no epoch before it left weights to keep")
         elif self._average is not None:
             self.model.params[:], self.model.buffers[:] = self._average.vectors
         self._stepper.share_buffers()
@@ -326,7 +333,7 @@ class Training:
             self._best = self.model.params.copy(), self.model.buffers.copy()
             _take_over(self._best, state["best"])
         self._rng.bit_generator.state = self._epoch_start = state["rng"]
-        self._at, self._feed = at, None
+        self._at, self._feed, self._diverged = at, None, False
 
     def _start_feed(self) -> Iterator[Rows]:
         """The batches of the present epoch from where it stands."""
@@ -406,6 +413,7 @@ class Training:
         return buffers.size == 0 or bool(np.isfinite(buffers).all())
 
     def _divergence(self, epoch: int, loss: float, where: str) -> DivergenceError:
+        self._diverged = True
         return DivergenceError(
             f"training diverged in epoch {epoch}, step {self._at.step} (learning rate "
             f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller "
@@ -445,7 +453,8 @@ def fit(
             print(epoch.epoch, epoch.validation["accuracy"])
 
     However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best
-    weights so far.
+    weights so far. Only where training diverges before there are any does it hold the weights with
+    which it diverged.
 
     Parameters
     ----------
@@ -494,4 +503,5 @@ def fit(
             yield epoch
     finally:
         training.close()
-        training.use_best()
+        with suppress(DivergenceError):  # it is on its way to the caller
+            training.use_best()

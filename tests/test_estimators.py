@@ -503,10 +503,9 @@ def test_the_best_weights_survive_a_divergence():
         regressor.fit(X, y)
     assert any("the best weights are kept" in str(each.message) for each in caught)
     assert np.isnan(regressor.validation_scores_[-1]) and np.isfinite(regressor.predict(X)).all()
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        at_once = clone(regressor).set_params(learning_rate_init=1e300).fit(X, y)
-    assert np.isfinite(at_once.predict(X)).all()
+    at_once = clone(regressor).set_params(learning_rate_init=1e300)
+    with pytest.raises(ValueError, match="non-finite parameter"):  # no epoch, no model
+        at_once.fit(X, y)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
         regressor.set_params(early_stopping=False).fit(X, y)
 
@@ -514,10 +513,11 @@ def test_the_best_weights_survive_a_divergence():
 def test_the_statistics_of_before_survive_a_divergence():
     X, y = IRIS
     layers = [{"linear": 4}, "batch_norm", "relu", {"linear": "auto"}]
-    clf = MLPClassifier(layers=layers, early_stopping=True, solver="sgd", learning_rate_init=1e200)
-    with np.errstate(all="ignore"):
+    clf = MLPClassifier(layers=layers, early_stopping=True, solver="sgd", max_iter=2)
+    clf.fit(X, y)
+    clf.set_params(warm_start=True, learning_rate_init=1e200)
+    with pytest.raises(ValueError, match="non-finite parameter"):
         clf.fit(X, y)
-    assert np.isnan(clf.validation_scores_[-1])
     assert np.isfinite(clf.predict_proba(X)).all() and np.isfinite(clf._model.buffers).all()
 
 

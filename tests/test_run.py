@@ -33,7 +33,7 @@ train:
   epochs: 3
   batch_size: 256
   optimizer: {name: adamw, learning_rate: 0.01}
-  schedule: {name: one_cycle, warmup: 0.5}
+  schedule: {name: cosine, warmup: 0.5}
   ema: 0.9
   mixup: 0.3
   early_stopping: {patience: 2}

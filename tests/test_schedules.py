@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from minidl.errors import ParameterError
 from minidl.schedules import (
     SCHEDULES,
     Constant,
@@ -26,24 +27,35 @@ def factors(schedule: Schedule, total: int = TOTAL) -> list[float]:
 
 @pytest.mark.parametrize("make", SCHEDULES.values())
 def test_factors_are_between_zero_and_one_and_no_step_is_wasted(make):
-    for schedule in (make(), make(warmup=2.5)):
+    for schedule in (make(),) if make.begins_low else (make(), make(warmup=2.5)):
         for total in (1, 2, 7, TOTAL):
             assert all(0 < factor <= 1 for factor in factors(schedule, total))
 
 
 @pytest.mark.parametrize("make", SCHEDULES.values())
 def test_a_longer_run_begins_alike_just_where_a_schedule_says_so(make):
-    schedule = make(warmup=1)
+    schedule = make() if make.begins_low else make(warmup=1)
     alike = factors(schedule, TOTAL) == factors(schedule, 2 * TOTAL)[:TOTAL]
     assert alike is not schedule.depends_on_total
 
 
-@pytest.mark.parametrize("make", SCHEDULES.values())
+@pytest.mark.parametrize("make", [one for one in SCHEDULES.values() if not one.begins_low])
 def test_warmup_rises_to_one_and_the_schedule_starts_after_it(make):
     warm, plain = make(warmup=2.5), make()
     ramp, rest = factors(warm)[:25], factors(warm)[25:]
     assert ramp == pytest.approx([(i + 1) / 25 for i in range(25)])
     assert rest == pytest.approx(factors(plain, TOTAL - 25))
+
+
+@pytest.mark.parametrize("make", SCHEDULES.values())
+def test_a_warmup_never_makes_the_rate_rise_twice(make):
+    """Rising to 1, falling to 0 and rising again is what nobody wants from a warmup."""
+    first, *rest = factors(make())[: TOTAL // 5]
+    assert make.begins_low is (first < 0.1 and max(rest) > 0.9)
+    if make.begins_low:
+        with pytest.raises(ParameterError, match=r"^warmup must be 0 for .*, got 2$") as caught:
+            make(warmup=2)
+        assert caught.value.parameter == "warmup"
 
 
 def test_a_run_shorter_than_its_warmup_only_warms_up():

@@ -298,6 +298,7 @@ X, Y = problem()
         ({"epochs": 0}, "epochs must be a whole number, at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
         ({"shards": 0}, "shards must be a whole number, at least 1, got 0"),
+        ({"shards": 10**6, "batch_size": 10**7}, "shards must be at most 53, the training rows"),
         ({"epochs": 2.5}, "epochs must be a whole number, at least 1, got 2.5"),
         ({"ema": 1.0}, r"ema must be in \(0, 1\), got 1.0"),
         ({"early_stopping": EarlyStopping()}, "early_stopping needs validation data"),
@@ -547,3 +548,27 @@ def test_parameters_that_are_not_finite_after_the_update_are_named():
     X, y = problem()
     with pytest.raises(DivergenceError, match=r"epoch 1, step 1 .* 2\.W in layer 2 \(Linear\)"):
         make(optimizer=SGD(3e38), train=(100 * X, y)).step()
+
+
+@overflows
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("validation", [None, problem(20, 1)])
+def test_without_a_finite_epoch_there_are_no_weights_to_keep(validation, ema):
+    training = make(optimizer=SGD(1e20), validation=validation, ema=ema)
+    with pytest.raises(DivergenceError):
+        run(training)
+    with pytest.raises(DivergenceError, match="no epoch before it left weights to keep"):
+        training.use_best()
+
+
+@overflows
+def test_after_a_divergence_the_best_weights_are_those_of_a_finite_epoch():
+    training = make(validation=problem(20, 1))
+    while training.step() is None:
+        pass
+    kept = training.model.params.copy()
+    training.optimizer.learning_rate = 1e30
+    with pytest.raises(DivergenceError):
+        run(training)
+    training.use_best()
+    assert np.array_equal(training.model.params, kept)

@@ -143,10 +143,10 @@ class _Epochs:
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
         except DivergenceError as error:
-            if first is None:
-                raise ValueError(NOT_FINITE) from error
-            for vector, before in zip(vectors, first, strict=True):
+            for vector, before in zip(vectors, first or (), strict=first is not None):
                 vector[:] = before  # unless an epoch was better, see below
+            if first is None or estimator.n_iter_ == 0:  # no epoch, no model
+                raise ValueError(NOT_FINITE) from error
             estimator.validation_scores_.append(float("nan"))
             warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
         finally:
