@@ -130,7 +130,7 @@ class Optimizer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state()` returned."""
         self.n_steps = int(state["n_steps"])
-        names = [name for name in self.average_names if name in state]
+        names = [name for name in self.average_names if name in state]  # none before a first step
         self.averages = {name: np.array(state[name]) for name in names}
         self._bound = None
 
@@ -372,6 +372,17 @@ class WeightAverage:
             for first in range(0, vector.size, BLOCK):
                 part = slice(first, first + BLOCK)
                 average[part] += (1 - d) * (vector[part] - average[part])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a later `restore` needs: the averages of two vectors, and their count."""
+        params, buffers = self.vectors
+        return {"n_updates": self.n_updates, "params": params, "buffers": buffers}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned."""
+        self.n_updates = state["n_updates"]
+        for average, name in zip(self.vectors, ("params", "buffers"), strict=True):
+            average[:] = state[name]
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -25,6 +25,7 @@ from minidl.model import Sequential
 from minidl.optimizers import Optimizer, WeightAverage
 from minidl.parallel import Stepper, automatic_threads
 from minidl.schedules import Constant, Schedule
+from minidl.training_state import Progress, check_state
 
 TRAIN_METRIC_ROWS = 5000
 
@@ -90,43 +91,6 @@ def _fitting_rows(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return rows
-
-
-@dataclass
-class _Progress:
-    """Where a training stands: everything but arrays and generators."""
-
-    step: int = 0
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # batches of the present epoch that are done
-    epoch_loss: float = 0.0
-    epoch_weight: float = 0.0
-    learning_rate: float = 0.0
-    seconds: float = 0.0  # of the present epoch
-    best_score: float | None = None
-    best_epoch: int = 0
-    epochs_without_improvement: int = 0
-    stopped_early: bool = False
-
-    def check(self, batches_per_epoch: int) -> None:
-        """Raise ValueError unless this is a place that a training can be at."""
-        whole = (
-            self.step,
-            self.epoch,
-            self.batch,
-            self.best_epoch,
-            self.epochs_without_improvement,
-        )
-        real = (self.epoch_loss, self.epoch_weight, self.learning_rate, self.seconds)
-        score = 0.0 if self.best_score is None else self.best_score
-        if (
-            not all(type(value) is int and value >= 0 for value in whole)
-            or not all(type(value) in (int, float) and isfinite(value) for value in (*real, score))
-            or type(self.stopped_early) is not bool
-            or self.batch >= batches_per_epoch
-            or self.step < self.epoch * batches_per_epoch + self.batch
-        ):
-            raise ValueError("progress is of another training")
 
 
 class Training:
@@ -215,7 +179,8 @@ class Training:
         self._average = None if ema is None else WeightAverage(ema, model.params, model.buffers)
         self._best: tuple[Array, Array] | None = None
         self._diverged = False
-        self._at = _Progress()
+        self._at = Progress()
+        self._first_step = 0
         self._epoch_start = self._rng.bit_generator.state
         self._feed: Iterator[Rows] | None = None
 
@@ -279,7 +244,7 @@ class Training:
         best_score: the monitored figure, higher is better, of the weights that the model has now;
         they are then the best until an epoch beats them.
         """
-        self._at.step = step
+        self._at.step = self._first_step = step
         if best_score is not None:
             self._at.best_score = best_score
             self._best = self.model.params.copy(), self.model.buffers.copy()
@@ -301,11 +266,7 @@ class Training:
             "rng": self._epoch_start,
         }
         if self._average is not None:
-            state["average"] = {
-                "n_updates": self._average.n_updates,
-                "params": self._average.vectors[0],
-                "buffers": self._average.vectors[1],
-            }
+            state["average"] = self._average.state()
         if self._best is not None:
             state["best"] = {"params": self._best[0], "buffers": self._best[1]}
         return state
@@ -313,25 +274,26 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state()` returned, and go on from there.
 
-        Raises KeyError, TypeError or ValueError for what is not a state of this training; the
-        model may then hold a part of it.
+        Raises ValueError for what is not a state of this training; nothing is then changed.
         """
-        at = _Progress(**state["progress"])
-        at.check(self.steps_per_epoch)
-        vectors = (self.model.params, self.model.buffers)
-        _take_over(vectors, state)
+        at = check_state(
+            state,
+            self.state(),
+            rng=self._rng,
+            average_names=self.optimizer.average_names,
+            first_step=self._first_step,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.epochs,
+            n_rows=self.train.X.shape[0],
+        )
+        for vector, name in ((self.model.params, "params"), (self.model.buffers, "buffers")):
+            vector[:] = state[name]
         self._stepper.share_buffers()
-        averages = {k: v for k, v in state["optimizer"].items() if isinstance(v, np.ndarray)}
-        for name, average in averages.items():
-            _check_fits(name, average, self.model.params)
         self.optimizer.restore(state["optimizer"])
         if self._average is not None:
-            self._average.n_updates = int(state["average"]["n_updates"])
-            _take_over(self._average.vectors, state["average"])
-        self._best = None
-        if "best" in state:
-            self._best = self.model.params.copy(), self.model.buffers.copy()
-            _take_over(self._best, state["best"])
+            self._average.restore(state["average"])
+        best = state.get("best")
+        self._best = None if best is None else (best["params"].copy(), best["buffers"].copy())
         self._rng.bit_generator.state = self._epoch_start = state["rng"]
         self._at, self._feed, self._diverged = at, None, False
 
@@ -419,18 +381,6 @@ class Training:
             f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller "
             "learning_rate, a warmup, or clip_grad_norm"
         )
-
-
-def _take_over(vectors: Sequence[Array], state: Mapping[str, Any]) -> None:
-    """Fill parameters and running statistics from those of a state."""
-    for name, own in zip(("params", "buffers"), vectors, strict=True):
-        _check_fits(name, state[name], own)
-        own[:] = state[name]
-
-
-def _check_fits(name: str, array: Any, own: Array) -> None:
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (own.shape, own.dtype):
-        raise ValueError(f"{name} does not fit this model of {own.size} {own.dtype} numbers")
 
 
 def fit(

@@ -208,7 +208,7 @@ def test_training_can_go_on_from_the_best_weights():
         training.step()
     training.use_best()
     twin = overfitted(model=copy.deepcopy(training.model), shards=2)
-    state = twin.state() | {k: training.state()[k] for k in ("optimizer", "progress", "rng")}
+    state = training.state() | {k: twin.state()[k] for k in ("params", "buffers")}
     twin.restore(copy.deepcopy(state))
     training.step(), twin.step()
     assert np.array_equal(training.model.buffers, twin.model.buffers)
