@@ -20,7 +20,8 @@ FLOORS = {
     0: "_version errors blas kernels _kernels atomic archive "
     "layers losses optimizers schedules data",
     1: "model",
-    2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor checkpoint",
+    2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor "
+    "checkpoint",
     3: "config runs estimators tabular export report benchmark",
     4: "cli",
 }
