@@ -211,7 +211,7 @@ def test_a_download_that_fails_says_in_one_line_what_to_do(name, monkeypatch):
     assert "SCIKIT_LEARN_DATA" in message and "\n" not in message
 
 
-def test_the_fingerprint_changes_with_every_array_and_only_with_them():
+def test_the_fingerprint_changes_with_every_array_and_what_its_numbers_mean():
     data = Dataset("a", np.arange(12.0).reshape(3, 4), np.arange(3))
     changed = [
         data,
@@ -228,9 +228,20 @@ def test_the_fingerprint_changes_with_every_array_and_only_with_them():
         replace(data, X=csr_matrix((3, 5))),
         replace(data, X=csr_matrix((3, 6))),
     ]
+    renamed = [
+        replace(data, classes=("a", "b", "c")),
+        replace(data, classes=("a", "c", "b")),
+        replace(data, classes=(0, 1, 2)),
+        replace(data, classes=("0", "1", "2")),
+        replace(data, categories=((), ("x",), (), ())),
+        replace(data, categories=((), (), ("x",), ())),
+        replace(data, feature_names=("a", "b", "c", "d")),
+        replace(data, feature_names=("a", "b", "c", "\ud800")),
+    ]
     prints = [fingerprint(each) for each in changed]
-    assert len(set(prints)) == len(changed)
-    assert all(len(each) == 64 for each in prints)
+    assert len(set(prints + [fingerprint(each) for each in renamed])) == len(changed + renamed)
+    assert len({each.split(".")[0] for each in prints}) == len(changed)
+    assert {fingerprint(each).split(".")[0] for each in renamed} == {prints[0].split(".")[0]}
     assert fingerprint(replace(data, name="b")) == prints[0]
     strided = replace(data, X=np.asfortranarray(data.X))
     assert fingerprint(strided) == prints[0]

@@ -1,5 +1,7 @@
 """A config becomes all that a run trains, or a located error; one seed fixes all of it."""
 
+import os
+
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -7,6 +9,7 @@ import sklearn.datasets
 from minidl.config import dump, load_config
 from minidl.errors import ConfigError, DataError
 from minidl.layers import Linear
+from minidl.memory import memory_bytes
 from minidl.runs.experiment import Experiment, build_or_fall_back, random_streams
 
 TEXT = """\
@@ -117,7 +120,7 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
         (["loss=mse"], "loss: mse does not fit iris, a classification"),
         (["loss=sigmoid_cross_entropy"], "is for two classes, iris has 3"),
         (["data.name=diabetes"], "softmax_cross_entropy does not fit diabetes, a regression"),
-        (["model.0.linear=100000000000"], "model.0: weights and gradients from 4 features need"),
+        (["model.0.linear=100000000000"], "model: 9e+11 parameters, "),
         (["data.augmentation=[shift: 1]"], "data.augmentation: the rows of iris are no images"),
         (["data.name=breast_cancer", "loss=sigmoid_cross_entropy", "train.mixup=0.2"],
          "train.mixup: does not go with sigmoid_cross_entropy"),
@@ -128,7 +131,27 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
         (["train.batch_size=1", "model.1=batch_norm"],
          "train.batch_size: a normalization over the batch needs at least 2 rows, got 1"),
         (["data.validation=200"], "iris: nothing is left for training: 150 rows, 200 for"),
-        (["data={name: classification, n_informative: 50}"], "n_informative"),
+        (["data={name: classification, n_informative: 50}"], "data.n_informative: "),
+        (["data={name: moons, n_samples: 10000000000000}"], "data.n_samples: n_samples is too"),
+        (["data={name: blobs, n_features: 10000000000000}"], "GiB of memory"),
+        (["data={name: blobs, n_classes: 100, n_samples: 99}"], "data.n_samples: n_samples must"),
+        (["data.preprocessing={name: piecewise_linear, n_bins: 30000000}"],
+         "data.preprocessing.n_bins: must be in 1 to 10000, got 30000000"),
+        (["data.preprocessing={name: quantile, n_quantiles: 30000000}"],
+         "data.preprocessing.n_quantiles: must be in 2 to 100000, got 30000000"),
+        (["train.shards=200", "train.batch_size=1000"],
+         "train.shards: must be at most the 105 training rows"),
+        (["train.shards=1000000", "train.batch_size=1000000"],
+         "train.shards: expected a number <= 1024"),
+        (["train.blas_threads=1000000"], "train.blas_threads: expected a number <= 1024"),
+        (["train.epochs=" + "9" * 30], "train.epochs: expected a number <= 1000000000"),
+        (["train.batch_size=" + "9" * 30], "train.batch_size: expected a number <= 1000000000"),
+        (["loss={name: mse, center: [1.0, 2.0]}", "data.name=diabetes"],
+         "loss.center: center has 2 numbers for 1 targets"),
+        (["loss={name: mse, scale: [1.0, 2.0]}", "data.name=diabetes"],
+         "loss.scale: scale has 2 numbers for 1 targets"),
+        (["loss={name: mse, center: []}", "data.name=diabetes"],
+         "loss.center: must be a finite number, or one for each target, got ()"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_data_is_refused_at_its_place(build, overrides, line):
@@ -136,6 +159,26 @@ def test_what_does_not_fit_the_data_is_refused_at_its_place(build, overrides, li
         build(TEXT, *overrides)
     message = str(error.value)
     assert line in message and len(message.splitlines()) == 1
+
+
+def test_layers_that_fit_one_by_one_and_not_together_are_refused(build, monkeypatch):
+    monkeypatch.setattr("minidl.memory.memory_bytes", lambda: 100 * 2**20)
+    wide = TEXT.replace("  - relu\n", "  - linear: 1000\n" * 30)
+    with pytest.raises(
+        ConfigError, match=r"^config\.yaml:5:3: model: 2.\de\+07 parameters, .* GiB"
+    ):
+        build(wide)
+    monkeypatch.setattr("minidl.memory.memory_bytes", lambda: 2**20)
+    build()
+    with pytest.raises(ConfigError, match="activations of a batch of 5000 rows need"):
+        build(TEXT.replace("8", "2000"), "train.batch_size=5000")
+
+
+def test_a_machine_that_does_not_tell_its_memory_builds(build, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr("minidl.memory.LIMITS", ())
+    assert memory_bytes() is None
+    build()
 
 
 def test_an_error_that_only_the_data_shows_is_located_in_the_file(build):

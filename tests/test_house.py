@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidl"
 
 # Each room stands on a floor and imports from its own floor and those below.
 FLOORS = {
-    0: "_version errors blas kernels _kernels atomic archive "
+    0: "_version errors memory blas kernels _kernels atomic archive "
     "layers losses optimizers schedules data",
     1: "model",
     2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor "

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
+from minidl.memory import memory_bytes
 from minidl.runs import machine
 
 
@@ -18,7 +19,7 @@ def test_the_machine_is_described_in_what_json_knows():
 def test_memory_is_measured_in_bytes():
     before = machine.peak_memory_bytes()
     block = np.ones(2**23)
-    assert block.nbytes // 2 < machine.peak_memory_bytes() < machine.memory_bytes()
+    assert block.nbytes // 2 < machine.peak_memory_bytes() < memory_bytes()
     assert machine.peak_memory_bytes() >= before
 
 

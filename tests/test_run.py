@@ -12,6 +12,7 @@ import pytest
 from minidl import checkpoint, load
 from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
+from minidl.data.datasets import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
@@ -195,6 +196,26 @@ def test_other_data_are_refused(begin, monkeypatch):
     monkeypatch.setattr("minidl.runs.run.fingerprint", lambda dataset: "0" * 64)
     with pytest.raises(DataError, match=r"the data differs: SHA-256 [0-9a-f]{16}.* 0{16}"):
         begin(PLAIN).resume(pytest.fail)
+
+
+def test_renamed_classes_are_refused_and_older_checkpoints_are_not(begin, monkeypatch):
+    run = begin(PLAIN)
+    arrays, meaning = fingerprint(run.experiment.dataset).split(".")
+    stop_after(run, 9)
+    renamed = arrays + "." + meaning[::-1]
+    monkeypatch.setattr("minidl.runs.run.fingerprint", lambda dataset: renamed)
+    other = begin(PLAIN)
+    with other.folder, pytest.raises(DataError, match="its class labels, categories or column"):
+        other.resume(pytest.fail)
+    monkeypatch.undo()
+    older = begin(PLAIN)
+    with older.folder, older:
+        older.resume(pytest.fail)
+        older._fingerprint = arrays  # all that a fingerprint was before
+        older.save()
+    resumed = begin(PLAIN)
+    with resumed.folder, resumed:
+        assert resumed.resume(pytest.fail)
 
 
 def test_another_numpy_is_warned_of(begin, monkeypatch):

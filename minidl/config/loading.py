@@ -33,7 +33,7 @@ _EXPECTED = {
     "greater_than": "a number > {gt:g}",
     "greater_than_equal": "a number >= {ge:g}",
     "less_than": "a number < {lt:g}",
-    "less_than_equal": "a number <= {le:g}",
+    "less_than_equal": "a number <= {le}",
     "too_long": "at most {max_length} entries",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only",

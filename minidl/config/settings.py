@@ -48,7 +48,8 @@ def _share(value: float) -> float:
 
 
 Share: TypeAlias = Annotated[int | float, AfterValidator(_share)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Parts: TypeAlias = Annotated[int, Field(ge=1, le=1024)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Auto: TypeAlias = Literal["auto"]
@@ -152,11 +153,11 @@ class Train(Settings):
     monitor: Literal["loss", "accuracy", "r2", "rmse", "mae", "deviance"] = "loss"
     """The validation figure that decides which weights are best: loss, or a metric of the loss."""
     dtype: Literal["float32", "float64"] = "float32"
-    shards: Count | Auto = "auto"
+    shards: Parts | Auto = "auto"
     """Parts of a batch whose gradients are summed in order; fixes the arithmetic of a run."""
-    blas_threads: Count | Auto = "auto"
+    blas_threads: Parts | Auto = "auto"
     """Threads of a matrix product; fixes the arithmetic of a run."""
-    workers: Count | Auto = "auto"
+    workers: Parts | Auto = "auto"
     """Threads that compute the shards; changes nothing but the time."""
     checkpoint_every: CheckpointEvery = CheckpointEvery(seconds=30.0)
 

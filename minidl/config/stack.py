@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.config.choices import Choice
 from minidl.layers.layer import Layer
-from minidl.runs import machine
+from minidl.memory import check_memory
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ def build_stack(
             supplied["layers"] = inner.layers
             choice = choice.model_copy(update={"layers": inner.choices})
         try:
-            _check_memory(choice, size, dtype)
+            check_memory(
+                2 * n_parameters([choice], size, n_outputs)[0] * dtype.itemsize,
+                f"weights and gradients from {size} features",
+            )
             layer: Layer = choice.build(**supplied)
             size = layer.output_size(size)
         except ValueError as error:
@@ -83,10 +86,14 @@ def build_stack(
     return Stack(layers, tuple(resolved), size)
 
 
-def _check_memory(choice: Choice, n_in: int, dtype: np.dtype[Any]) -> None:
-    needed = 2 * n_in * int(choice.options.get("n_out", 1)) * dtype.itemsize
-    if needed > machine.memory_bytes():
-        raise ValueError(
-            f"weights and gradients from {n_in} features need {needed / 2**30:.0f} GiB; this "
-            f"machine has {machine.memory_bytes() / 2**30:.0f} GiB"
-        )
+def n_parameters(choices: Sequence[Choice], n_in: int, n_outputs: int) -> tuple[int, int]:
+    """Return (parameters, numbers that a row becomes in all layers together), roughly."""
+    parameters, numbers, size = 0, n_in, n_in
+    for choice in choices:
+        inner = n_parameters(choice.nested, size, n_outputs) if choice.nested else (0, 0)
+        n_out = choice.options.get("n_out", size)
+        n_out = n_outputs if n_out == "auto" else int(n_out)
+        parameters += inner[0] + (size * n_out if "n_out" in choice.options else 2 * size)
+        numbers += inner[1] + n_out
+        size = n_out
+    return parameters, numbers

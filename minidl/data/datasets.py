@@ -7,6 +7,7 @@ scikit-learn is imported by the functions that use it: MNIST from a file needs N
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from minidl.data import downloads
 from minidl.data.mnist import find_mnist, local_copy
 from minidl.data.tables import Task, read_csv, target_of
 from minidl.errors import DataError, ParameterError, require
+from minidl.memory import memory_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +180,7 @@ def blobs(
     seed: int = 0,
 ) -> Dataset:
     """One Gaussian cloud of deviation `cluster_std` for each class."""
-    _check_generated(n_samples, n_classes, seed, cluster_std=cluster_std)
-    _check_at_least("n_features", n_features, 1)
+    _check_generated(n_samples, n_classes, seed, n_features, cluster_std=cluster_std)
     from sklearn.datasets import make_blobs
 
     X, y = make_blobs(
@@ -201,8 +204,7 @@ def classification(
     The other features are noise.  class_sep: half the side of the cube.  flip_y: the share of
     labels that are drawn at random.
     """
-    _check_generated(n_samples, n_classes, seed, class_sep=class_sep)
-    _check_at_least("n_features", n_features, 1)
+    _check_generated(n_samples, n_classes, seed, n_features, class_sep=class_sep)
     _check_at_least("n_informative", n_informative, 1)
     if n_informative > n_features:
         raise ParameterError("n_informative", f"must be at most n_features, {n_features}")
@@ -305,7 +307,11 @@ def load_dataset(name: str, **options: Any) -> Dataset:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256, in hexadecimal, over names, dtypes, shapes and bytes of the data set's arrays."""
+    """Two SHA-256 in hexadecimal, joined by a dot: of the arrays, and of what their numbers mean.
+
+    The first covers names, dtypes, shapes and bytes of the arrays, the second the class labels, the
+    categories and the names of the columns.  Checkpoints of older versions hold the first alone.
+    """
     digest = hashlib.sha256()
     for name in ("X", "y", "X_test", "y_test"):
         value = getattr(dataset, name)
@@ -317,8 +323,12 @@ def fingerprint(dataset: Dataset) -> str:
             }
         for part, array in parts.items():
             digest.update(f"{part} {array.dtype.str} {array.shape} {value.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+            for start in range(0, len(array), ROWS_AT_ONCE):  # a transposed array is copied
+                rows = array[start : start + ROWS_AT_ONCE]
+                digest.update(np.ascontiguousarray(rows).data)
+    meaning = [dataset.classes, dataset.categories, dataset.feature_names]
+    text = json.dumps(meaning, default=str).encode()
+    return f"{digest.hexdigest()}.{hashlib.sha256(text).hexdigest()}"
 
 
 def _bundled(name: str, bunch: Any, image_shape: tuple[int, int, int] | None = None) -> Dataset:
@@ -349,9 +359,16 @@ def _check_at_least(name: str, value: int, minimum: int) -> None:
     require(name, value, value >= minimum, f"at least {minimum}")
 
 
-def _check_generated(n_samples: int, n_classes: int, seed: int, **deviations: float) -> None:
+def _check_generated(
+    n_samples: int, n_classes: int, seed: int, n_features: int = 2, **deviations: float
+) -> None:
     _check_at_least("n_classes", n_classes, 2)
     _check_at_least("n_samples", n_samples, n_classes)
+    _check_at_least("n_features", n_features, 1)
+    needed, available = 3 * 8 * (n_samples + n_classes) * n_features, memory_bytes()
+    if available is not None and needed > available:  # X, its copies while it is made
+        reason = f"rows of {n_features} numbers need {needed / 2**30:.3g} GiB of memory"
+        raise ParameterError("n_samples", f"is too large: {n_samples} {reason}")
     require("seed", seed, 0 <= seed < 2**32, "in [0, 2**32)")
     for name, value in deviations.items():
         require(name, value, 0 <= value < np.inf, "finite and not negative")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minidl.config import Choice, Config, load_config
-from minidl.config.stack import StackError, build_stack
+from minidl.config.stack import StackError, build_stack, n_parameters
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment, Rows
 from minidl.data.datasets import Dataset
@@ -21,6 +21,7 @@ from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.kernels import Array
 from minidl.losses import Loss
+from minidl.memory import check_memory
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
@@ -94,6 +95,7 @@ class Experiment:
                 "values; use smooth_clip, quantile or piecewise_linear",
             )
         preprocessing.fit(train.X)
+        _check_memory(config, preprocessing.n_out, n_outputs, len(train))
         try:
             stack = build_stack(
                 config.model,
@@ -252,6 +254,28 @@ def _augmentation(
             raise config.error("train.mixup", f"needs dense rows; those of {dataset.name} are not")
         mix = Mixup(config.train.mixup, n_classes, rng=rng)
     return augment, mix
+
+
+def _check_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) -> None:
+    """Weigh the model with all that training keeps beside it, before any of it is taken."""
+    settings = config.train
+    if isinstance(settings.shards, int) and settings.shards > n_rows:
+        raise config.error("train.shards", f"must be at most the {n_rows} training rows")
+    parameters, numbers = n_parameters(config.model, n_in, n_outputs)
+    averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
+    replicas = settings.shards if isinstance(settings.shards, int) else 1
+    # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
+    vectors = 2 + averages + (settings.ema is not None) + replicas
+    needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
+    _blaming(
+        config,
+        "model",
+        lambda: check_memory(
+            needed * np.dtype(settings.dtype).itemsize,
+            f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and the "
+            f"activations of a batch of {settings.batch_size} rows",
+        ),
+    )
 
 
 def _views(config: Config, dataset: Dataset) -> ShiftedViews | None:

@@ -21,6 +21,9 @@ from minidl.errors import CheckpointError, DataError, require
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+MAX_BINS = 10_000
+MAX_QUANTILES = 100_000
+
 
 class Tabular(Preprocessing):
     """Numeric columns, encoded by the subclass; marks of missing values; categories one-hot.
@@ -241,7 +244,8 @@ class Quantile(Tabular):
     def __init__(
         self, n_quantiles: int = 1000, *, categories: Sequence[Sequence[str]] | None = None
     ) -> None:
-        require("n_quantiles", n_quantiles, n_quantiles >= 2, "at least 2")
+        most = MAX_QUANTILES
+        require("n_quantiles", n_quantiles, 2 <= n_quantiles <= most, f"in 2 to {most}")
         super().__init__(categories=categories)
         self.n_quantiles = n_quantiles
 
@@ -291,7 +295,7 @@ class PiecewiseLinear(Tabular):
     def __init__(
         self, n_bins: int = 16, *, categories: Sequence[Sequence[str]] | None = None
     ) -> None:
-        require("n_bins", n_bins, n_bins >= 1, "at least 1")
+        require("n_bins", n_bins, 1 <= n_bins <= MAX_BINS, f"in 1 to {MAX_BINS}")
         super().__init__(categories=categories)
         self.n_bins = n_bins
 
