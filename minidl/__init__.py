@@ -5,6 +5,7 @@ vector of parameters; `fit`, the training loop; `check_gradients`, which proves 
 `load`, for trained models. The estimators of scikit-learn's kind stand in `minidl.estimators`.
 """
 
+from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
 from minidl._version import __version__
 from minidl.evaluation import evaluate
 from minidl.gradcheck import check_gradients, jacobian

@@ -94,13 +94,13 @@ def _put_in_place(temporary: Path, path: Path, previous: Path | None, link: Path
         _retry(lambda: os.replace(temporary, path))
     elif _hard_linked(path, link):
         _retry(lambda: os.replace(temporary, path))
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         _retry(lambda: os.replace(link, previous))
     else:  # `path` is missing for an instant, in which `previous` is the good file
         _retry(lambda: os.replace(path, previous))
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         _retry(lambda: os.replace(temporary, path))
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _hard_linked(path: Path, link: Path) -> bool:
@@ -113,8 +113,8 @@ def _hard_linked(path: Path, link: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
+def sync_folder(folder: Path) -> None:
+    """Make what was made or renamed in a folder durable. Raises OSError."""
     if os.name != "posix":  # Windows opens no folders; it journals renames itself
         return
     descriptor = _retry(lambda: os.open(folder, os.O_RDONLY))

@@ -2,9 +2,6 @@
 
 import sys
 
-try:
-    from minidl.cli import main
-except KeyboardInterrupt:  # importing takes long enough for a second thought
-    sys.exit(130)
+from minidl.cli import main
 
 sys.exit(main(["train", *sys.argv[1:]]))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from minidl import cli, load
+from minidl.commands import train as train_command
 from minidl.layers import Linear
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +50,8 @@ def test_a_run_prints_an_epoch_a_line_and_leaves_its_folder(minidl):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert re.fullmatch(
-        r"epoch 1/3  train loss \S+ accuracy \S+  validation loss \S+ accuracy \S+  \S+ s", lines[0]
+        r"epoch 1/3  train loss \S+ accuracy \S+  validation loss \S+ accuracy \S+  \S+ m?s",
+        lines[0],
     )
     assert [line.split()[1] for line in lines[:3]] == ["1/3", "2/3", "3/3"]
     assert re.fullmatch(r"test loss 0\.\d{4} accuracy [01]\.\d{4}", lines[3])
@@ -152,7 +154,18 @@ def test_the_check_builds_everything_and_trains_nothing(minidl, monkeypatch, com
 
 def test_the_version_is_told(minidl):
     code, out, _ = minidl("--version")
-    assert code == 0 and re.fullmatch(r"minidl \d+\.\d+\.\d+\n", out)
+    assert code == 0
+    assert re.fullmatch(
+        r"minidl \d+\.\d+\.\d+ \(NumPy \S+, BLAS \S+ \S+, kernels: \w+, Python \S+\)\n", out
+    )
+
+
+def test_without_arguments_the_commands_are_listed(minidl):
+    code, out, err = minidl("")
+    assert (code, err) == (0, "") and minidl("--help")[1] == out
+    for name in cli.COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", out, flags=re.MULTILINE)
+    assert "exit codes:" in out and max(map(len, out.splitlines())) < 80
 
 
 @pytest.mark.parametrize("command", ["--help", "train --help", "gradcheck --help"])
@@ -233,8 +246,9 @@ def test_all_that_is_wrong_comes_at_once_each_with_its_place(minidl):
         ("train", "give one config file, got none"),
         ("train config.yaml other.yaml", "give one config file, got 2: config.yaml, other.yaml"),
         ("train config.yaml --fast", "unrecognized arguments"),
-        ("trian config.yaml", "invalid choice: 'trian'"),
-        ("", "required"),
+        ("trian config.yaml", "no command 'trian'; did you mean 'train'?"),
+        ("dance", "no command 'dance'; the commands are train, sweep"),
+        ("train config.yaml --out", "--out: expected one argument; see minidl train --help"),
         ("train --resume nowhere", "nowhere: no such run folder"),
         ("train --resume latest", "no run to resume in runs"),
         ("train --resume latest config.yaml", "no run to resume in runs/config"),
@@ -253,25 +267,19 @@ def test_arguments_that_are_wrong(minidl, command, said):
     assert files() == ["config.yaml"]
 
 
-@pytest.mark.parametrize("command", ["", "train config.yaml"])
-def test_an_interrupt_while_arguments_are_read(minidl, monkeypatch, command):
-    """Each command has a parser of its own, behind the one that knows the commands."""
-    parse = argparse.ArgumentParser.parse_known_args
-
-    def interrupted(parser, *rest):
-        if (parser.prog == "minidl") == (command == ""):
-            raise KeyboardInterrupt
-        return parse(parser, *rest)
+def test_an_interrupt_while_arguments_are_read(minidl, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", interrupted)
-    assert minidl(command) == (128 + signal.SIGINT, "", "interrupted\n")
+    assert minidl("train config.yaml") == (128 + signal.SIGINT, "", "interrupted\n")
 
 
 def test_memory_that_is_not_there(minidl, monkeypatch):
     def build(*_):
         raise MemoryError("Unable to allocate 3 TiB")
 
-    monkeypatch.setattr(cli, "build_or_fall_back", build)
+    monkeypatch.setattr(train_command, "build_or_fall_back", build)
     assert refused(minidl("train config.yaml")) == "not enough memory: Unable to allocate 3 TiB\n"
 
 
@@ -292,7 +300,7 @@ def test_the_fallback_is_announced_and_named_in_the_results(minidl):
 @pytest.fixture
 def stopped(minidl, monkeypatch):
     """A run stopped by SIGTERM in its fifth step, in the folder `run`; what it said."""
-    step = cli.Run.steps
+    step = train_command.Run.steps
 
     def steps(self):
         for i, epoch in enumerate(step(self), 1):
@@ -300,9 +308,9 @@ def stopped(minidl, monkeypatch):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield epoch
 
-    monkeypatch.setattr(cli.Run, "steps", steps)
+    monkeypatch.setattr(train_command.Run, "steps", steps)
     result = minidl("train config.yaml --out run")
-    monkeypatch.setattr(cli.Run, "steps", step)
+    monkeypatch.setattr(train_command.Run, "steps", step)
     return result
 
 

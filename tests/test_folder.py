@@ -125,9 +125,9 @@ def test_the_latest_run_is_the_one_that_began_last(tmp_path):
 def test_metrics_are_a_table_with_a_header(tmp_path):
     with create(tmp_path) as folder:
         for n in (1, 2):
-            folder.append_metrics(epoch(n))
-        folder.sync_metrics()
-    with open(folder.metrics) as file:
+            folder.metrics.append(epoch(n))
+        folder.metrics.sync()
+    with open(folder.metrics.path) as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["10", "20"]
     assert rows[1]["train_loss"] == "0.75" and rows[1]["validation_loss"] == "2.0"
@@ -137,30 +137,30 @@ def test_metrics_are_a_table_with_a_header(tmp_path):
 def test_metrics_after_a_step_are_cut(tmp_path, step, kept):
     with create(tmp_path) as folder:
         for n in (1, 2, 3):
-            folder.append_metrics(epoch(n))
-        whole = folder.metrics.read_bytes()
-        folder.cut_metrics(step)
-    assert folder.metrics.read_bytes() == b"".join(whole.splitlines(True)[: kept + 1])
+            folder.metrics.append(epoch(n))
+        whole = folder.metrics.path.read_bytes()
+        folder.metrics.cut(step)
+    assert folder.metrics.path.read_bytes() == b"".join(whole.splitlines(True)[: kept + 1])
 
 
 def test_metrics_before_the_first_epoch_are_none(tmp_path):
     with create(tmp_path) as folder:
-        folder.cut_metrics(0)
-        folder.append_metrics(epoch(1))
-        folder.cut_metrics(9)
-        assert not folder.metrics.exists()
+        folder.metrics.cut(0)
+        folder.metrics.append(epoch(1))
+        folder.metrics.cut(9)
+        assert not folder.metrics.path.exists()
 
 
 def test_a_line_that_a_crash_cut_short_is_cut(tmp_path):
     with create(tmp_path) as folder:
         for n in (1, 2):
-            folder.append_metrics(epoch(n))
-        whole = folder.metrics.read_bytes()
+            folder.metrics.append(epoch(n))
+        whole = folder.metrics.path.read_bytes()
         end_of_first = len(whole) - len(whole.splitlines(True)[-1])
         for length in range(end_of_first, len(whole)):
-            folder.metrics.write_bytes(whole[:length])
-            folder.cut_metrics(99)
-            assert folder.metrics.read_bytes() == whole[:end_of_first]
+            folder.metrics.path.write_bytes(whole[:length])
+            folder.metrics.cut(99)
+            assert folder.metrics.path.read_bytes() == whole[:end_of_first]
 
 
 def test_json_is_written_whole_and_without_what_json_does_not_know(tmp_path):
@@ -184,9 +184,9 @@ def test_a_status_that_cannot_be_read_is_no_status(tmp_path, text):
 
 def test_a_disk_that_fails_is_told_in_one_line(tmp_path):
     with create(tmp_path) as folder:
-        folder.metrics.mkdir()
-        for call in (lambda: folder.append_metrics(epoch(1)), folder.sync_metrics):
+        folder.metrics.path.mkdir()
+        for call in (lambda: folder.metrics.append(epoch(1)), folder.metrics.sync):
             with pytest.raises(CheckpointError, match=r"cannot write .*metrics\.csv: Is a dir"):
                 call()
         with pytest.raises(CheckpointError, match=r"cannot read .*metrics\.csv: Is a dir"):
-            folder.cut_metrics(1)
+            folder.metrics.cut(1)

@@ -17,19 +17,19 @@ PACKAGE = ROOT / "minidl"
 
 # Each room stands on a floor and imports from its own floor and those below.
 FLOORS = {
-    0: "_version errors memory blas kernels _kernels atomic archive "
+    0: "_version startup errors terminal memory blas kernels _kernels atomic archive "
     "layers losses optimizers schedules data",
     1: "model",
     2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor "
     "checkpoint",
     3: "config runs estimators tabular export report benchmark",
-    4: "cli",
+    4: "commands cli __main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FLOOR_OF[""] = 2  # `import minidl` itself, which gathers the public names
 
 # Imports inside functions: what is slow to import, where only some of the work needs it.
-IMPORTED_LATE = {"data": {"sklearn", "scipy"}}
+IMPORTED_LATE = {"data": {"sklearn", "scipy"}, "cli.py": {"minidl"}}
 
 # `import minidl` needs NumPy and nothing else.
 NOT_BY_IMPORT = ("sklearn", "scipy", "yaml", "pydantic", "tqdm", "pandas", "matplotlib", "joblib")

@@ -84,7 +84,7 @@ def stop_after(run, n_steps, warn=pytest.fail):
 
 
 def records(run):
-    rows = run.folder.metrics.read_text().splitlines()
+    rows = run.folder.metrics.path.read_text().splitlines()
     return run.folder.model.read_bytes(), [row.rsplit(",", 1)[0] for row in rows]
 
 
@@ -250,7 +250,7 @@ def test_a_finished_run_has_a_checkpoint_of_its_last_step(begin):
 
 def test_the_model_is_that_of_the_best_epoch(begin):
     end(run := begin(PLAIN, "seed=2", "train.optimizer.learning_rate=0.5"))
-    with open(run.folder.metrics) as file:
+    with open(run.folder.metrics.path) as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     best = json.loads(run.folder.results.read_text())["best_epoch"]
     assert best == 1 + int(np.argmin(losses)) < len(losses)
@@ -329,7 +329,7 @@ def test_a_divergence_leaves_the_last_good_checkpoint_and_nothing_else(begin):
     found = checkpoint.load(checkpoint.paths(run.folder.checkpoints)[0])
     assert found.state["progress"]["step"] == 9
     assert not run.folder.model.exists()
-    assert len(run.folder.metrics.read_text().splitlines()) == 2
+    assert len(run.folder.metrics.path.read_text().splitlines()) == 2
 
 
 def test_a_disk_without_room_for_the_config_leaves_a_folder_that_can_be_used(begin, monkeypatch):

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from minidl import cli
 from minidl.config import load_config
 from minidl.errors import ConfigError, DataError
+from minidl.runs.folder import RunFolder
 from minidl.runs.sweep import processes
 from minidl.runs.sweep.comparison import Outcome, Spread, compare, csv_text, table
 from minidl.runs.sweep.planning import Setting, plan, split_values
@@ -288,7 +288,7 @@ def test_a_sweep_leaves_run_folders_and_a_table(minidl, here):
     lines = err.splitlines()
     assert [line.split()[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
     assert re.fullmatch(
-        r"2/4  train.batch_size=64 seed=0  validation loss \S+ accuracy \S+  \S+ s", lines[1]
+        r"2/4  train.batch_size=64 seed=0  validation loss \S+ accuracy \S+  \S+ m?s", lines[1]
     )
     assert {path.name for path in Path("o").iterdir()} == {"lock", "sweep.csv", *here}
     with open("o/sweep.csv", newline="") as file:
@@ -411,7 +411,7 @@ def test_a_folder_that_holds_something_else_is_refused(minidl, here):
 
 def test_two_sweeps_never_share_a_folder(minidl, here):
     minidl("sweep config.yaml --seeds 1 --out o")
-    with cli.RunFolder.open(Path("o")):
+    with RunFolder.open(Path("o")):
         code, _, err = minidl("sweep config.yaml --seeds 1 --out o")
     assert code == 2 and f"process {os.getpid()} is training in this folder" in err
 
@@ -501,7 +501,7 @@ def test_ctrl_c_in_a_terminal_ends_the_sweep_and_its_processes(tmp_path):
     assert lines[0] == "2/2  train.epochs=1000000 seed=0  interrupted: stopped by SIGTERM"
     assert lines[1] == "stopped by SIGINT; go on with the sweep by"
     for run in (tmp_path / "o").glob("train*"):
-        with cli.RunFolder.open(run):  # nobody holds the lock
+        with RunFolder.open(run):  # nobody holds the lock
             pass
 
 

@@ -2,17 +2,15 @@
 
 config.yaml      the resolved config: training from it repeats the run
 run.json         status, versions, threads, processor, data fingerprint, seed, times, memory
-metrics.csv      one line an epoch, only ever appended to
+metrics.csv      one line an epoch
 checkpoints/     the whole state, to go on from
 model.npz        the trained model; equal runs give equal files
-results.json     what the test set said
+results.json     how the model does on the test part
 lock             held by the process that trains here; a dead process holds none
 """
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import json
 import os
 import re
@@ -22,9 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from minidl.atomic import is_leftover, remove_leftovers, replace_file
+from minidl.atomic import is_leftover, remove_leftovers, replace_file, sync_folder
 from minidl.errors import CheckpointError, ConfigError
-from minidl.training import Epoch
+from minidl.runs.lock import lock
+from minidl.runs.metrics import Metrics
 
 
 class RunFolder:
@@ -37,7 +36,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.run = path / "run.json"
-        self.metrics = path / "metrics.csv"
+        self.metrics = Metrics(path / "metrics.csv")
         self.model = path / "model.npz"
         self.results = path / "results.json"
         self.checkpoints = path / "checkpoints"
@@ -48,8 +47,8 @@ class RunFolder:
     def create(cls, directory: str, name: str, out: str | None) -> RunFolder:
         """Make and lock the folder `out`, or else directory/name/TIME.
 
-        Raises ConfigError for a folder that cannot be made or in which a run has started; one that
-        holds no more than a lock and a config has not.
+        Raises ConfigError for a folder that cannot be made or in which a run has started. A folder
+        that holds a lock and a config, and nothing else, has not started.
         """
         try:
             if out is None:
@@ -58,9 +57,10 @@ class RunFolder:
                 path = Path(out)
                 path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
-            folder._refuse_started()  # before the lock is written, into what may be no run at all
+            folder._refuse_started()  # before a lock is written into a folder that is no run's
             folder.acquire()
             folder._refuse_started()
+            sync_folder(path.absolute().parent)
         except OSError as error:
             where = out if out is not None else str(Path(directory) / name)
             raise ConfigError(
@@ -72,9 +72,13 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """Lock the folder of a run that has begun; raise ConfigError where there is none."""
         folder = cls(path)
-        if not path.is_dir():
-            raise ConfigError(f"{path}: no such run folder")
-        if not (folder.config.exists() or folder.lock.exists()):
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such run folder") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        if folder.config.name not in names and folder.lock.name not in names:
             raise ConfigError(f"{path}: not a run folder: it holds no config.yaml")
         try:
             folder.acquire()
@@ -85,19 +89,23 @@ class RunFolder:
     @classmethod
     def latest(cls, directory: str, name: str | None = None) -> Path:
         """Return the folder in `directory` whose run began last; of the config `name`, if given."""
-        configs = sorted(
-            Path(directory).glob(f"{name or '*'}/*/config.yaml"),
-            key=lambda path: (path.stat().st_mtime_ns, path),
-        )
+        where = Path(directory) / (name or "")
+        try:
+            configs = sorted(
+                Path(directory).glob(f"{name or '*'}/*/config.yaml"),
+                key=lambda path: (path.stat().st_mtime_ns, path),
+            )
+        except OSError as error:
+            raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
         if not configs:
-            raise ConfigError(f"no run to resume in {Path(directory) / (name or '')}")
+            raise ConfigError(f"no run to resume in {where}")
         return configs[-1].parent
 
     def acquire(self) -> None:
         """Take the lock, or raise ConfigError where another process holds it."""
         file = open(self.lock, "a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             file.seek(0)
             holder = file.read(20).strip()
@@ -115,8 +123,7 @@ class RunFolder:
             file.write(f"{os.getpid()}\n")
             file.flush()
         remove_leftovers(self.path)
-        if self.checkpoints.is_dir():
-            remove_leftovers(self.checkpoints)
+        remove_leftovers(self.checkpoints)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -135,6 +142,20 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end, and its model and results are still here."""
+        files = (self.model, self.results)
+        return self.status().get("status") == "finished" and all(map(os.path.isfile, files))
+
+    def begin(self, config: str) -> None:
+        """Write the config of the run that begins, and make room for its checkpoints."""
+        self.write_text(self.config, config)
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            sync_folder(self.path)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.checkpoints}: {error.strerror}") from error
+
     def write_text(self, path: Path, text: str) -> None:
         """Write a small file so that a reader finds the old or the new one, never half of it."""
         replace_file(path, lambda file: file.write(text.encode()))
@@ -145,71 +166,18 @@ class RunFolder:
         text = re.sub(r"\[\n([^\[\]{}]*)\]", lambda list_: f"[{' '.join(list_[1].split())}]", text)
         self.write_text(path, text + "\n")
 
-    def append_metrics(self, epoch: Epoch) -> None:
-        """Add one line to metrics.csv, under a header that names the columns."""
-        row: dict[str, Any] = {
-            "epoch": epoch.epoch,
-            "step": epoch.step,
-            "learning_rate": epoch.learning_rate,
-            **{f"train_{name}": value for name, value in epoch.train.items()},
-            **{f"validation_{name}": value for name, value in epoch.validation.items()},
-            "seconds": round(epoch.seconds, 4),
-        }
-        try:
-            new = not self.metrics.exists()
-            with open(self.metrics, "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, row, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-        except OSError as error:
-            raise CheckpointError(f"cannot write {self.metrics}: {error.strerror}") from error
-
-    def sync_metrics(self) -> None:
-        """Make the lines of metrics.csv durable: a checkpoint that follows relies on them."""
-        try:
-            with open(self.metrics, "rb+") as file:
-                os.fsync(file.fileno())
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise CheckpointError(f"cannot write {self.metrics}: {error.strerror}") from error
-
-    def cut_metrics(self, step: int) -> None:
-        """Keep the lines up to `step`; what was trained after it is trained again."""
-        try:
-            lines = self.metrics.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise CheckpointError(f"cannot read {self.metrics}: {error.strerror}") from error
-        kept = [line for line in lines[1:] if _step_of(line) <= step]
-        if not kept:
-            self.metrics.unlink()
-        elif len(kept) < len(lines) - 1:
-            text = b"".join(lines[:1] + kept)
-            replace_file(self.metrics, lambda file: file.write(text))
-
     def _refuse_started(self) -> None:
-        # A config beside no lock is not a run's but somebody's.
-        ours = {self.lock.name, self.config.name} if self.lock.exists() else set()
-        found = [p.name for p in self.path.iterdir() if p.name not in ours]
-        if any(not is_leftover(name) for name in found):
-            if self.run.exists() and self.lock.exists():
-                with self:  # a process that trains here is the better reason
+        names = {name for name in os.listdir(self.path) if not is_leftover(name)}
+        # A config beside no lock belongs to somebody else.
+        if names <= ({self.lock.name, self.config.name} if self.lock.name in names else set()):
+            return
+        hint = ""
+        if self.run.name in names:
+            if self.lock.name in names:
+                with self:  # if a process trains here, that is the better reason
                     self.acquire()
             hint = f", or go on with the run in it by --resume {self.path}"
-            raise ConfigError(
-                f"{self.path}: the output folder is not empty; choose another"
-                f"{hint if self.run.exists() else ''}"
-            )
-
-
-def _step_of(line: bytes) -> float:
-    """The step of a line of metrics.csv; infinite for one that a crash cut short."""
-    fields = line.split(b",")
-    whole = line.endswith(b"\n") and len(fields) > 1 and fields[1].isdigit()
-    return int(fields[1]) if whole else float("inf")
+        raise ConfigError(f"{self.path}: the output folder is not empty; choose another{hint}")
 
 
 def _new_folder(parent: Path) -> Path:

@@ -7,14 +7,17 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed. Windows has no SIGHUP, and SIGBREAK for Ctrl-Break.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Interrupts:
-    """While active, the first SIGINT or SIGTERM is only noted, in `received`.
+    """While active, the first of SIGNALS is only noted, in `received`.
 
     The loop looks at it between two steps. The next signal then has its usual effect, at once,
-    whatever the loop is doing. Signals that the process was started to ignore stay ignored.
+    whatever the loop is doing. Signals that the process was started to ignore stay ignored, and
+    so does another SIGHUP: a terminal that closes sends one, and its shell sends another.
     """
 
     def __init__(self) -> None:
@@ -36,4 +39,5 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         for each in self._former:
-            signal.signal(each, signal.SIG_DFL)
+            hangup = each == number and signal.Signals(each).name == "SIGHUP"
+            signal.signal(each, signal.SIG_IGN if hangup else signal.SIG_DFL)

@@ -14,6 +14,7 @@ import numpy as np
 from minidl import kernels
 from minidl._version import __version__
 
+
 def describe() -> dict[str, Any]:
     """Return the versions and the processor that the bits of a run may depend on."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]

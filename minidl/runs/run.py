@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from minidl import checkpoint, kernels
-from minidl.runs import machine
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import figures_of
-from minidl.runs.experiment import Experiment
-from minidl.runs.interrupts import Interrupts
 from minidl.kernels import Array
+from minidl.runs import machine
+from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
+from minidl.runs.interrupts import Interrupts
 from minidl.training import Epoch
 
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
@@ -51,21 +51,24 @@ class Run:
         with Run(experiment, folder) as run:
             run.resume(warn)
             for epoch in run.steps(): ...
-            if run.stopped_by is None:
+            if not run.stopped:
                 results = run.finish()
 
     As a context manager it keeps the status in run.json true: running, then finished, interrupted,
-    diverged or failed; and SIGINT or SIGTERM then ends `steps` after the step in progress, with a
-    checkpoint, or if that was the last step lets the run be finished.
+    diverged or failed. A signal (see `Interrupts`) then ends `steps` after the step in progress,
+    with a checkpoint; after the last step it lets the run be finished.
 
-    stopped_by: the number of the signal that ended `steps` before the training was finished.
+    stopped: whether `steps` ended before the training was finished, and stopped_by: the number of
+    the signal that ended it, None where `stop` did.
     """
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment, self.folder = experiment, folder
         self.training = experiment.training()
         self.train_seconds = 0.0
+        self.stopped = False
         self.stopped_by: int | None = None
+        self._stop_wanted = False
         self._config = dump(experiment.config)
         self._fingerprint = fingerprint(experiment.dataset)
         self._machine = machine.describe()
@@ -88,7 +91,16 @@ class Run:
     @property
     def already_finished(self) -> bool:
         """Whether nothing is left to do: it was finished before, and `resume` found its end."""
-        return self.training.finished and self.folder.status().get("status") == "finished"
+        return self.training.finished and self.folder.is_finished()
+
+    def stop(self) -> None:
+        """Let `steps` end after the next step, with a checkpoint, as a signal does."""
+        self._stop_wanted = True
+
+    def loss_so_far(self) -> str:
+        """The mean training loss of the present epoch in words, empty before its first step."""
+        at = self.training.progress
+        return f"loss {at['epoch_loss'] / at['epoch_weight']:.4f}" if at["epoch_weight"] else ""
 
     def resume(self, warn: Callable[[str], None]) -> bool:
         """Go on from the newest good checkpoint; return False where there is none to go on from.
@@ -127,23 +139,26 @@ class Run:
                 epoch = training.step()
                 step += 1
                 if epoch is not None:
-                    self.folder.append_metrics(epoch)
-                if due(step, epoch) or self._interrupts.received is not None:
+                    self.folder.metrics.append(epoch)
+                if due(step, epoch) or self._must_stop():
                     saving = time.perf_counter()
                     self.train_seconds = saving - began
                     self.save()
                     due.put_off(time.perf_counter() - saving)
                 yield epoch
-                if self._interrupts.received is not None and self._saved_step == step:
+                if self._must_stop() and self._saved_step == step:
                     break
         self.train_seconds = time.perf_counter() - began
         if not training.finished:
-            self.stopped_by = self._interrupts.received
+            self.stopped, self.stopped_by = True, self._interrupts.received
             self._status = "interrupted"
+
+    def _must_stop(self) -> bool:
+        return self._stop_wanted or self._interrupts.received is not None
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        self.folder.sync_metrics()
+        self.folder.metrics.sync()
         about = {
             "config": self._config,
             "data_fingerprint": self._fingerprint,
@@ -167,16 +182,10 @@ class Run:
 
     def _begin(self, step: int) -> None:
         """Write what is known before the next step; forget what was recorded after this one."""
-        self.folder.write_text(self.folder.config, self._config)
+        self.folder.begin(self._config)
         self._status = "running"
         self._write_status()
-        self.folder.cut_metrics(step)
-        try:
-            self.folder.checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self.folder.checkpoints}: {error.strerror}"
-            ) from error
+        self.folder.metrics.cut(step)
 
     def _check_same(
         self, path: Path, former: Config, about: Mapping[str, Any], warn: Callable[[str], None]

@@ -6,7 +6,6 @@ the folders are all that a sweep remembers.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -17,13 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from minidl.blas import THREAD_VARIABLES
 from minidl.config import dump, load_config
 from minidl.errors import CheckpointError, MinidlError
 from minidl.runs.experiment import Experiment
-from minidl.runs.interrupts import Interrupts
-from minidl.blas import THREAD_VARIABLES
-from minidl.runs.run import Run
 from minidl.runs.folder import RunFolder
+from minidl.runs.interrupts import Interrupts
+from minidl.runs.run import Run
 from minidl.runs.sweep.comparison import Outcome
 from minidl.runs.sweep.planning import PlannedRun
 
@@ -126,8 +125,7 @@ def _finished(folder: RunFolder) -> Outcome:
     """The outcome of a finished run, read from its folder."""
     try:
         results = json.loads(folder.results.read_bytes())
-        with open(folder.metrics, newline="", encoding="utf-8") as file:
-            (best,) = (e for e in csv.DictReader(file) if int(e["epoch"]) == results["best_epoch"])
+        (best,) = (e for e in folder.metrics.read() if int(e["epoch"]) == results["best_epoch"])
         return Outcome(
             validation=_with_prefix("validation_", best),
             test=_with_prefix("test_", results),

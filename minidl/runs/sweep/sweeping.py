@@ -13,11 +13,12 @@ from pathlib import Path
 
 from minidl.config import differences, load_config
 from minidl.config.document import fail
-from minidl.runs.run import changes_bits
 from minidl.runs.folder import RunFolder
+from minidl.runs.run import changes_bits
 from minidl.runs.sweep.comparison import Outcome, Row, compare, csv_text, in_words
 from minidl.runs.sweep.planning import PlannedRun, Sweep
 from minidl.runs.sweep.processes import train_all
+from minidl.terminal import duration
 
 TABLE = "sweep.csv"
 
@@ -90,4 +91,4 @@ def _line(outcome: Outcome) -> str:
     """How a run ended, for people who wait."""
     if outcome.code:
         return f"{outcome.status}: {outcome.reason}"
-    return f"validation {in_words(outcome.validation)}  {outcome.seconds:.2f} s"
+    return f"validation {in_words(outcome.validation)}  {duration(outcome.seconds)}"

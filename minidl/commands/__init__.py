@@ -1,0 +1,1 @@
+"""The commands of the command line, one file each: read its arguments, call one room, print."""

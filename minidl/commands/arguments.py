@@ -1,0 +1,98 @@
+"""What commands share: a parser with short errors, a config with overrides, a command to copy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from minidl.errors import ConfigError
+
+SECTIONS = ("name", "seed", "data", "model", "loss", "train", "evaluation", "output")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one command whose error is one line, as all errors are."""
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"minidl {command}",
+            description=description,
+            epilog=f"{epilog} Exit codes: see minidl --help.".strip(),
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def takes_config(self) -> None:
+        """Let the command have a config and overrides among its arguments."""
+        self.add_argument(
+            "arguments",
+            nargs="*",
+            metavar="CONFIG | section.key=value",
+            help="a YAML file (- for standard input), and settings that override what stands in it",
+        )
+
+    def options(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse options and other arguments in any order.
+
+        Not with parse_intermixed_args, which turns a Ctrl-C into a traceback in Python 3.11.
+        """
+        options, rest = self.parse_known_args(arguments)
+        unknown = [one for one in rest if one.startswith("-") and one not in ("-", "--")]
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        options.arguments += [one for one in rest if one != "--"]
+        return options
+
+    def config(
+        self, arguments: Sequence[str], default: Path | None = None
+    ) -> tuple[Path, list[str]]:
+        """The one argument that names a config, and the overrides."""
+        paths = [one for one in arguments if not is_override(one)]
+        if not paths and default is not None:
+            paths = [str(default)]
+        if len(paths) != 1:
+            given = f"got {len(paths)}: {', '.join(paths)}" if paths else "got none"
+            raise ConfigError(f"{self.prog}: give one config file, {given}")
+        return Path(paths[0]), [one for one in arguments if is_override(one)]
+
+
+def is_override(argument: str) -> bool:
+    """Whether an argument is `key.path=value` and not the path of a file with a `=` in it."""
+    key, equals, _ = argument.partition("=")
+    if not equals or os.sep in key:
+        return False
+    return key.split(".")[0].strip() in SECTIONS or not os.path.lexists(argument)
+
+
+def count(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def again(command: str, *arguments: str) -> str:
+    """A command with these arguments, started as this one was, to be copied into the same shell."""
+    program = sys.argv[0]
+    if Path(program).suffix == ".py":
+        python = Path(sys.executable)
+        found = shutil.which(python.name)
+        # By folder: the Pythons of several virtual environments are links to one file.
+        known = found is not None and Path(found).parent.samefile(python.parent)
+        start = [python.name if known else str(python)]
+        if Path(program).parent.name == "minidl":
+            start += ["-m", "minidl", command]
+        else:
+            start += [program]  # scripts/train.py
+    else:
+        known = shutil.which(Path(program).name) == os.path.abspath(program)
+        start = [Path(program).name if known else program, command]
+    return shlex.join([*start, *arguments])

@@ -1,0 +1,213 @@
+"""`minidl train` and `minidl gradcheck`: from a config to a run folder, or to a check of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from minidl.commands.arguments import Parser, again
+from minidl.config import Config, dump, json_schema, load_config, settled
+from minidl.errors import CheckpointError, ConfigError
+from minidl.runs.experiment import Experiment, build_or_fall_back
+from minidl.runs.folder import RunFolder
+from minidl.runs.run import Run
+from minidl.runs.sweep.comparison import in_words
+from minidl.terminal import OutputError, ProgressBar, duration, say, warn, width_of
+from minidl.training import Epoch
+
+LATEST = "latest"
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train what a config describes; write the run's folder."""
+    parser = Parser("train", "Train what a config describes, and write a run folder.")
+    parser.takes_config()
+    parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME/TIME)")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in this folder, or with the latest; CONFIG may be left out",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="build everything, run one batch and a gradient check, train nothing",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print a config that trains the same run, with all defaults",
+    )
+    parser.add_argument(
+        "--print-schema", action="store_true", help="print the JSON Schema of a config"
+    )
+    parser.add_argument("--summary", action="store_true", help="print the table of layers")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    options = parser.options(arguments)
+    if options.print_schema:
+        say(json.dumps(json_schema(), indent=2))
+        return 0
+    if options.resume is not None:
+        return _resume(parser, options)
+    config = load_config(*parser.config(options.arguments))
+    if options.print_config:
+        say(dump(config), end="")
+        return 0
+    experiment = build_or_fall_back(config, warn)
+    if options.summary:
+        say(str(experiment.model.summary()))
+    if options.check:
+        return _check(experiment, quiet=options.quiet)
+    if options.summary:
+        return 0
+    name = experiment.config.name
+    with RunFolder.create(config.output.directory, name, options.out) as folder:
+        with Run(experiment, folder) as run:
+            return _train(run, quiet=options.quiet)
+
+
+def gradcheck(arguments: Sequence[str]) -> int:
+    """Compare the gradients of what a config describes with finite differences."""
+    parser = Parser("gradcheck", "Compare the gradients of a config's model with differences.")
+    parser.takes_config()
+    config = load_config(*parser.config(parser.options(arguments).arguments))
+    return _check(build_or_fall_back(config, warn), quiet=False)
+
+
+def _check(experiment: Experiment, *, quiet: bool) -> int:
+    report = experiment.check()
+    if not quiet:
+        say(str(report))
+    if not report.passed:
+        warn("the gradient check failed")
+    return 0 if report.passed else 1
+
+
+def _resume(parser: Parser, options: argparse.Namespace) -> int:
+    """Go on with a run, or say that there is nothing left to do."""
+    if options.out is not None:
+        raise ConfigError(f"{parser.prog}: --out is for a new run; --resume goes on in its folder")
+    for flag in ("check", "print_config", "summary"):
+        if getattr(options, flag):
+            option = f"--{flag.replace('_', '-')}"
+            raise ConfigError(
+                f"{parser.prog}: {option} trains nothing and --resume goes on training; "
+                f"give {option} the run's config.yaml instead"
+            )
+    config = _given_config(parser, options.arguments)
+    path = Path(options.resume)
+    if options.resume == LATEST:
+        where = ("runs", None) if config is None else (config.output.directory, config.name)
+        path = RunFolder.latest(*where)
+    with RunFolder.open(path) as folder:
+        if not options.arguments and folder.is_finished():
+            return _nothing_left(folder)
+        begun = folder.config.exists()
+        if config is None and not begun:
+            raise ConfigError(f"{path} holds no config.yaml yet: name the config to begin with")
+        if config is None:
+            experiment = Experiment.build(load_config(folder.config, options.arguments))
+        else:
+            if begun:
+                config = settled(config, load_config(folder.config))
+            experiment = build_or_fall_back(config, warn)
+        with Run(experiment, folder) as run:
+            if not run.resume(warn):
+                warn(f"{path} has no checkpoint yet: starting it over")
+            elif run.already_finished:
+                return _nothing_left(folder)
+            return _train(run, quiet=options.quiet)
+
+
+def _given_config(parser: Parser, arguments: Sequence[str]) -> Config | None:
+    """The config that is named; None where the run's own is meant, perhaps with overrides."""
+    path, overrides = parser.config(arguments, default=Path())
+    return None if path == Path() else load_config(path, overrides)
+
+
+def _nothing_left(folder: RunFolder) -> int:
+    say(f"the run in {folder.path} is finished; its model is {folder.model}")
+    return 0
+
+
+def _train(run: Run, *, quiet: bool) -> int:
+    """Train to the end, or until a signal or a closed output stops the run."""
+    go_on = f"go on with the run by\n  {again('train', '--resume', str(run.folder.path))}"
+    results, unwritten = None, None
+    try:
+        with _bar(run, quiet) as bar:
+            for epoch in run.steps():
+                if bar.update():
+                    bar.set_postfix_str(run.loss_so_far(), refresh=False)
+                if epoch is None or quiet or unwritten is not None:
+                    continue
+                try:
+                    say(epoch_line(epoch, run.training.epochs, width_of(sys.stdout)))
+                except OutputError as error:
+                    unwritten = error
+                    run.stop()
+        if not run.stopped:
+            results = run.finish()
+    except CheckpointError as error:
+        if not run.folder.config.exists():  # nothing has begun
+            raise
+        raise CheckpointError(f"{error}\nthen {go_on}") from error
+    if run.stopped_by is not None:
+        step = run.training.progress["step"]
+        warn(f"stopped by {signal.Signals(run.stopped_by).name} after step {step}; {go_on}")
+        return 128 + run.stopped_by
+    if unwritten is not None:
+        if run.stopped and str(unwritten):
+            warn(f"{unwritten}; {go_on}")
+            return unwritten.exit_code
+        raise unwritten
+    if not quiet and results is not None:
+        say(_verdict(results))
+        say(f"run folder: {run.folder.path}")
+    return 0
+
+
+def _bar(run: Run, quiet: bool) -> ProgressBar:
+    training = run.training
+    return ProgressBar(
+        total=training.epochs * training.steps_per_epoch,
+        initial=training.progress["step"],
+        disable=quiet or not ProgressBar.is_possible(),
+        unit="step",
+    )
+
+
+def epoch_line(epoch: Epoch, epochs: int, width: int | None) -> str:
+    """One line of what an epoch gave: the longest that fits into `width` columns, if given."""
+    short = f"{epoch.epoch}/{epochs}"
+    train = f"train {in_words(epoch.train)}"
+    train_loss = f"train loss {epoch.train['loss']:.4f}"
+    figures = in_words(epoch.validation or epoch.train)
+    validation = [f"validation {figures}"] if epoch.validation else []
+    time = duration(epoch.seconds)
+    lines = [
+        "  ".join(parts)
+        for parts in (
+            [f"epoch {short}", train, *validation, time],
+            [f"epoch {short}", train_loss, *validation, time],
+            [f"epoch {short}", train_loss, *validation],
+            [f"epoch {short}", *(validation or [train_loss])],
+            [short, figures],
+            [short, " ".join(figures.split()[:2])],
+        )
+    ]
+    return next((line for line in lines if width is None or len(line) < width), lines[-1][:width])
+
+
+def _verdict(results: Mapping[str, object]) -> str:
+    """One line of what the test set said."""
+    figures = {
+        name.removeprefix("test_"): value
+        for name, value in results.items()
+        if isinstance(value, float) and name.startswith("test_")
+    }
+    return f"test {in_words(figures)}" if figures else "trained; no test part was set aside"

@@ -1,0 +1,89 @@
+"""metrics.csv: one line an epoch, under a header that names the columns."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from minidl.atomic import replace_file, sync_folder
+from minidl.errors import CheckpointError
+from minidl.training import Epoch
+
+
+class Metrics:
+    """The file at `path`; every method raises CheckpointError for what the disk refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, epoch: Epoch) -> None:
+        """Add the line of one epoch; a header that is missing or damaged is written again."""
+        row: dict[str, Any] = {
+            "epoch": epoch.epoch,
+            "step": epoch.step,
+            "learning_rate": epoch.learning_rate,
+            **{f"train_{name}": value for name, value in epoch.train.items()},
+            **{f"validation_{name}": value for name, value in epoch.validation.items()},
+            "seconds": round(epoch.seconds, 4),
+        }
+        header = ",".join(row) + "\n"
+        try:
+            with open(self.path, "a+", newline="", encoding="utf-8", errors="replace") as file:
+                file.seek(0)
+                found = file.readline()
+                if not found:
+                    file.write(header)
+                    sync_folder(self.path.parent)
+                csv.DictWriter(file, row, lineterminator="\n").writerow(row)
+            if found not in ("", header):
+                self._write(header.encode(), [line for line in self._lines() if _is_row(line)])
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def read(self) -> list[dict[str, str]]:
+        """The rows. Raises OSError or ValueError for a file that cannot be read."""
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def sync(self) -> None:
+        """Make the lines durable: a checkpoint that follows relies on them."""
+        try:
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def cut(self, step: int) -> None:
+        """Keep the epochs that ended up to `step`; what was trained after it is trained again."""
+        try:
+            lines = self._lines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.path}: {error.strerror}") from error
+        rows = [line for line in lines if _is_row(line)]
+        kept = [line for line in rows if int(line.split(b",")[1]) <= step]
+        header = b"" if not lines or _is_row(lines[0]) else lines[0]
+        if not kept:
+            self.path.unlink()
+        elif [header, *kept] != lines:
+            self._write(header, kept)
+
+    def _lines(self) -> list[bytes]:
+        return self.path.read_bytes().splitlines(keepends=True)
+
+    def _write(self, header: bytes, rows: list[bytes]) -> None:
+        replace_file(self.path, lambda file: file.write(header + b"".join(rows)))
+
+    def _unwritten(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"cannot write {self.path}: {error.strerror}")
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether this is the whole line of an epoch, not the header nor one that a crash cut short."""
+    fields = line.split(b",")
+    return line.endswith(b"\n") and len(fields) > 2 and fields[0].isdigit() and fields[1].isdigit()

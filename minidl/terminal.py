@@ -1,0 +1,129 @@
+"""What the command line writes: text without control characters, durations, a progress bar."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from minidl.errors import MinidlError
+
+DEFAULT_WIDTH = 80
+# Control characters but tab and newline, marks that reorder text, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class OutputError(MinidlError):
+    """Standard output cannot be written."""
+
+    exit_code = 5
+
+
+class ReaderLeft(OutputError):
+    """Whoever read standard output through a pipe has closed it."""
+
+    exit_code = 141  # as if ended by SIGPIPE
+
+
+class ProgressBar(tqdm):  # type: ignore[type-arg]
+    """A bar on standard error that follows the width of the terminal and starts no thread."""
+
+    monitor_interval = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(leave=False, dynamic_ncols=True, **options)
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether standard error is a terminal."""
+        return sys.stderr.isatty()
+
+
+def printable(text: str) -> str:
+    """The text with what could control a terminal written as escapes.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Write a result to standard output, at once. Raises OutputError."""
+    try:
+        with tqdm.external_write_mode():
+            sys.stdout.write(printable(text) + end)
+            sys.stdout.flush()
+    except OSError as error:
+        discard(sys.stdout)
+        if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows says EINVAL
+            raise ReaderLeft("") from error
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def warn(text: str) -> None:
+    """Write a message to standard error, at once; nothing happens where it cannot be written."""
+    try:
+        with tqdm.external_write_mode():
+            sys.stderr.write(printable(text) + "\n")
+            sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def prepare_streams() -> None:
+    """Make standard output and error writable: neither closed, nor strict about an encoding."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a closed one would be given to the next file that is opened
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, so that Python does not fail at exit."""
+    try:
+        target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, stream.fileno())
+        os.close(target)
+    except (OSError, ValueError):  # a stream without a file
+        pass
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal behind a stream; None where it is none."""
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+    except (OSError, ValueError):
+        return DEFAULT_WIDTH
+
+
+def duration(seconds: float) -> str:
+    """A time in words, with two to three digits.
+
+    >>> duration(0.0031), duration(1.234), duration(125), duration(7500)
+    ('3.1 ms', '1.23 s', '2 min 5 s', '2 h 5 min')
+    """
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.2g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
