@@ -1,4 +1,4 @@
-"""A config becomes data, model, loss_function, optimizer: all that a run trains, and nothing written yet."""
+"""A config becomes data, model, loss and optimizer: all that a run trains; nothing is written."""
 
 from __future__ import annotations
 
@@ -192,7 +192,9 @@ class Experiment:
         """Compare the gradients with differences on a few rows, and make one training step."""
         rows = slice(0, CHECKED_ROWS)
         x, labels = self.transform(self.train.X[rows]), self.train.y[rows]
-        report = check_gradients(self.model, x, self.loss_function, labels, max_entries=CHECKED_ENTRIES)
+        report = check_gradients(
+            self.model, x, self.loss_function, labels, max_entries=CHECKED_ENTRIES
+        )
         training = self.training()
         try:
             training.step()
