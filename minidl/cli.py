@@ -38,7 +38,7 @@ def _train() -> Command:
 
 
 def _sweep() -> Command:
-    """Train combinations of settings with several seeds, and compare them."""
+    """Train several settings with several seeds, and compare them."""
     from minidl.commands.sweep import sweep
 
     return sweep
@@ -116,7 +116,7 @@ def _help() -> str:
             "",
             "options:",
             "  --help     show this text",
-            "  --version  show the versions of minidl, NumPy and BLAS, and which kernels run",
+            "  --version  show the versions, the BLAS and the kernels in use",
             "",
             EXIT_CODES,
         ]
