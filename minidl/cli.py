@@ -22,7 +22,7 @@ exit codes:
   3  data is missing or unreadable
   4  training diverged
   5  a checkpoint, a model or the output is damaged or cannot be written
-  129, 130, 143  stopped by SIGHUP, SIGINT (Ctrl-C) or SIGTERM, with a checkpoint
+  129, 130, 143  stopped by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
   141  the reader of the output closed the pipe
 A sweep ends with the largest exit code of its runs.
 """
