@@ -51,14 +51,7 @@ def _gradcheck() -> Command:
     return gradcheck
 
 
-def _bench() -> Command:
-    """Measure minidl next to the other libraries that are installed."""
-    from minidl.commands.bench import bench
-
-    return bench
-
-
-COMMANDS = {"train": _train, "sweep": _sweep, "gradcheck": _gradcheck, "bench": _bench}
+COMMANDS = {"train": _train, "sweep": _sweep, "gradcheck": _gradcheck}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,16 +1,18 @@
 import json
+import os
+import subprocess
 import sys
 
+import benchmark as script
 import numpy as np
 import pytest
+from bench import contenders, measurements, processes, tables
+from bench.cells import GRID, Cell, Problem, he_normal
+from bench.contenders import Child, Contender, installed
+from bench.measurements import take_turns
+from bench.results import benchmark
 
-from minidl.benchmark import children, measurements, processes, tables
-from minidl.benchmark.cells import GRID, Cell
-from minidl.benchmark.children import Child, Contender, chosen_contenders
-from minidl.benchmark.measurements import take_turns
-from minidl.benchmark.results import benchmark, chosen_cells
-from minidl.cli import main
-from minidl.errors import ConfigError, DataError
+from minidl.schedules import OneCycle
 
 TINY = Cell("T", (6, 5, 3), 8, 3)
 NAMES = ("minidl", "minidl NumPy only", "GEMMs 1 thread", "GEMMs all cores")
@@ -22,11 +24,20 @@ def no_rest(monkeypatch):
 
 
 def test_cells_are_data_and_weights_of_the_sizes_that_they_say():
-    X, labels = TINY.samples()
-    assert X.shape == (24, 6) and X.dtype == np.float32
-    assert labels.shape == (24,) and set(labels) == {0, 1, 2}
-    assert [W.shape for W in TINY.weights()] == [(6, 5), (5, 3)]
+    problem = TINY.problem()
+    assert problem.X.shape == (24, 6) and problem.X.dtype == np.float32
+    assert problem.y.shape == (24,) and set(problem.y) == {0, 1, 2}
+    assert [W.shape for W in problem.weights] == [(6, 5), (5, 3)] and problem.sizes == (6, 5, 3)
+    assert problem.steps_per_epoch == 3 and problem.rates(7, 2) == [1e-3, 1e-3]
     assert [name for name, cell in GRID.items() if cell.name == name] == list("ABCDEFG")
+
+
+def test_the_learning_rates_of_the_race_are_those_of_one_cycle():
+    X, y = np.zeros((40, 6), np.float32), np.zeros(40, np.int64)
+    problem = Problem(X, y, he_normal((6, 5, 3)), 4, learning_rate=0.1, epochs=3)
+    schedule = OneCycle(peak=problem.peak)
+    expected = [0.1 * schedule.factor(step, 30, 10) for step in range(30)]
+    np.testing.assert_allclose(problem.rates(0, 10) + problem.rates(10, 20), expected, rtol=1e-12)
 
 
 def test_contenders_take_turns_in_another_order_each_time():
@@ -39,9 +50,8 @@ def test_contenders_take_turns_in_another_order_each_time():
 
 
 def test_steps_are_written_with_settings_machine_and_one_figure_a_repeat(tmp_path):
-    text = benchmark(
-        tmp_path, parts=["steps"], cells=[TINY], contenders=NAMES, repeats=2, announce=str
-    )
+    options = {"parts": ["steps"], "cells": [TINY], "repeats": 2, "announce": str}
+    text = benchmark(tmp_path, installed(NAMES), **options)
     assert (tmp_path / "benchmark.md").read_text() == text
     assert "| T 6-5-3, 8 |" in text and "| geometric mean |" in text
     written = json.loads((tmp_path / "steps.json").read_text())
@@ -50,27 +60,26 @@ def test_steps_are_written_with_settings_machine_and_one_figure_a_repeat(tmp_pat
     cell = written["results"]["T"]
     assert cell["cell"]["sizes"] == [6, 5, 3]
     assert cell["settings"]["minidl NumPy only"]["kernels"] == "numpy"
+    assert cell["settings"]["minidl"]["blas"] in text  # name, version and kernel
     assert set(cell["seconds"]) == set(NAMES)
     assert all(len(times) == 2 and min(times) > 0 for times in cell["seconds"].values())
 
 
 def test_a_later_part_joins_the_tables_of_the_folder(tmp_path):
-    options = {"cells": [TINY], "contenders": NAMES[:1], "repeats": 1, "announce": str}
-    benchmark(tmp_path, parts=["size"], **options)
-    text = benchmark(tmp_path, parts=["imports"], **options)
-    assert "Installed size" in text and "Import time" in text
-    written = json.loads((tmp_path / "size.json").read_text())["results"]["minidl"]
-    assert written["minidl"] > 100_000 and written["numpy"] > 10_000_000
+    options = {"cells": [TINY], "repeats": 1, "announce": str}
+    benchmark(tmp_path, installed(NAMES[:1]), parts=["imports"], **options)
+    text = benchmark(tmp_path, installed(NAMES[:1]), parts=["steps"], **options)
+    assert "One training step" in text and "Import time" in text
 
 
 def test_beside_a_busy_process_and_alone():
-    results = measurements.steps(chosen_contenders(NAMES[:1]), [TINY], 1, busy=True)["T"]
+    results = measurements.steps(installed(NAMES[:1]), [TINY], 1, busy=True)["T"]
     assert set(results["seconds"]) == set(results["busy_seconds"]) == {"minidl"}
     assert "beside one busy process" in tables.markdown({"busy": _part({"T": results})})
 
 
 def test_predictions_and_memory():
-    chosen = chosen_contenders(["minidl", "GEMMs all cores"])
+    chosen = installed(["minidl", "GEMMs all cores"])
     results = measurements.predictions(chosen, TINY, 1, n_rows=(1, 20))
     assert set(results) == {"1", "20"}
     assert "bare NumPy" in tables.markdown({"prediction": _part(results)})
@@ -79,7 +88,7 @@ def test_predictions_and_memory():
 
 
 def test_scikit_learn_trains_and_predicts_the_same_cell():
-    (contender,) = chosen_contenders(["scikit-learn"])
+    (contender,) = installed(["scikit-learn"])
     with Child(contender) as child:
         child.prepare(TINY)
         assert child.train(n_batches=3, warm_up=1) > 0
@@ -92,7 +101,7 @@ def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
     x = (rng.integers(0, 256, (10, 28, 28))[y]).astype(np.uint8)  # one picture a class
     file = tmp_path / "mnist.npz"
     np.savez(file, x_train=x[:800], y_train=y[:800], x_test=x[800:], y_test=y[800:])
-    chosen = chosen_contenders(["minidl", "scikit-learn"])
+    chosen = installed(["minidl", "scikit-learn"])
     results = processes.mnist_races(chosen, str(file), 0.98, 1)
     assert set(results["seconds"]) == {"minidl", "scikit-learn"}
     for name in results["seconds"]:
@@ -103,79 +112,71 @@ def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
 def test_ratios_are_medians_of_those_in_each_repeat():
     assert tables.ratio([1.0, 9.0, 2.0], [2.0, 3.0, 4.0]) == 0.5
     entry = {
+        "settings": {"minidl": {"blas": "openblas 0.3 Zen"}, "JAX jit": {"blas": "Eigen"}},
         "cell": {"name": "T", "sizes": [6, 3], "batch_size": 8},
         "seconds": {
             "minidl": [3e-6, 3e-6],
             "scikit-learn": [6e-6, 6e-6],
             "JAX jit": [4e-6, 4e-6],
-            "JAX scan": [1e-6, 1e-6],  # shown, but no rival
+            "JAX scan": [1e-6, 1e-6],
             "GEMMs 1 thread": [2e-6, 2e-6],
             "GEMMs all cores": [2.5e-3, 2.5e-3],
         },
     }
     text = tables.markdown({"steps": _part({"T": entry})})
     assert "| T 6-3, 8 | 3 | 6 | 4 | 1 | 2 | 2,500 |" in text
-    assert "| net, batch | the best rival | scikit-learn | JAX jit | the GEMMs |" in text
-    assert "| T 6-3, 8 | 0.75 | 0.50 | 0.75 | 1.50 |" in text
-
-
-def test_what_a_package_needs_is_followed_without_extras():
-    needed = processes._needed("scikit-learn")
-    assert {"scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl"} <= needed
-    assert not needed & {"pytest", "matplotlib", "pandas"}
+    assert "| the best rival | the best without scan | scikit-learn | JAX jit | JAX scan |" in text
+    assert "| T 6-3, 8 | 3.00 | 0.75 | 0.50 | 0.75 | 3.00 | 1.50 |" in text
+    assert "Matrix products: minidl: openblas 0.3 Zen; JAX jit: Eigen." in text
+    assert "Set in the environment: OPENBLAS_CORETYPE=Haswell." in text
 
 
 def test_a_child_that_fails_says_why():
-    broken = Contender("broken", "other", "numpy", ("own",), {"PYTHONPATH": "/nowhere"})
-    with pytest.raises(RuntimeError, match=r"^broken ended in 'prepare': .*at least 1"):
-        with Child(broken) as child:
+    with pytest.raises(RuntimeError, match=r"^minidl ended in 'prepare': ZeroDivisionError"):
+        with Child(contenders.NAMES["minidl"]) as child:
             child.prepare(Cell("T", (0, 3), 8, 3))
 
 
-def test_contenders_that_are_not_installed_are_left_out(monkeypatch):
+def test_contenders_that_cannot_run_are_left_out(monkeypatch):
     ghost = Contender("ghost", "rival", "no-such-distribution", ("own",))
-    monkeypatch.setattr(children, "CONTENDERS", (*children.CONTENDERS[:1], ghost))
-    assert [one.name for one in chosen_contenders()] == ["minidl"]
+    toolless = Contender("toolless", "rival", "numpy", ("own",), tool="no-such-compiler")
+    monkeypatch.setattr(contenders, "NAMES", {"ghost": ghost, "toolless": toolless})
+    assert installed(["ghost", "toolless"]) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parts": ["speed"]}, "'speed' is no part; these are: steps,"),
-        ({"contenders": ["keras"]}, "'keras' is no contender; these are: minidl,"),
-        ({"repeats": 0}, "repeats must be at least 1, got 0"),
+        (["--only", "speed"], "no 'speed'; there are steps,"),
+        (["--contenders", "keras"], "no 'keras'; there are minidl,"),
+        (["--cells", "A,H"], "no 'H'; there are A, B,"),
+        (["--repeats", "0", "--only", "steps"], "--repeats must be at least 1, got 0"),
+        (["--only", "mnist"], "mnist.npz: no such file; set MINIDL_DATA_DIR"),
     ],
 )
-def test_wrong_options_are_named(tmp_path, options, message):
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        benchmark(tmp_path, **options)
+def test_wrong_options_are_named(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.setenv("MINIDL_DATA_DIR", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--out", str(tmp_path / "out"), *options])
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_cells_are_named():
-    assert [cell.name for cell in chosen_cells(["C", "A"])] == ["C", "A"]
-    with pytest.raises(ConfigError, match=r"^'H' is no cell; these are: A, B,"):
-        chosen_cells(["A", "H"])
-
-
-def test_a_missing_mnist_is_said_before_anything_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIDL_DATA_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=r"mnist\.npz: no such file; set MINIDL_DATA_DIR"):
-        benchmark(tmp_path / "out", parts=["size", "mnist"], announce=str)
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_prints_the_tables(tmp_path, capsys):
-    out = str(tmp_path / "out")
-    assert main(["bench", "--only", "size", "--contenders", "minidl", "--out", out]) == 0
-    assert capsys.readouterr().out.startswith("### Installed size")
-    assert main(["bench", "--only", "speed", "--out", out]) == 2
+def test_the_script_prints_the_tables_and_names_a_blas_kernel_that_was_set(tmp_path):
+    command = [sys.executable, script.__file__, "--contenders", "minidl,torch.compile"]
+    command += ["--only", "imports", "--repeats", "1", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("### Import time")
+    assert "OPENBLAS_CORETYPE=Haswell is set" in done.stderr
 
 
 def _part(results):
     machine = {"processor": "P", "cores": 2, "python": sys.version.split()[0]}
     return {
         "machine": machine,
+        "environment": {"OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": None},
         "versions": {"numpy": "2"},
         "repeats": 1,
         "cores_busy_elsewhere": 0.125,

@@ -22,7 +22,7 @@ FLOORS = {
     1: "model",
     2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor "
     "checkpoint",
-    3: "config runs estimators tabular export report benchmark",
+    3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

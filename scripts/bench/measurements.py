@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.benchmark.cells import Cell
-from minidl.benchmark.children import Child, Contender
+from bench.cells import Cell
+from bench.contenders import Child, Contender
 
 REST = 0.25  # seconds; an idle thread of OpenBLAS spins for 2**28 cycles, some 0.1 s
 Times = dict[str, list[float]]  # by contender, one figure a repeat
@@ -35,11 +35,7 @@ def take_turns(names: Sequence[str], repeats: int, measure: Callable[[str], floa
 
 
 def steps(
-    contenders: Sequence[Contender],
-    cells: Sequence[Cell],
-    repeats: int,
-    *,
-    busy: bool = False,
+    contenders: Sequence[Contender], cells: Sequence[Cell], repeats: int, *, busy: bool = False
 ) -> dict[str, Any]:
     """Return the seconds of a training step for each cell; with `busy` also beside a busy process.
 
@@ -54,17 +50,13 @@ def steps(
             def measure(name: str, cell: Cell = cell, warm_up: int = warm_up) -> float:
                 return children[name].train(cell.n_batches, warm_up)
 
-            take_turns(list(children), 1, measure)  # compiles, and finds the pages
-            results[cell.name] = {
-                "cell": dataclasses.asdict(cell),
-                "settings": settings,
-                "seconds": take_turns(list(children), repeats, measure),
-            }
+            take_turns(list(children), 1, measure)  # compiles, and touches the memory
+            result = {"cell": dataclasses.asdict(cell), "settings": settings}
+            result["seconds"] = take_turns(list(children), repeats, measure)
             if busy:
                 with busy_core():
-                    results[cell.name]["busy_seconds"] = take_turns(
-                        list(children), repeats, measure
-                    )
+                    result["busy_seconds"] = take_turns(list(children), repeats, measure)
+            results[cell.name] = result
     return results
 
 

@@ -5,28 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
+from pathlib import Path
 from typing import Any, Self
 
-from minidl.benchmark.cells import Cell
+from bench.cells import Cell
 from minidl.blas import BLAS_VARIABLES
-from minidl.errors import ConfigError
+
+SCRIPTS = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the tables.
+    """One column of the tables.
 
-    package: the distribution that must be installed.  program: the module under `contenders`, with
-    its arguments.  role: "minidl", "rival", "floor", or "other" for what is shown but not compared
-    with.  environment: variables that its process gets.  race: the file under `mnist_race`.
-    statement: what imports it.
+    role: "minidl", "rival" or "floor".  package: the distribution that must be installed.
+    program: the module in `rivals`, with its arguments.  environment: variables for its process.
+    statement: what imports the library; for one contender of each library.  tool: a program that
+    must be found on PATH.
     """
 
     name: str
@@ -34,82 +36,50 @@ class Contender:
     package: str
     program: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    race: str | None = None
     statement: str | None = None
+    tool: str | None = None
 
     @property
     def version(self) -> str | None:
-        """The version of its distribution, None where that is not installed."""
+        """The version of its distribution, or None where it cannot run."""
+        if self.tool is not None and shutil.which(self.tool) is None:
+            return None
         try:
             return version(self.package)
         except PackageNotFoundError:
             return None
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command that starts its program."""
+        module, *variant = self.program
+        return [sys.executable, "-m", f"bench.rivals.{module}", *variant, *arguments]
+
     def variables(self) -> dict[str, str]:
         """Return the environment for its process."""
-        return {**os.environ, **self.environment}
+        paths = [str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, paths))
+        return {**os.environ, "PYTHONPATH": path, **self.environment}
 
 
+ONE_THREAD = dict.fromkeys(BLAS_VARIABLES, "1")
+SKLEARN = "from sklearn.neural_network import MLPClassifier"
 CONTENDERS = (
-    Contender(
-        "minidl",
-        "minidl",
-        "minidl",
-        ("own",),
-        race="own.py",
-        statement="import minidl",
-    ),
-    Contender(
-        "minidl NumPy only",
-        "minidl",
-        "minidl",
-        ("own",),
-        {"MINIDL_KERNELS": "numpy"},
-        race="own.py",
-    ),
-    Contender(
-        "scikit-learn",
-        "rival",
-        "scikit-learn",
-        ("sklearn_mlp",),
-        race="sklearn_mlp.py",
-        statement="from sklearn.neural_network import MLPClassifier",
-    ),
-    Contender(
-        "PyTorch eager",
-        "rival",
-        "torch",
-        ("torch_eager",),
-        race="torch_eager.py",
-        statement="import torch",
-    ),
-    Contender(
-        "JAX jit",
-        "rival",
-        "jax",
-        ("jax_jit",),
-        race="jax_jit.py",
-        statement="import jax.numpy",
-    ),
-    Contender("JAX scan", "other", "jax", ("jax_jit", "scan")),
-    Contender(
-        "GEMMs 1 thread",
-        "floor",
-        "numpy",
-        ("bare_numpy",),
-        dict.fromkeys(BLAS_VARIABLES, "1"),
-    ),
+    Contender("minidl", "minidl", "minidl", ("own",), statement="import minidl"),
+    Contender("minidl NumPy only", "minidl", "minidl", ("own",), {"MINIDL_KERNELS": "numpy"}),
+    Contender("scikit-learn", "rival", "scikit-learn", ("sklearn_mlp",), statement=SKLEARN),
+    Contender("PyTorch eager", "rival", "torch", ("pytorch",), statement="import torch"),
+    Contender("torch.compile", "rival", "torch", ("pytorch", "compile"), tool="c++"),
+    Contender("JAX jit", "rival", "jax", ("jax_jit",), statement="import jax.numpy"),
+    Contender("JAX scan", "rival", "jax", ("jax_jit", "scan")),
+    Contender("GEMMs 1 thread", "floor", "numpy", ("bare_numpy",), ONE_THREAD),
     Contender("GEMMs all cores", "floor", "numpy", ("bare_numpy",)),
 )
+NAMES = {contender.name: contender for contender in CONTENDERS}
 
 
-def chosen_contenders(names: Sequence[str] | None = None) -> list[Contender]:
-    """Return those that are installed, of all or of some; raise ConfigError for a wrong name."""
-    known = {contender.name: contender for contender in CONTENDERS}
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(f"{name!r} is no contender; these are: {', '.join(known)}")
-    return [known[name] for name in names or known if known[name].version is not None]
+def installed(names: Sequence[str] = (*NAMES,)) -> list[Contender]:
+    """Return those of the named contenders that can run here."""
+    return [NAMES[name] for name in names if NAMES[name].version is not None]
 
 
 class Child:
@@ -122,12 +92,7 @@ class Child:
         self.contender = contender
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                f"minidl.benchmark.contenders.{contender.program[0]}",
-                *contender.program[1:],
-            ],
+            contender.command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -155,25 +120,17 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
             self._process.kill()
         self._process.communicate()
         self._errors.close()
 
     def _ask(self, command: str, **arguments: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
+        order = json.dumps({"command": command, **arguments})
         try:
-            print(
-                json.dumps({"command": command, **arguments}),
-                file=self._process.stdin,
-                flush=True,
-            )
+            print(order, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean, median
 from typing import Any
 
-from minidl.benchmark.children import CONTENDERS
-
-ROLES = {contender.name: contender.role for contender in CONTENDERS}
+from bench.contenders import NAMES
 
 
 def markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -30,14 +28,18 @@ def _steps(results: Mapping[str, Any]) -> str:
     ]
     sections = ["### One training step, microseconds", _table(["net, batch", *names], times)]
     for name in _with_role(names, "minidl"):
-        sections += [f"### Time of {name}, by that of ...", _ratios(results, name, names)]
-    return "\n\n".join(sections)
+        sections += [f"### Time of {name}, divided by that of ...", _ratios(results, name, names)]
+    used = next(iter(results.values()))["settings"]
+    kernels = "; ".join(f"{name}: {settings['blas']}" for name, settings in used.items())
+    return "\n\n".join([*sections, f"Matrix products: {kernels}."])
 
 
 def _ratios(results: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
-    """Rows: cells, and their geometric mean. The floor is the faster one, and so is the rival."""
+    """Rows: cells, and their geometric mean. In a group the fastest one counts."""
     rivals, floors = _with_role(names, "rival"), _with_role(names, "floor")
-    groups = {"the best rival": rivals, **{one: [one] for one in rivals}, "the GEMMs": floors}
+    stepwise = [one for one in rivals if one != "JAX scan"]
+    groups = {"the best rival": rivals, "the best without scan": stepwise}
+    groups |= {**{one: [one] for one in rivals}, "the GEMMs": floors}
     groups = {title: members for title, members in groups.items() if members}
     columns = {
         title: [
@@ -60,23 +62,20 @@ def _ratios(results: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
 def _busy(results: Mapping[str, Any]) -> str:
     names = list(next(iter(results.values()))["seconds"])
     rows = [
-        [
-            _title(entry),
-            *(
-                f"{median(entry['busy_seconds'][name]) / median(entry['seconds'][name]):.2f}"
-                for name in names
-            ),
+        [_title(entry)]
+        + [
+            f"{median(entry['busy_seconds'][name]) / median(entry['seconds'][name]):.2f}"
+            for name in names
         ]
         for entry in results.values()
     ]
-    return "### Time of a step beside one busy process, by its time alone\n\n" + _table(
-        ["net, batch", *names], rows
-    )
+    title = "### Time of a step beside one busy process, divided by its time alone\n\n"
+    return title + _table(["net, batch", *names], rows)
 
 
 def _predictions(results: Mapping[str, Any]) -> str:
     names = list(next(iter(results.values())))
-    titles = ["bare NumPy" if ROLES[name] == "floor" else name for name in names]
+    titles = ["bare NumPy" if NAMES[name].role == "floor" else name for name in names]
     rows = [
         [f"{int(n):,}", *(_three_digits(1e6 * median(times[name])) for name in names)]
         for n, times in results.items()
@@ -90,23 +89,6 @@ def _memory(results: Mapping[str, Sequence[float]]) -> str:
 
 def _imports(results: Mapping[str, Sequence[float]]) -> str:
     return _figures("Import time, seconds", results, 1.0, ".3f")
-
-
-def _size(results: Mapping[str, Mapping[str, int]]) -> str:
-    rows = [
-        [
-            name,
-            f"{sum(sizes.values()) / 1e6:.0f}",
-            ", ".join(
-                f"{one} {size / 1e6:.1f}"
-                for one, size in sorted(sizes.items(), key=lambda pair: -pair[1])
-            ),
-        ]
-        for name, sizes in results.items()
-    ]
-    return "### Installed size with all that is needed, MB\n\n" + _table(
-        ["", "total", "of which"], rows
-    )
 
 
 def _mnist(results: Mapping[str, Any]) -> str:
@@ -131,14 +113,16 @@ def _figures(title: str, results: Mapping[str, Sequence[float]], factor: float, 
 def _conditions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     part = next(iter(parts.values()))
     machine, versions = part["machine"], part["versions"]
+    libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
+    variables = [f"{name}={value}" for name, value in part["environment"].items() if value]
+    text = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
+    text += f"{libraries}.  \nSet in the environment: {', '.join(variables) or 'nothing'}.  \n"
     runs = ", ".join(
-        f"{one['repeats']} ({name}; {one['cores_busy_elsewhere']:.2f})"
+        f"{name} {one['repeats']} ({one['cores_busy_elsewhere']:.2f})"
         for name, one in parts.items()
     )
     return (
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
-        + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + f".  \nMedians over so many repeats (part; cores that other processes used): {runs}.  \n"
+        f"{text}Medians over repeats; in brackets the cores that other processes used: {runs}.  \n"
         "Ratios are the median over the repeats of the ratio in each."
     )
 
@@ -153,7 +137,7 @@ def _title(entry: Mapping[str, Any]) -> str:
 
 
 def _with_role(names: Sequence[str], role: str) -> list[str]:
-    return [name for name in names if ROLES[name] == role]
+    return [name for name in names if NAMES[name].role == role]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -167,6 +151,5 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "prediction": _predictions,
     "memory": _memory,
     "imports": _imports,
-    "size": _size,
     "mnist": _mnist,
 }

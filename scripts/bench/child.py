@@ -1,0 +1,121 @@
+"""The child's side of the benchmark: obeys one JSON line at a time, or runs the race on MNIST.
+
+Times are taken here, so that they do not include the conversation with the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from bench.cells import Cell, Problem, he_normal
+from minidl.kernels import Array
+from minidl.runs.machine import peak_memory_bytes
+
+WARM_UP = 0.1  # seconds; the system moves threads to free cores only after some time
+SHORTEST = 0.05  # seconds; predictions are repeated for at least this long
+
+
+class Rival(Protocol):
+    """What a contender's program must be able to do."""
+
+    race_epochs: int  # how many epochs it may take on MNIST; the schedule is made for 3
+
+    def prepare(self, problem: Problem) -> dict[str, Any]:
+        """Get ready to train; return settings, such as threads and the BLAS kernel."""
+
+    def run(self, n_batches: int) -> None:
+        """Shuffle, train so many batches, and return when the last parameters are there."""
+
+    def predictor(self, x: Array) -> Callable[[], Any]:
+        """Return a call that computes the outputs for x, (n_samples, n_in)."""
+
+
+def main(rival: Rival) -> None:
+    """Do what the command line says: `race FILE ACCURACY`, or obey the lines of standard input."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    if "race" in sys.argv:
+        file, accuracy = sys.argv[-2:]
+        print(json.dumps(race(rival, file, float(accuracy))), file=answers, flush=True)
+        return
+    for line in sys.stdin:
+        order = json.loads(line)
+        print(json.dumps(_obey(rival, **order)), file=answers, flush=True)
+
+
+def numpy_blas() -> str:
+    """Return name, version and kernel of NumPy's BLAS, as it runs in this process."""
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "scipy" not in pool["filepath"]:
+            return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
+    return "unknown"
+
+
+def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
+    """Train 784-256-10 on MNIST until the accuracy on the test set is reached.
+
+    Pixels are standardised by one mean and one deviation; the batch size is 128, the momentum
+    Nesterov's, and the learning rate a cycle of three epochs with its maximum at 0.1.
+    """
+    with np.load(file) as mnist:
+        images, y, test_images, y_test = (
+            mnist[name] for name in ("x_train", "y_train", "x_test", "y_test")
+        )
+    mean, deviation = images.mean(dtype=np.float32), images.std(dtype=np.float32)
+    n = len(images) // 128 * 128
+    X, X_test = (
+        (rows.reshape(-1, 784).astype(np.float32) - mean) / deviation
+        for rows in (images[:n], test_images)
+    )
+    weights = he_normal((784, 256, 10), last_gain=0.1)
+    problem = Problem(X, y[:n].astype(np.int64), weights, 128, 0.1, nesterov=True, epochs=3)
+    rival.prepare(problem)
+    epoch, reached = 0, 0.0
+    while reached < accuracy and epoch < rival.race_epochs:
+        rival.run(problem.steps_per_epoch)
+        outputs = np.asarray(rival.predictor(X_test)())
+        epoch, reached = epoch + 1, float((outputs.argmax(axis=1) == y_test).mean())
+    return {"epochs": epoch, "accuracy": reached}
+
+
+def _obey(rival: Rival, command: str, **arguments: Any) -> Any:
+    if command == "prepare":
+        sizes = tuple(arguments.pop("sizes"))
+        return rival.prepare(Cell(sizes=sizes, **arguments).problem())
+    if command == "train":
+        return _train(rival, **arguments)
+    if command == "predict":
+        return _predict(rival, **arguments)
+    assert command == "peak_memory"
+    return peak_memory_bytes()
+
+
+def _train(rival: Rival, n_batches: int, warm_up: int) -> float:
+    """Seconds a step, after the threads have worked for a while."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < WARM_UP:
+        rival.run(warm_up)
+    started = time.perf_counter()
+    rival.run(n_batches)
+    return (time.perf_counter() - started) / n_batches
+
+
+def _predict(rival: Rival, x: list[int]) -> float:
+    """Seconds a call, for rows of the shape `x`."""
+    predict = rival.predictor(np.random.default_rng(2).standard_normal(x, dtype=np.float32))
+    for _ in range(3):
+        predict()
+    n_calls, elapsed, started = 0, 0.0, time.perf_counter()
+    while elapsed < SHORTEST:
+        predict()
+        n_calls += 1
+        elapsed = time.perf_counter() - started
+    return elapsed / n_calls

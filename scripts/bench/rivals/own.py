@@ -1,0 +1,56 @@
+"""minidl, with the steps that `fit` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.cells import Problem
+from bench.child import main, numpy_blas
+from minidl import SGD, Constant, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl.kernels import Array
+from minidl.parallel import automatic_threads
+from minidl.training import Training
+
+
+class Minidl:
+    """`Training`, with the number of threads that a run would choose."""
+
+    race_epochs = 3
+
+    def prepare(self, problem: Problem) -> dict[str, Any]:
+        """Build the model and its training."""
+        rng = np.random.default_rng(0)
+        linear = [Linear(*W.shape, rng=rng) for W in problem.weights]
+        self._model = Sequential([each for layer in linear for each in (layer, ReLU())][:-1])
+        for layer, W in zip(linear, problem.weights, strict=True):
+            layer.W[:] = W
+        _, self._threads = automatic_threads(self._model, problem.batch_size)
+        self._training = Training(
+            self._model,
+            SoftmaxCrossEntropy(),
+            SGD(problem.learning_rate, momentum=problem.momentum, nesterov=problem.nesterov),
+            (problem.X, problem.y),
+            epochs=problem.epochs or 10**9,
+            batch_size=problem.batch_size,
+            rng=rng,
+            schedule=OneCycle(peak=problem.peak) if problem.epochs else Constant(),
+        )
+        return {"kernels": kernels.name(), "threads": self._threads, "blas": numpy_blas()}
+
+    def run(self, n_batches: int) -> None:
+        """Make so many steps."""
+        step = self._training.step
+        with kernels.threads(self._threads), np.errstate(all="ignore"):
+            for _ in range(n_batches):
+                step()
+
+    def predictor(self, x: Array) -> Callable[[], Any]:
+        """Return a call of `forward`."""
+        return lambda: self._model.forward(x, train=False)
+
+
+if __name__ == "__main__":
+    main(Minidl())
