@@ -42,7 +42,8 @@
 
 typedef void (*Task)(const void *arguments, int part, int parts);
 
-static _Thread_local int n_threads = 1; /* parts of the next task of this Python thread */
+/* Parts of the next task of this Python thread; 0 where it has asked for no number. */
+static _Thread_local int n_threads = 0;
 static int n_started = 1; /* threads there are, the caller's included */
 static Task task;
 static const void *task_arguments;
@@ -55,6 +56,7 @@ static atomic_flag in_use = ATOMIC_FLAG_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
+static pthread_rwlock_t no_fork = PTHREAD_RWLOCK_INITIALIZER;
 
 /* Run parts of the present task until none is left. Each thread begins with the part of its own
  * number, whose rows it is likely to have in its cache, and then takes what is left: a thread that
@@ -95,13 +97,17 @@ static void *help(void *number) {
     return NULL;
 }
 
-/* Run all parts of a task; called without the interpreter's lock. */
-static void run(Task function, const void *arguments, int parts) {
-    if (parts <= 1 || atomic_flag_test_and_set(&in_use)) {
-        /* Another thread has the crew: the parts are the same, one after the other. */
-        for (int part = 0; part < parts; part++) function(arguments, part, parts);
-        return;
-    }
+static void start_threads(int wanted) {
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    for (pthread_t thread; n_started < wanted; n_started++)
+        if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
+    pthread_attr_destroy(&detached);
+}
+
+static void run_with_crew(Task function, const void *arguments, int parts) {
+    start_threads(parts); /* where they are not there yet: a forked child has none */
     task = function;
     task_arguments = arguments;
     task_parts = parts;
@@ -121,11 +127,31 @@ static void run(Task function, const void *arguments, int parts) {
         atomic_store(&caller_asleep, 0);
         pthread_mutex_unlock(&mutex);
     }
-    atomic_flag_clear(&in_use);
 }
+
+/* Run all parts of a task; called without the interpreter's lock. */
+static void run(Task function, const void *arguments, int parts) {
+    pthread_rwlock_rdlock(&no_fork);
+    if (parts > 1 && !atomic_flag_test_and_set(&in_use)) {
+        run_with_crew(function, arguments, parts);
+        atomic_flag_clear(&in_use);
+    } else {
+        /* Another thread has the crew: the parts are the same, one after the other. */
+        for (int part = 0; part < parts; part++) function(arguments, part, parts);
+    }
+    pthread_rwlock_unlock(&no_fork);
+}
+
+/* A child that is forked in the middle of a product would inherit a lock of BLAS that nobody
+ * releases. So a fork waits for the tasks of other threads, which need no Python to end, while it
+ * holds the interpreter's lock, without which no other begins. */
+static void wait_for_tasks(void) { pthread_rwlock_wrlock(&no_fork); }
+
+static void go_on(void) { pthread_rwlock_unlock(&no_fork); }
 
 /* A forked child has none of its parent's threads. */
 static void forget_threads(void) {
+    pthread_rwlock_init(&no_fork, NULL);
     n_started = 1;
     atomic_store(&offer, 0);
     atomic_store(&n_asleep, 0);
@@ -136,6 +162,8 @@ static void forget_threads(void) {
     pthread_cond_init(&is_done, NULL);
 }
 
+static int parts_of_a_task(void) { return n_threads ? n_threads : 1; }
+
 static PyObject *py_threads(PyObject *self, PyObject *nothing) {
     return PyLong_FromLong(n_threads);
 }
@@ -143,18 +171,10 @@ static PyObject *py_threads(PyObject *self, PyObject *nothing) {
 static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
     long wanted = PyLong_AsLong(argument);
     if (wanted == -1 && PyErr_Occurred()) return NULL;
-    if (wanted < 1 || wanted > MAX_THREADS) {
-        return PyErr_Format(PyExc_ValueError, "threads must be in 1 to %d", MAX_THREADS);
-    }
-    pthread_attr_t detached;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    for (pthread_t thread; n_started < wanted; n_started++)
-        if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
-    pthread_attr_destroy(&detached);
-    int before = n_threads;
+    if (wanted < 0 || wanted > MAX_THREADS)
+        return PyErr_Format(PyExc_ValueError, "threads must be in 0 to %d", MAX_THREADS);
     n_threads = (int)wanted;
-    return PyLong_FromLong(before);
+    Py_RETURN_NONE;
 }
 
 /* ---- arrays ---- */
@@ -165,25 +185,74 @@ typedef struct {
     Py_ssize_t size; /* elements */
 } Floats;
 
-/* Borrow the memory of all objects; 0 unless each is contiguous float32, and writable for 'w'. */
+static void give_back(Floats *floats, int n) {
+    for (int i = 0; i < n; i++) PyBuffer_Release(&floats[i].view);
+}
+
+/* Whether two stretches of memory share a byte. */
+static int meet(const char *a, Py_ssize_t size_a, const char *b, Py_ssize_t size_b) {
+    return a < b + size_b && b < a + size_a;
+}
+
+static int overlap(const Py_buffer *a, const Py_buffer *b) {
+    return meet(a->buf, a->len, b->buf, b->len);
+}
+
+/* Borrow the memory of all objects; 0 unless each is contiguous float32, and those for 'w' are
+ * writable and share no memory with another. */
 static int borrow(PyObject *const *objects, Floats *floats, int n, const char *access) {
     for (int i = 0; i < n; i++) {
         int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
-        int failed = PyObject_GetBuffer(objects[i], &floats[i].view, flags);
-        if (failed) PyErr_Clear();
-        if (failed || floats[i].view.format[0] != 'f' || floats[i].view.format[1]) {
-            if (!failed) PyBuffer_Release(&floats[i].view);
-            while (i-- > 0) PyBuffer_Release(&floats[i].view);
+        Py_buffer *view = &floats[i].view;
+        if (PyObject_GetBuffer(objects[i], view, flags)) {
+            PyErr_Clear();
+            give_back(floats, i);
             return 0;
         }
-        floats[i].data = floats[i].view.buf;
-        floats[i].size = floats[i].view.len / (Py_ssize_t)sizeof(float);
+        int fits = !strcmp(view->format, "f");
+        for (int j = 0; j < i; j++)
+            if (access[i] == 'w' || access[j] == 'w') fits &= !overlap(view, &floats[j].view);
+        if (!fits) {
+            give_back(floats, i + 1);
+            return 0;
+        }
+        floats[i].data = view->buf;
+        floats[i].size = view->len / (Py_ssize_t)sizeof(float);
     }
     return 1;
 }
 
-static void give_back(Floats *floats, int n) {
-    for (int i = 0; i < n; i++) PyBuffer_Release(&floats[i].view);
+static int same_shape(const Floats *a, const Floats *b) {
+    int same = a->view.ndim == b->view.ndim;
+    for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
+    return same;
+}
+
+static int is_row(const Floats *a, Py_ssize_t n) {
+    return a->view.ndim == 1 && a->size == n;
+}
+
+static int is_matrix(const Floats *a, Py_ssize_t columns) {
+    return a->view.ndim == 2 && a->view.shape[1] == columns;
+}
+
+/* Borrow integers of 64 bits, one for each of n rows; 0 where it is something else. */
+static int borrow_integers(PyObject *object, Py_buffer *view, Py_ssize_t n) {
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (view->itemsize == 8 && strchr("lq", view->format[0]) && view->ndim == 1 &&
+        view->shape[0] == n)
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
+}
+
+/* An element of an array that another Python thread may change at any time, read once: who has
+ * checked it has checked what is used. */
+static int64_t read_once(const int64_t *element) {
+    return __atomic_load_n(element, __ATOMIC_RELAXED);
 }
 
 /* The bounds of one part of n elements, cut where a cache line ends. */
@@ -197,7 +266,7 @@ static void run_over(Py_ssize_t size, Task function, const void *arguments) {
         function(arguments, 0, 1);
     } else {
         Py_BEGIN_ALLOW_THREADS
-        run(function, arguments, n_threads);
+        run(function, arguments, parts_of_a_task());
         Py_END_ALLOW_THREADS
     }
 }
@@ -231,7 +300,7 @@ static PyObject *py_relu(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     Floats a[2];
     if (n_args != 2) return PyErr_Format(PyExc_TypeError, "relu takes x, y");
     if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
-    int fits = a[0].size == a[1].size;
+    int fits = same_shape(&a[0], &a[1]);
     if (fits) run_over(a[1].size, relu_part, a);
     give_back(a, 2);
     if (!fits) Py_RETURN_NONE;
@@ -249,7 +318,7 @@ static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssiz
     Floats a[3];
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "relu_backward takes dy, y, dx");
     if (!borrow(args, a, 3, "rrw")) Py_RETURN_NONE;
-    int fits = a[0].size == a[2].size && a[1].size == a[2].size;
+    int fits = same_shape(&a[0], &a[2]) && same_shape(&a[1], &a[2]);
     if (fits) run_over(a[2].size, relu_backward_part, a);
     give_back(a, 3);
     if (!fits) Py_RETURN_NONE;
@@ -270,7 +339,7 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
     Floats a[2];
     if (n_args != 2) return PyErr_Format(PyExc_TypeError, "sum_rows takes x, sums");
     if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
-    int fits = a[1].size > 0 && a[0].size % a[1].size == 0;
+    int fits = a[1].size > 0 && is_row(&a[1], a[1].size) && is_matrix(&a[0], a[1].size);
     if (fits) run_over(a[0].size, sum_rows_part, a);
     give_back(a, 2);
     if (!fits) Py_RETURN_NONE;
@@ -329,8 +398,10 @@ static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t
     if (PyErr_Occurred()) return NULL;
     if (!borrow(args, b.a, 6, "rrrwww")) Py_RETURN_NONE;
     Py_ssize_t n = b.a[1].size;
-    int fits = n > 0 && b.a[0].size > 0 && b.a[0].size % n == 0 && b.a[2].size == n &&
-               b.a[3].size == b.a[0].size && b.a[4].size == b.a[0].size && b.a[5].size == 3 * n;
+    const Floats *x = &b.a[0], *stats = &b.a[5];
+    int fits = x->size > 0 && is_matrix(x, n) && is_row(&b.a[1], n) && is_row(&b.a[2], n) &&
+               same_shape(&b.a[3], x) && same_shape(&b.a[4], x) && is_matrix(stats, n) &&
+               stats->size == 3 * n;
     if (fits) run_over(b.a[0].size, batch_norm_part, &b);
     give_back(b.a, 6);
     if (!fits) Py_RETURN_NONE;
@@ -377,8 +448,9 @@ static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, P
                             "batch_norm_backward takes dy, x_hat, r, gamma, dx, dgamma, dbeta");
     if (!borrow(args, a, 7, "rrrrwww")) Py_RETURN_NONE;
     Py_ssize_t n = a[2].size;
-    int fits = n > 0 && a[0].size > 0 && a[0].size % n == 0 && a[1].size == a[0].size &&
-               a[3].size == n && a[4].size == a[0].size && a[5].size == n && a[6].size == n;
+    int fits = a[0].size > 0 && is_matrix(&a[0], n) && same_shape(&a[1], &a[0]) &&
+               is_row(&a[2], n) && is_row(&a[3], n) && same_shape(&a[4], &a[0]) &&
+               is_row(&a[5], n) && is_row(&a[6], n);
     if (fits) run_over(a[0].size, batch_norm_backward_part, a);
     give_back(a, 7);
     if (!fits) Py_RETURN_NONE;
@@ -395,7 +467,7 @@ typedef struct {
 
 static void take_rows_part(const void *arguments, int part, int parts) {
     const Gather *t = arguments;
-    Py_ssize_t n = t->a[0].view.shape[1];
+    int64_t n_samples = t->a[0].view.shape[0], n = t->a[0].view.shape[1];
     Py_ssize_t start = t->n_rows * part / parts, stop = t->n_rows * (part + 1) / parts;
     Py_ssize_t ahead = 1 + 512 / (n + 1); /* some 2 KB */
     for (Py_ssize_t i = start; i < stop; i++) {
@@ -403,7 +475,9 @@ static void take_rows_part(const void *arguments, int part, int parts) {
         if (i + ahead < stop)
             for (Py_ssize_t j = 0; j < n; j += 16)
                 __builtin_prefetch(t->a[0].data + t->rows[i + ahead] * n + j);
-        memcpy(t->a[1].data + i * n, t->a[0].data + t->rows[i] * n, n * sizeof(float));
+        int64_t row = read_once(t->rows + i);
+        if (row >= 0 && row < n_samples)
+            memcpy(t->a[1].data + i * n, t->a[0].data + row * n, n * sizeof(float));
     }
 }
 
@@ -413,23 +487,17 @@ static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "take_rows takes X, rows, out");
     PyObject *arrays[2] = {args[0], args[2]};
     if (!borrow(arrays, t.a, 2, "rw")) Py_RETURN_NONE;
-    if (PyObject_GetBuffer(args[1], &rows, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
-        PyErr_Clear();
-        give_back(t.a, 2);
-        Py_RETURN_NONE;
-    }
-    t.rows = rows.buf;
-    int fits = rows.itemsize == 8 && strchr("lq", rows.format[0]) && rows.ndim == 1 &&
-               t.a[0].view.ndim == 2 && t.a[1].view.ndim == 2 &&
-               t.a[0].view.shape[1] == t.a[1].view.shape[1] &&
-               rows.shape[0] == t.a[1].view.shape[0];
+    const Py_buffer *X = &t.a[0].view, *out = &t.a[1].view;
+    int fits = X->ndim == 2 && out->ndim == 2 && X->shape[1] == out->shape[1] &&
+               borrow_integers(args[1], &rows, out->shape[0]);
     if (fits) {
+        t.rows = rows.buf;
         t.n_rows = rows.shape[0];
         for (Py_ssize_t i = 0; i < t.n_rows; i++)
-            fits &= t.rows[i] >= 0 && t.rows[i] < t.a[0].view.shape[0];
+            fits &= t.rows[i] >= 0 && t.rows[i] < X->shape[0];
+        if (fits) run_over(t.a[1].size, take_rows_part, &t);
+        PyBuffer_Release(&rows);
     }
-    if (fits) run_over(t.a[1].size, take_rows_part, &t);
-    PyBuffer_Release(&rows);
     give_back(t.a, 2);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
@@ -477,11 +545,13 @@ VECTORISED static double softmax_rows(const float *z, const int64_t *labels, flo
         for (Py_ssize_t j = 0; j < n; j++) total += d[j];
         if (smoothing != 0.0f)
             for (Py_ssize_t j = 0; j < n; j++) sum += z[j] - largest;
-        float fit = (1.0f - smoothing) * (z[labels[row]] - largest) + rest * sum;
+        int64_t label = read_once(labels + row);
+        if (label < 0 || label >= n) return NAN; /* it was a class a moment ago */
+        float fit = (1.0f - smoothing) * (z[label] - largest) + rest * sum;
         losses += (double)(logf(total) - fit);
         float scale = share / total;
         for (Py_ssize_t j = 0; j < n; j++) d[j] = d[j] * scale - share * rest;
-        d[labels[row]] -= (1.0f - smoothing) * share;
+        d[label] -= (1.0f - smoothing) * share;
     }
     return losses;
 }
@@ -505,23 +575,18 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
     if (PyErr_Occurred()) return NULL;
     PyObject *logits[2] = {args[0], args[2]};
     if (!borrow(logits, s.a, 2, "rw")) Py_RETURN_NONE;
-    if (PyObject_GetBuffer(args[1], &labels, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
-        PyErr_Clear();
-        give_back(s.a, 2);
-        Py_RETURN_NONE;
-    }
-    s.labels = labels.buf;
-    int fits = labels.itemsize == 8 && strchr("lq", labels.format[0]) && labels.ndim == 1 &&
-               s.a[0].view.ndim == 2 && s.a[0].size == s.a[1].size &&
-               labels.shape[0] == s.a[0].view.shape[0] && s.a[0].size > 0;
+    const Py_buffer *z = &s.a[0].view;
+    int fits = z->ndim == 2 && s.a[0].size > 0 && same_shape(&s.a[0], &s.a[1]) &&
+               borrow_integers(args[1], &labels, z->shape[0]);
     if (fits) {
-        s.rows = s.a[0].view.shape[0];
-        s.n = s.a[0].view.shape[1];
+        s.labels = labels.buf;
+        s.rows = z->shape[0];
+        s.n = z->shape[1];
         for (Py_ssize_t i = 0; i < s.rows; i++) fits &= s.labels[i] >= 0 && s.labels[i] < s.n;
+        /* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
+        if (fits) run_over(s.a[0].size * 16, softmax_part, &s);
+        PyBuffer_Release(&labels);
     }
-    /* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
-    if (fits) run_over(s.a[0].size * 16, softmax_part, &s);
-    PyBuffer_Release(&labels);
     give_back(s.a, 2);
     if (!fits) Py_RETURN_NONE;
     double sum = 0.0;
@@ -616,7 +681,7 @@ static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_se
     }
     if (!borrow(args, u->a, n_arrays, "wrww")) Py_RETURN_NONE;
     int fits = 1;
-    for (int i = 1; i < n_arrays; i++) fits &= u->a[i].size == u->a[0].size;
+    for (int i = 0; i < n_arrays; i++) fits &= is_row(&u->a[i], u->a[0].size);
     if (fits) run_over(u->a[0].size, step, u);
     give_back(u->a, n_arrays);
     if (!fits) Py_RETURN_NONE;
@@ -643,17 +708,21 @@ static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
 
 /* ---- products ---- */
 
-/* The CBLAS interface with 64-bit sizes; NumPy's wheels bring such a library. */
-#define GEMM(name, number)                                                                     \
-    typedef void (*name)(int order, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k, \
-                         number alpha, const number *a, int64_t lda, const number *b,          \
-                         int64_t ldb, number beta, number *c, int64_t ldc)
-GEMM(Sgemm, float);
-GEMM(Dgemm, double);
+/* The CBLAS interface, with sizes of 64 bits (NumPy's wheels) or of 32 (most other libraries). */
+#define GEMM(name, number, size)                                                               \
+    typedef void (*name)(int order, int trans_a, int trans_b, size m, size n, size k,          \
+                         number alpha, const number *a, size lda, const number *b, size ldb,   \
+                         number beta, number *c, size ldc)
+GEMM(Sgemm, float, int64_t);
+GEMM(Dgemm, double, int64_t);
+GEMM(NarrowSgemm, float, int32_t);
+GEMM(NarrowDgemm, double, int32_t);
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
 
-static Sgemm sgemm;
-static Dgemm dgemm;
+static void *sgemm, *dgemm;
+static int narrow; /* whether their sizes have 32 bits */
+static int (*blas_threads)(void);
+static void (*set_blas_threads)(int);
 
 typedef struct {
     Py_buffer view;
@@ -695,6 +764,27 @@ static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
     return 0;
 }
 
+/* Whether the memory from the first to the last element of a meets that of c. */
+static int mixed(const Matrix *a, const Matrix *c) {
+    int64_t a_lines = a->trans ? a->columns : a->rows;
+    return meet(a->data, a_lines * a->ld * a->view.itemsize, c->data,
+                c->rows * c->ld * c->view.itemsize);
+}
+
+/* c = a @ b + beta * c, all of one number type. */
+static void gemm(const Matrix *a, const void *from_a, const Matrix *b, const void *from_b,
+                 const Matrix *c, void *to, int64_t m, int64_t n, int64_t k, float beta) {
+    int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
+#define CALL(Gemm, function)                                                             \
+    ((Gemm)function)(ROW_MAJOR, trans_a, trans_b, m, n, k, 1, from_a, a->ld, from_b, b->ld, \
+                     beta, to, c->ld)
+    if (c->view.itemsize == sizeof(float))
+        narrow ? CALL(NarrowSgemm, sgemm) : CALL(Sgemm, sgemm);
+    else
+        narrow ? CALL(NarrowDgemm, dgemm) : CALL(Dgemm, dgemm);
+#undef CALL
+}
+
 static char *at(const Matrix *m, int64_t row, int64_t column) {
     return m->data + (m->trans ? column * m->ld + row : row * m->ld + column) * m->view.itemsize;
 }
@@ -715,15 +805,8 @@ static void product_part(const void *arguments, int part, int parts) {
     if (p->bias)
         for (int64_t i = 0; i < rows; i++)
             memcpy(at(c, row + i, column), p->bias + column * size, columns * size);
-    int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
-    const void *from_a = at(a, row, 0), *from_b = at(b, 0, column);
-    void *to = at(c, row, column);
-    if (size == sizeof(float))
-        sgemm(ROW_MAJOR, trans_a, trans_b, rows, columns, k, 1.0f, from_a, a->ld, from_b, b->ld,
-              p->bias ? 1.0f : 0.0f, to, c->ld);
-    else
-        dgemm(ROW_MAJOR, trans_a, trans_b, rows, columns, k, 1.0, from_a, a->ld, from_b, b->ld,
-              p->bias ? 1.0 : 0.0, to, c->ld);
+    gemm(a, at(a, row, 0), b, at(b, 0, column), c, at(c, row, column), rows, columns, k,
+         p->bias ? 1.0f : 0.0f);
     /* While this part is in the cache. */
     for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
         void *y = at(c, i, column);
@@ -738,16 +821,18 @@ static void product_part(const void *arguments, int part, int parts) {
     }
 }
 
-/* Borrow `size` contiguous numbers like those of c where there are any; 0 if they do not fit. */
-static int borrow_optional(PyObject *object, const Matrix *c, int64_t size, Py_buffer *view,
-                           const char **data) {
+/* Borrow a bias, (columns of c,), or a mask of the shape of c; 0 if it is something else. */
+static int borrow_beside(PyObject *object, const Matrix *c, int ndim, Py_buffer *view,
+                         const char **data) {
     *data = NULL;
     if (object == Py_None) return 1;
     if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
         PyErr_Clear();
         return 0;
     }
-    if (!strcmp(view->format, c->view.format) && view->len == size * c->view.itemsize) {
+    if (!strcmp(view->format, c->view.format) && view->ndim == ndim &&
+        view->shape[ndim - 1] == c->columns && (ndim == 1 || view->shape[0] == c->rows) &&
+        !meet(view->buf, view->len, c->data, c->rows * c->ld * c->view.itemsize)) {
         *data = view->buf;
         return 1;
     }
@@ -755,20 +840,30 @@ static int borrow_optional(PyObject *object, const Matrix *c, int64_t size, Py_b
     return 0;
 }
 
+static int fits_narrow(const Matrix *m) {
+    return m->rows <= INT32_MAX && m->columns <= INT32_MAX && m->ld <= INT32_MAX;
+}
+
 static int multiply(Product *p, PyObject *bias, PyObject *mask) {
-    int64_t m = p->a.rows, k = p->a.columns, n = p->b.columns;
-    const char *format = p->c.view.format;
+    const Matrix *a = &p->a, *b = &p->b, *c = &p->c;
+    const char *format = c->view.format;
     Py_buffer bias_view, mask_view;
     /* A product with a single row or column is no gemm: NumPy knows a faster way. */
-    if (m != p->c.rows || n != p->c.columns || k != p->b.rows || m < 2 || n < 2) return 0;
-    if (strcmp(p->a.view.format, format) || strcmp(p->b.view.format, format)) return 0;
-    if (!borrow_optional(bias, &p->c, n, &bias_view, &p->bias)) return 0;
-    int fits = borrow_optional(mask, &p->c, m * n, &mask_view, &p->mask);
-    if (fits && (double)m * (double)k * (double)n < LONG_PRODUCT) {
+    if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows || c->rows < 2 ||
+        c->columns < 2)
+        return 0;
+    if (strcmp(a->view.format, format) || strcmp(b->view.format, format)) return 0;
+    if (mixed(a, c) || mixed(b, c)) return 0;
+    if (narrow && !(fits_narrow(a) && fits_narrow(b) && fits_narrow(c))) return 0;
+    if (!borrow_beside(bias, c, 1, &bias_view, &p->bias)) return 0;
+    int fits = borrow_beside(mask, c, 2, &mask_view, &p->mask);
+    /* Somebody else in this process may have changed the number since it was set. */
+    if (n_threads && blas_threads() != 1) set_blas_threads(1);
+    if (fits && (double)c->rows * (double)a->columns * (double)c->columns < LONG_PRODUCT) {
         product_part(p, 0, 1);
     } else if (fits) {
         Py_BEGIN_ALLOW_THREADS
-        run(product_part, p, n_threads);
+        run(product_part, p, parts_of_a_task());
         Py_END_ALLOW_THREADS
     }
     if (fits && p->mask) PyBuffer_Release(&mask_view);
@@ -797,12 +892,16 @@ static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_a
     Py_RETURN_TRUE;
 }
 
-static PyObject *py_use_gemm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "use_gemm takes two addresses");
-    void *single = PyLong_AsVoidPtr(args[0]), *double_ = PyLong_AsVoidPtr(args[1]);
+static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    void *addresses[4];
+    if (n_args != 5) return PyErr_Format(PyExc_TypeError, "use_blas takes four addresses, narrow");
+    for (int i = 0; i < 4; i++) addresses[i] = PyLong_AsVoidPtr(args[i]);
+    narrow = PyObject_IsTrue(args[4]);
     if (PyErr_Occurred()) return NULL;
-    sgemm = (Sgemm)single;
-    dgemm = (Dgemm)double_;
+    sgemm = addresses[0];
+    dgemm = addresses[1];
+    blas_threads = (int (*)(void))addresses[2];
+    set_blas_threads = (void (*)(int))addresses[3];
     Py_RETURN_NONE;
 }
 
@@ -810,9 +909,10 @@ static PyObject *py_use_gemm(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 static PyMethodDef methods[] = {
     {"threads", py_threads, METH_NOARGS, "threads(): those of this Python thread"},
-    {"set_threads", py_set_threads, METH_O, "set_threads(n): returns what it was before"},
-    {"use_gemm", FAST(py_use_gemm),
-     "use_gemm(addresses of a CBLAS sgemm and dgemm with 64-bit sizes)"},
+    {"set_threads", py_set_threads, METH_O, "set_threads(n): for this Python thread; 0: none asked for"},
+    {"use_blas", FAST(py_use_blas),
+     "use_blas(addresses of sgemm, dgemm, get and set the number of threads; whether sizes have "
+     "32 bits)"},
     {"matmul", FAST(py_matmul), 
      "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
@@ -838,7 +938,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 3)) return NULL;
-    pthread_atfork(NULL, NULL, forget_threads);
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 4)) return NULL;
+    pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from minidl import blas, kernels
 from minidl.data.batches import Transform
 from minidl.kernels import Array
 from minidl.losses import Loss
 from minidl.model import Sequential
 
 ROWS_AT_ONCE = 1024
+ALONE = 8192  # multiplications; for so few no BLAS uses its threads
 
 Views = Callable[[Any], Iterable[Any]]
 """From rows to several arrays of their shape, such as the same images moved a little."""
@@ -55,9 +57,19 @@ def predict_outputs(
 ) -> Array:
     """Return the model's outputs for X, a bounded number of rows at a time.
 
-    With `views` they are the mean of the outputs for each view of the raw rows.
+    With `views` they are the mean of the outputs for each view of the raw rows. Outside of
+    `kernels.threads` the number of threads is chosen from the sizes.
     """
 
+    if not kernels.threads_are_set():
+        n_multiplications = model.params.size * min(X.shape[0], ROWS_AT_ONCE)
+        if n_multiplications > ALONE:
+            with kernels.threads(blas.automatic_threads(n_multiplications)):
+                return _outputs(model, X, transform, views)
+    return _outputs(model, X, transform, views)
+
+
+def _outputs(model: Sequential, X: Any, transform: Transform | None, views: Views | None) -> Array:
     def outputs(x: Any) -> Array:
         return model.forward(x if transform is None else transform(x), train=False)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from scipy.optimize import minimize
 
-from minidl import kernels
+from minidl import blas, kernels
 from minidl.data.batches import Rows, batch_bounds
 from minidl.errors import DivergenceError
 from minidl.kernels import Array
@@ -23,6 +25,7 @@ from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk_paths
 
+SCIPYS_BLAS = blas.find(Path(scipy.__file__).parent, "linalg/_fblas.*")
 CHUNK_ROWS = 512  # of the data at a time: activations stay in the cache, and memory is bounded
 
 
@@ -79,9 +82,9 @@ def fit_lbfgs(
         if callback is not None:
             callback(iteration, objective.loss)
 
-    # NumPy's and SciPy's BLAS are two libraries whose threads fight for the cores.
+    # NumPy's wheels and SciPy's each bring a BLAS of their own, whose threads fight for the cores.
     try:
-        with kernels.threads(1):
+        with kernels.threads(1), blas.limited_to(1, SCIPYS_BLAS):
             found = minimize(
                 objective,
                 accepted.copy(),

@@ -224,18 +224,22 @@ class SGD(Optimizer):
             raise ParameterError("nesterov", "needs a momentum above 0")
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        (velocity,) = block.averages
-        return kernels.sgd(
-            block.params,
-            g,
-            velocity,
-            learning_rate,
-            self.momentum,
-            block.weight_decay,
-            scale,
-            self.nesterov,
-            (self._scratch[0], self._scratch[1]),
-        )
+        p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
+        decay, momentum, nesterov = block.weight_decay, self.momentum, self.nesterov
+        finite = kernels.sgd(p, g, v, learning_rate, momentum, decay, scale, nesterov)
+        if finite is not None:
+            return finite
+        d = _decayed(p, g, decay, scale, s, t)
+        v *= momentum
+        v += d
+        if nesterov:
+            np.multiply(v, momentum, out=s)
+            s += d
+            s *= learning_rate
+        else:
+            np.multiply(v, learning_rate, out=s)
+        p -= s
+        return _all_finite(p)
 
 
 @dataclass
@@ -268,30 +272,32 @@ class Adam(Optimizer):
         return self._adam(block, g, scale, learning_rate, block.weight_decay, 1.0)
 
     def _adam(
-        self,
-        block: Block,
-        g: Array,
-        scale: float,
-        learning_rate: float,
-        weight_decay: float,
-        shrink: float,
+        self, block: Block, g: Array, scale: float, rate: float, decay: float, shrink: float
     ) -> bool:
-        unbias = math.sqrt(1 - self.beta2**self.n_steps) / (1 - self.beta1**self.n_steps)
-        mean, square = block.averages
-        return kernels.adam(
-            block.params,
-            g,
-            mean,
-            square,
-            learning_rate * unbias,
-            self.beta1,
-            self.beta2,
-            self.eps,
-            weight_decay,
-            scale,
-            shrink,
-            (self._scratch[0], self._scratch[1]),
-        )
+        """Scale p by `shrink`, then make Adam's step."""
+        beta1, beta2, eps = self.beta1, self.beta2, self.eps
+        rate *= math.sqrt(1 - beta2**self.n_steps) / (1 - beta1**self.n_steps)
+        p, (m, v), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
+        settings = rate, beta1, beta2, eps, decay, scale, shrink, 1 - beta1, 1 - beta2
+        finite = kernels.adam(p, g, m, v, *settings)
+        if finite is not None:
+            return finite
+        if shrink != 1.0:
+            p *= shrink
+        d = _decayed(p, g, decay, scale, s, t)
+        m *= beta1
+        np.multiply(d, 1 - beta1, out=s)
+        m += s
+        v *= beta2
+        np.multiply(d, d, out=s)
+        s *= 1 - beta2
+        v += s
+        np.sqrt(v, out=s)
+        s += eps
+        np.divide(m, s, out=s)
+        s *= rate
+        p -= s
+        return _all_finite(p)
 
 
 @dataclass
@@ -335,17 +341,33 @@ class RMSprop(Optimizer):
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
         p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
-        d = kernels.decayed(p, g, block.weight_decay, scale, s, t)
-        np.multiply(v, self.decay, out=v)
+        d = _decayed(p, g, block.weight_decay, scale, s, t)
+        v *= self.decay
         np.multiply(d, d, out=s)
-        np.multiply(s, 1 - self.decay, out=s)
-        np.add(v, s, out=v)
+        s *= 1 - self.decay
+        v += s
         np.sqrt(v, out=s)
-        np.add(s, self.eps, out=s)
+        s += self.eps
         np.divide(d, s, out=s)
-        np.multiply(s, learning_rate, out=s)
-        np.subtract(p, s, out=p)
-        return kernels.all_finite(p)
+        s *= learning_rate
+        p -= s
+        return _all_finite(p)
+
+
+def _decayed(p: Array, g: Array, weight_decay: float, scale: float, s: Array, t: Array) -> Array:
+    """Return scale * g + weight_decay * p: g itself, or t; s is overwritten."""
+    d = g
+    if scale != 1.0:
+        d = np.multiply(g, scale, out=t)
+    if weight_decay:
+        np.multiply(p, weight_decay, out=s)
+        d = np.add(s, d, out=t)
+    return d
+
+
+def _all_finite(p: Array) -> bool:
+    """Return whether every number of p, 1-D, is finite; one whose square overflows is not."""
+    return math.isfinite(p.dot(p))
 
 
 class WeightAverage:

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl.layers import BatchNorm
+from minidl.optimizers import ParameterGroup
 from minidl.parallel import Crew
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(
     kernels.name() != "compiled", reason="the C extension was not built: no C compiler"
 )
+crew = pytest.mark.skipif(not kernels.has_crew(), reason="NumPy's BLAS is no OpenBLAS")
 SIZES = [1, 15, 16, 17, 1000, 16_384, 16_385, 100_003]  # short, and around what is shared out
 THREADS = [1, 2, 3]
 
@@ -94,90 +97,143 @@ def test_batch_norm_has_numpys_bits(shape, n_threads, reference):
     assert all(map(same_bits, found, reference(forward_and_backward)))
 
 
-@compiled
-@pytest.mark.parametrize("i", range(6))
-def test_batch_norm_of_arrays_that_do_not_fit_is_left_to_numpy(i):
-    arrays = [np.ones(shape, np.float32) for shape in ((4, 3), 3, 3, (4, 3), (4, 3), (3, 3))]
-    assert kernels._compiled.batch_norm(*arrays, 1e-3)
-    arrays[i] = np.ones(5, np.float32)
-    assert not kernels._compiled.batch_norm(*arrays, 1e-3)
+FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
 
 
 @compiled
-@pytest.mark.parametrize("i", range(7))
-def test_its_gradient_too(i):
-    arrays = [np.ones(n, np.float32) for n in (12, 12, 3, 3, 12, 3, 3)]
-    assert kernels._compiled.batch_norm_backward(*arrays)
-    arrays[i] = np.ones(5, np.float32)
-    assert not kernels._compiled.batch_norm_backward(*arrays)
+@pytest.mark.parametrize(
+    ("name", "shapes", "more"),
+    [
+        ("relu", [FOUR, FOUR], ()),
+        ("relu_backward", [FOUR, FOUR, FOUR], ()),
+        ("sum_rows", [FOUR, ROW], ()),
+        ("batch_norm", [FOUR, ROW, ROW, FOUR, FOUR, (3, 3)], (1e-3,)),
+        ("batch_norm_backward", [FOUR, FOUR, ROW, ROW, FOUR, ROW, ROW], ()),
+        ("matmul", [(4, 5), (5, 3), FOUR], (None, None, False)),
+        ("sgd", [ROW, ROW, ROW], (0.1, 0.9, 0.0, 1.0, False)),
+        ("adam", [ROW, ROW, ROW, ROW], (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_left_to_numpy(name, shapes, more):
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    function = getattr(kernels._compiled, name)
+    assert function(*arrays, *more)
+    for i, shape in enumerate(shapes):
+        # Another number of rows, of columns, of both at an equal size, of dimensions; no array.
+        others = [(5, *shape[1:]), (*shape[:-1], 7), shape[::-1], (np.prod(shape),), (1, *shape)]
+        for other in (*others, (1,), (0,), None):
+            if other == shape or (name, i, other) == ("sum_rows", 0, (5, 3)):
+                continue  # it fits
+            wrong = None if other is None else np.ones(other, np.float32)
+            assert function(*arrays[:i], wrong, *arrays[i + 1 :], *more) is None, (i, other)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("name", "access", "more"),
+    [
+        ("relu", "rw", ()),
+        ("relu_backward", "rrw", ()),
+        ("matmul", "rrw", (None, None, False)),
+        ("sgd", "wrw", (0.1, 0.9, 0.0, 1.0, False)),
+        ("adam", "wrww", (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
+    ],
+)
+def test_arrays_that_overlap_are_left_to_numpy(name, access, more):
+    memory = np.ones(100, np.float32)
+    shape = (16,) if name in ("sgd", "adam") else (4, 4)
+    for i in range(len(access)):
+        for j in range(i):
+            arrays = [np.ones(shape, np.float32) for _ in access]
+            arrays[i] = memory[40:56].reshape(shape)
+            for shift in (-15, -1, 0, 15):
+                arrays[j] = memory[40 + shift : 56 + shift].reshape(shape)
+                done = getattr(kernels._compiled, name)(*arrays, *more)
+                assert (done is None) == ("w" in access[i] + access[j]), (i, j, shift)
+
+
+@pytest.mark.parametrize("width", [3, 6])
+def test_batch_norm_refuses_rows_of_another_width(width):
+    layer = BatchNorm(4, dtype=np.float32)
+    with pytest.raises(ValueError):
+        layer.forward(np.ones((8, width), np.float32))  # for 6: as many numbers as 12 rows of 4
+
+
+def test_sums_of_rows_of_another_width_are_refused():
+    with pytest.raises(ValueError):
+        kernels.sum_rows(np.ones((4, 6), np.float32), np.ones(3, np.float32))
+
+
+def test_a_product_into_its_own_factor():
+    rng = np.random.default_rng(0)
+    a, b = floats(rng, 64, 64), floats(rng, 64, 64)
+    exact = a.astype(np.float64) @ b
+    for out in (a, b):
+        factors = [a.copy(), b.copy()]
+        out = factors[0 if out is a else 1]
+        kernels.matmul(*factors, out)
+        assert np.allclose(out, exact, atol=1e-4)
+    parts = floats(rng, 65, 64)
+    x = parts[:64].copy()
+    kernels.matmul(parts[:64], b, parts[1:])
+    assert np.allclose(parts[1:], x.astype(np.float64) @ b, atol=1e-4)
+
+
+def test_rows_taken_into_their_own_array():
+    rng = np.random.default_rng(0)
+    X = floats(rng, 40, 7)
+    rows = rng.permutation(30)
+    expected = X[rows]
+    kernels.take_rows(X, rows, X[10:])
+    assert np.array_equal(X[10:], expected)
+
+
+def update(optimizer, p, g):
+    """The vectors after three steps with these gradients."""
+    p = p.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = [optimizer.step(p, g) for _ in range(3)]
+    return finite, p, *optimizer.averages.values()
 
 
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "settings",
+    ("kind", "settings"),
     [
-        (0.1, 0.0, 0.0, 1.0, False),
-        (0.1, 0.9, 0.0, 1.0, False),
-        (0.03, 0.9, 1e-3, 1.0, True),
-        (0.03, 0.9, 1e-3, 0.37, True),
-        (0.03, 0.9, 0.0, 0.37, False),
+        (SGD, {}),
+        (SGD, {"momentum": 0.9}),
+        (SGD, {"momentum": 0.9, "weight_decay": 1e-3, "nesterov": True}),
+        (SGD, {"momentum": 0.9, "weight_decay": 1e-3, "nesterov": True, "clip_grad_norm": 0.37}),
+        (SGD, {"momentum": 0.9, "clip_grad_norm": 0.37}),
+        (Adam, {}),
+        (Adam, {"beta1": 0.0, "beta2": 0.95, "eps": 1e-3, "weight_decay": 1e-3}),
+        (Adam, {"beta2": 0.99, "weight_decay": 1e-3, "clip_grad_norm": 0.37}),
+        (AdamW, {"beta2": 0.99, "clip_grad_norm": 0.37}),
     ],
 )
-def test_sgd_has_numpys_bits(size, n_threads, settings, reference):
+def test_updates_have_numpys_bits(size, n_threads, kind, settings, reference):
     rng = np.random.default_rng(size)
-    p, g, v = (floats(rng, size) for _ in range(3))
-    expected_p, expected_v = p.copy(), v.copy()
-    scratch = np.empty((2, size), np.float32)
+    p, g = floats(rng, size), floats(rng, size)
+    groups = [ParameterGroup("all", slice(0, size))]
     with kernels.threads(n_threads):
-        assert kernels.sgd(p, g, v, *settings, scratch)
-    assert reference(kernels.sgd, expected_p, g, expected_v, *settings, scratch)
-    assert same_bits(p, expected_p)
-    assert same_bits(v, expected_v)
-
-
-@compiled
-@pytest.mark.parametrize("n_threads", THREADS)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    "settings",
-    [
-        (0.1, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0),
-        (0.01, 0.0, 0.95, 1e-3, 1e-3, 1.0, 1.0),
-        (0.01, 0.9, 0.99, 1e-8, 1e-3, 0.37, 1.0),
-        (0.01, 0.9, 0.99, 1e-8, 0.0, 0.37, 0.999),
-    ],
-)
-def test_adam_has_numpys_bits(size, n_threads, settings, reference):
-    rng = np.random.default_rng(size)
-    p, g, m, v = (floats(rng, size) for _ in range(4))
-    v = np.abs(v)
-    expected_p, expected_m, expected_v = p.copy(), m.copy(), v.copy()
-    scratch = np.empty((2, size), np.float32)
-    with kernels.threads(n_threads):
-        assert kernels.adam(p, g, m, v, *settings, scratch)
-    assert reference(kernels.adam, expected_p, g, expected_m, expected_v, *settings, scratch)
-    assert same_bits(p, expected_p)
-    assert same_bits(m, expected_m)
-    assert same_bits(v, expected_v)
+        finite, *found = update(kind(0.03, groups=groups, **settings), p, g)
+    expected_finite, *expected = reference(update, kind(0.03, groups=groups, **settings), p, g)
+    assert finite == expected_finite == [True] * 3
+    assert all(map(same_bits, found, expected))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 99_999])
 @pytest.mark.parametrize("n_threads", THREADS)
 def test_an_update_sees_what_is_not_finite(bad, place, n_threads, reference):
-    g = np.zeros(100_000, np.float32)
+    p, g = np.ones(100_000, np.float32), np.zeros(100_000, np.float32)
     g[place] = bad
-    scratch = np.empty((2, g.size), np.float32)
     for run in (lambda f, *a: f(*a), reference):
-        p, v = np.ones_like(g), np.zeros_like(g)
-        with kernels.threads(n_threads):
-            assert not run(kernels.sgd, p, g, v, 0.1, 0.9, 0.0, 1.0, False, scratch)
-        p, m, v = np.ones_like(g), np.zeros_like(g), np.zeros_like(g)
-        settings = 0.1, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0
-        with kernels.threads(n_threads), np.errstate(invalid="ignore"):
-            assert not run(kernels.adam, p, g, m, v, *settings, scratch)
+        for optimizer in (SGD(0.1, 0.9), Adam(0.1)):
+            with kernels.threads(n_threads):
+                assert run(update, optimizer, p, g)[0] == [False] * 3
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
@@ -303,17 +359,24 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(TypeError):
         kernels._compiled.relu(a)
     with pytest.raises(ValueError):
-        kernels._compiled.set_threads(0)
+        kernels._compiled.set_threads(-1)
+
+
+def all_thread_counts():
+    return sorted(
+        (each["filepath"], each["num_threads"]) for each in threadpoolctl.threadpool_info()
+    )
 
 
 def test_threads_are_given_back():
-    before = {each["num_threads"] for each in threadpoolctl.threadpool_info()}
+    before = all_thread_counts()
     with kernels.threads(2):
+        assert kernels.threads_are_set() == kernels.has_crew()
         with kernels.threads(1):
-            assert kernels._compiled is None or kernels._compiled.set_threads(1) == 1
-        assert kernels._compiled is None or kernels._compiled.set_threads(2) == 2
-    assert kernels._compiled is None or kernels._compiled.set_threads(1) == 1
-    assert {each["num_threads"] for each in threadpoolctl.threadpool_info()} == before
+            assert not kernels.has_crew() or kernels._compiled.threads() == 1
+        assert not kernels.has_crew() or kernels._compiled.threads() == 2
+    assert not kernels.threads_are_set()
+    assert all_thread_counts() == before
 
 
 def test_machines_of_many_cores():
@@ -321,8 +384,7 @@ def test_machines_of_many_cores():
     out = np.empty_like(a)
     with kernels.threads(200):
         kernels.matmul(a, a, out)
-        if kernels._compiled is not None:
-            assert kernels._compiled.set_threads(2) == kernels.MOST_THREADS
+        assert not kernels.has_crew() or kernels._compiled.threads() == kernels.MOST_THREADS
     assert (out == 300).all()
 
 
@@ -345,12 +407,7 @@ def test_several_python_threads_at_once():
     assert all(same_bits(out, alone) for out in outs)
 
 
-def blas_threads():
-    info = threadpoolctl.threadpool_info()
-    return {one["num_threads"] for one in info if one["user_api"] == "blas"}
-
-
-@compiled
+@crew
 def test_each_python_thread_has_its_own_number():
     found = []
 
@@ -364,7 +421,7 @@ def test_each_python_thread_has_its_own_number():
         found.append(kernels._compiled.threads())
 
     entered, left = threading.Event(), threading.Event()
-    before = kernels._compiled.threads(), blas_threads()
+    before = kernels._compiled.threads(), all_thread_counts()
     thread = threading.Thread(target=other)
     with kernels.threads(2):
         thread.start()
@@ -372,24 +429,11 @@ def test_each_python_thread_has_its_own_number():
         assert kernels._compiled.threads() == 2
     left.set()
     thread.join()
-    assert found == [1, 3, 3, 1]
-    assert (kernels._compiled.threads(), blas_threads()) == before
+    assert found == [0, 3, 3, 0]
+    assert (kernels._compiled.threads(), all_thread_counts()) == before
 
 
-@pytest.mark.skipif(kernels._blas is None, reason="NumPy has another BLAS than its wheels")
-def test_users_of_numpys_blas_may_leave_in_any_order():
-    before = kernels._blas._get()
-    first, second = kernels.threads(2), kernels.threads(3)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert kernels._blas._get() == 1
-    second.__exit__(None, None, None)
-    assert kernels._blas._get() == before
-    kernels._compiled.set_threads(1)
-
-
-@compiled
+@crew
 def test_the_threads_of_shards_inherit_the_number():
     found = [0, 0]
 
@@ -426,32 +470,6 @@ def test_a_training_repeats_its_bits_and_agrees_with_numpy(n_threads, reference)
     assert same_bits(params, again)
     _, expected = reference(train, 1)
     assert losses == pytest.approx(expected, rel=1e-5)
-
-
-@compiled
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_starts_threads_of_its_own():
-    code = """
-import os
-import numpy as np
-from minidl import kernels
-
-a = np.random.default_rng(0).standard_normal((300, 300), np.float32)
-out, alone, again = np.empty((3, 300, 300), np.float32)
-with kernels.threads(2):
-    kernels.matmul(a, a, out)
-    child = os.fork()
-    if child == 0:
-        kernels.matmul(a, a, alone)
-        with kernels.threads(2):
-            kernels.matmul(a, a, again)
-        os._exit(0 if (out == alone).all() and (out == again).all() else 1)
-    _, status = os.waitpid(child, 0)
-    kernels.matmul(a, a, again)
-raise SystemExit(status or not (out == again).all())
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False)
-    assert done.returncode == 0
 
 
 def test_the_kernels_can_be_turned_off():

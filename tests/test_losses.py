@@ -453,3 +453,12 @@ def test_center_and_scale_must_fit_the_number_of_targets(name):
         loss.check_targets(np.ones(3), 1)
     with pytest.raises(ParameterError, match=f"^{name} has 2 numbers for 3 targets"):
         loss.check_targets(np.ones((2, 3)), 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_labels_out_of_range_are_refused_also_without_a_check_before(dtype, wrong):
+    logits = rng().normal(size=(4, 3)).astype(dtype)
+    for loss_function in (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(class_weight=[1, 2, 3])):
+        with pytest.raises((ValueError, IndexError)):
+            loss_function(logits, np.array([0, 1, wrong, 2]))

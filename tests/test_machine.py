@@ -14,6 +14,14 @@ def test_the_machine_is_described_in_what_json_knows():
     assert found["numpy"] == np.__version__
     assert found["blas"] and found["processor"] and found["cores"] >= 1
     assert found["kernels"] in ("compiled", "numpy")
+    assert found["products_on"] in ("crew", "threads of the BLAS")
+
+
+def test_it_says_when_the_code_of_the_blas_was_chosen_by_the_environment(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    assert "OPENBLAS_CORETYPE" not in machine.describe()
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert machine.describe()["OPENBLAS_CORETYPE"] == "Haswell"
 
 
 def test_memory_is_measured_in_bytes():

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from minidl import checkpoint, load
+from minidl import checkpoint, kernels, load
 from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
 from minidl.data.datasets import fingerprint
@@ -450,3 +450,17 @@ def test_the_test_part_is_measured_with_the_moves_that_the_model_keeps(begin):
     end(plain := begin(RICH, out="plain"))
     without = json.loads(plain.folder.results.read_text())
     assert results["test_loss"] != without["test_loss"]
+
+
+def test_results_are_measured_with_the_threads_of_the_training(begin, monkeypatch):
+    with begin(PLAIN, "train.blas_threads=2") as run:
+        for _ in run.steps():
+            pass
+        asked, outputs = [], run.experiment.outputs
+        original = kernels.threads
+        monkeypatch.setattr(kernels, "threads", lambda n: asked.append(n) or original(n))
+        monkeypatch.setattr(
+            type(run.experiment), "outputs", lambda self, X: asked.append("outputs") or outputs(X)
+        )
+        run.finish()
+    assert asked[:2] == [2, "outputs"]

@@ -109,6 +109,10 @@ class SoftmaxCrossEntropy(Loss):
         z = logits.T.copy()
         z -= np.maximum.reduce(z, 0)
         if targets.ndim == 1:
+            if targets.size and not 0 <= targets.min() <= targets.max() < k:
+                raise ValueError(
+                    f"labels must be from 0 to {k - 1}, got {targets.min()} to {targets.max()}"
+                )
             places = np.multiply(targets, n, dtype=np.intp)
             places += np.arange(n)
             fit = z.take(places)

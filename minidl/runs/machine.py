@@ -11,23 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
+from minidl import blas, kernels
 from minidl._version import __version__
 
 
 def describe() -> dict[str, Any]:
     """Return the versions and the processor that the bits of a run may depend on."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return {
+    built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    described = {
         "minidl": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "blas": f"{built_with.get('name')} {built_with.get('version')}",
+        "blas_core": None if blas.NUMPY is None else blas.NUMPY.core,  # whose code it runs
         "kernels": kernels.name(),
+        "products_on": "crew" if kernels.has_crew() else "threads of the BLAS",
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
+    if blas.CORE_VARIABLE in os.environ:
+        described[blas.CORE_VARIABLE] = os.environ[blas.CORE_VARIABLE]
+    return described
 
 
 def now() -> str:

@@ -244,8 +244,12 @@ class Run:
             "train_seconds": round(self.train_seconds, 3),
         }
         if test is not None:
-            outputs = experiment.outputs(test.X)
-            figures = figures_of(experiment.loss_function, outputs, test.y)
+            # With the threads of the training: the last bits depend on their number.
+            threads = experiment.config.train.blas_threads
+            assert isinstance(threads, int)
+            with kernels.threads(threads):
+                outputs = experiment.outputs(test.X)
+                figures = figures_of(experiment.loss_function, outputs, test.y)
             results |= {f"test_{name}": value for name, value in figures.items()}
             if experiment.dataset.n_classes is not None:
                 predicted = experiment.loss_function.decide(outputs).reshape(-1)
