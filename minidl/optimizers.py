@@ -134,6 +134,11 @@ class Optimizer:
         self.averages = {name: np.array(state[name]) for name in names}
         self._bound = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without views and scratch, which the next step makes anew.
+        unbound = {"_bound": None, "_blocks": [], "_bounded": [], "_scratch": np.empty((0, 0))}
+        return {**self.__dict__, **unbound}
+
     def _update(self, block: Block, learning_rate: float) -> bool:
         """Clip and apply the rule to one block; return whether its parameters are finite after."""
         g, scale = block.grads, self._clip_scale

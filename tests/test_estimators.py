@@ -30,6 +30,7 @@ from sklearn.datasets import (
     make_regression,
 )
 from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, learning_curve
@@ -233,6 +234,7 @@ def test_partial_fit_goes_on_as_scikit_learn_does():
     assert_same_fit(mine, other)
     assert not hasattr(small(MLPClassifier, solver="lbfgs"), "partial_fit")
     assert not hasattr(small(MLPRegressor, ema=0.9), "partial_fit")
+    assert not hasattr(small(MLPRegressor, schedule="cosine"), "partial_fit")
 
 
 def test_sample_weights_are_those_of_scikit_learn():
@@ -299,6 +301,74 @@ def test_several_labels_a_row():
         small(MLPClassifier).fit(X, np.arange(300).reshape(150, 2) % 3)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_hot_targets_come_back_one_hot(sparse):
+    X, y = IRIS
+    marks = np.eye(3, dtype=int)[y]
+    given = csr(marks) if sparse else marks
+    options = {"loss": "softmax_cross_entropy", "max_iter": 200, "learning_rate_init": 0.01}
+    clf = small(MLPClassifier, **options).fit(X, given)
+    by_label = small(MLPClassifier, **options).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), by_label.predict_proba(X))
+    found = clf.predict(X)
+    assert (hasattr(found, "tocsr"), found.shape) == (sparse, (150, 3))
+    assert clf.score(X, given) == by_label.score(X, y) > 0.9
+    weighted = small(MLPClassifier, class_weight={1: 5.0}, **options).fit(X, given)
+    np.testing.assert_array_equal(
+        weights(weighted), weights(small(MLPClassifier, class_weight={1: 5.0}, **options).fit(X, y))
+    )
+    marks[3] = [1, 1, 0]
+    with pytest.raises(ValueError, match="one 1 in each row for this loss, but row 3 has 2"):
+        small(MLPClassifier, **options).fit(X, csr(marks) if sparse else marks)
+
+
+def nullable_targets():
+    pyarrow = pytest.importorskip("pyarrow")
+    y = IRIS[1]
+    words = np.array(["x", "y", "z"])[y]
+    yield pd.Series(words, dtype="string[pyarrow]"), "U"
+    yield pd.Series(words, dtype=pd.ArrowDtype(pyarrow.string())), "U"
+    yield pd.Series(words, dtype="category"), "U"
+    yield pyarrow.chunked_array([words.tolist()]), "U"
+    yield pl.Series(words.tolist(), dtype=pl.Categorical), "U"
+    yield pd.Series(y, dtype="Int64"), "i"
+    yield pd.Series(y, dtype="int64[pyarrow]"), "i"
+    yield pl.Series(y.tolist()), "i"
+    yield pd.Series(y > 0, dtype="boolean"), "b"
+
+
+def test_nullable_and_arrow_backed_targets():
+    X, y = IRIS
+    expected = small(MLPClassifier).fit(X, y).predict_proba(X)
+    for labels, kind in nullable_targets():
+        clf = small(MLPClassifier).fit(X, labels, X_val=X, y_val=labels)
+        assert clf.classes_.dtype.kind == kind and clf.predict(X).dtype.kind == kind
+        if len(clf.classes_) == 3:
+            plain = small(MLPClassifier).fit(X, labels)
+            np.testing.assert_array_equal(plain.predict_proba(X), expected)
+        part = small(MLPClassifier).partial_fit(X, labels, classes=clf.classes_)
+        assert part.partial_fit(X, labels).classes_.dtype.kind == kind
+    for values in (
+        pd.Series(X[:, 0], dtype="double[pyarrow]"),
+        pd.Series(X[:, 0]).astype("Float64"),
+    ):
+        mine = small(MLPRegressor).fit(X, values)
+        np.testing.assert_array_equal(weights(mine), weights(small(MLPRegressor).fit(X, X[:, 0])))
+    holes = pd.Series([None, *IRIS[1][1:]], dtype="Int64")
+    with pytest.raises(ValueError, match="NaN"):
+        small(MLPClassifier).fit(X, holes)
+
+
+def test_sparse_rows_need_a_linear_layer_first():
+    X, y = IRIS
+    for first in ("relu", "layer_norm", "batch_norm", {"dropout": 0.1}):
+        clf = small(MLPClassifier, layers=[first, {"linear": "auto"}])
+        with pytest.raises(ValueError, match="sparse X needs a linear layer first"):
+            clf.fit(csr(X), y)
+        with pytest.raises(ValueError, match="sparse X needs a linear layer first"):
+            clf.fit(X, y).predict(csr(X))
+
+
 def test_predict_from_several_threads():
     X, y = DIGITS
     clf = small(MLPClassifier).fit(X, y)
@@ -351,6 +421,60 @@ def test_weights_set_from_outside_are_copied_in():
     clf.coefs_[0] = np.zeros((3, 3))
     with pytest.raises(ValueError, match="coefs_ must be arrays of the shapes"):
         clf.predict(X)
+
+
+def test_weights_set_before_any_fit_are_no_fit():
+    regressor = small(MLPRegressor, solver="sgd", learning_rate_init=1e-9)
+    regressor.coefs_ = [np.ones((6, 12)), np.ones((12, 1))]
+    regressor.intercepts_ = [np.zeros(12), np.zeros(1)]
+    with pytest.raises(NotFittedError):
+        regressor.predict(LINES[0])
+    regressor.partial_fit(*LINES)
+    np.testing.assert_allclose(regressor.coefs_[0], 1, atol=1e-5)
+    assert regressor.predict(LINES[0]).shape == (201,)
+
+
+def test_a_pickle_holds_the_weights_and_the_averages():
+    options = {"hidden_layer_sizes": (200, 200), "max_iter": 1}
+    clf = small(MLPClassifier, **options).fit(*DIGITS)
+    # Weights, their gradients, and two averages of Adam.
+    assert len(pickle.dumps(clf)) < 4.2 * clf._model.params.nbytes
+    twin = pickle.loads(pickle.dumps(clf)).partial_fit(*DIGITS)
+    np.testing.assert_array_equal(weights(twin), weights(clf.partial_fit(*DIGITS)))
+
+
+class Wide(MLPClassifier):
+    """A subclass with an `__init__` of its own."""
+
+    def __init__(self, width=8, *, random_state=None):
+        super().__init__(hidden_layer_sizes=(width, width), max_iter=7, random_state=random_state)
+        self.width = width
+
+
+class Bare(MLPRegressor):
+    """A subclass that sets none of the parameters."""
+
+    def __init__(self, epochs=3):
+        self.epochs = epochs
+
+    def fit(self, X, y):
+        self.max_iter = self.epochs
+        return super().fit(X, y)
+
+
+def test_subclasses_with_a_constructor_of_their_own(tmp_path):
+    X, y = IRIS
+    clf = clone(Wide(5, random_state=0)).fit(X, y)
+    assert [W.shape[1] for W in clf.coefs_] == [5, 5, 3] and clf.n_iter_ == 7
+    expected = MLPClassifier((5, 5), max_iter=7, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+    clf.save(tmp_path / "wide.npz")
+    loaded = Wide.load(tmp_path / "wide.npz")
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected.predict_proba(X))
+    assert loaded.get_params() == {"width": 5, "random_state": 0}
+    assert loaded.to_config().train.epochs == 7
+    search = GridSearchCV(Bare(), {"epochs": [4, 5]}, cv=2).fit(*LINES)
+    assert search.best_estimator_.n_iter_ in (4, 5)
 
 
 # --- What scikit-learn does not have.
@@ -415,6 +539,24 @@ def test_class_weights_count_as_sample_weights():
     by_dict = small(MLPClassifier, class_weight={1: 3.0}).fit(X, y)
     tripled = small(MLPClassifier).fit(X, y, sample_weight=np.where(y == 1, 3.0, 1.0))
     np.testing.assert_array_equal(weights(by_dict), weights(tripled))
+    with_more = small(MLPClassifier, class_weight={1: 3.0, 2: 9.0}).fit(X, y)  # a fold lacks 2
+    np.testing.assert_array_equal(weights(with_more), weights(tripled))
+
+
+def test_numpy_integers_are_integers():
+    four = np.int64(4)
+    options = {
+        "layers": [{"linear": four}, "relu", {"linear": {"n_out": "auto", "bias": np.True_}}],
+        "schedule": {"step": {"every": np.int32(2), "gamma": np.float64(0.5)}},
+        "loss": {"name": "softmax_cross_entropy", "label_smoothing": np.float32(0)},
+        "max_iter": np.int64(3),
+        "batch_size": np.int16(50),
+        "n_iter_no_change": four,
+    }
+    clf = small(MLPClassifier, **options).fit(*IRIS)
+    assert clf.coefs_[0].shape == (4, 4)
+    assert clf.to_config().model[0].options["n_out"] == 4
+    assert small(MLPClassifier, hidden_layer_sizes=(four,)).fit(*IRIS).coefs_[0].shape == (4, 4)
 
 
 @pytest.mark.parametrize("data", [IRIS, CANCER])
@@ -503,22 +645,62 @@ def test_the_best_weights_survive_a_divergence():
         regressor.fit(X, y)
     assert any("the best weights are kept" in str(each.message) for each in caught)
     assert np.isnan(regressor.validation_scores_[-1]) and np.isfinite(regressor.predict(X)).all()
-    at_once = clone(regressor).set_params(learning_rate_init=1e300)
-    with pytest.raises(ValueError, match="non-finite parameter"):  # no epoch, no model
-        at_once.fit(X, y)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
         regressor.set_params(early_stopping=False).fit(X, y)
+
+
+@pytest.mark.parametrize("options", [{"early_stopping": True}, {}])
+def test_without_a_finite_epoch_there_is_no_model(options):
+    X, y = IRIS
+    validation = {} if options else {"X_val": X, "y_val": y}
+    regressor = MLPRegressor(
+        activation="identity", solver="sgd", learning_rate_init=1e300, **options
+    )
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
+        regressor.fit(X, y, **validation)
+    with pytest.raises(NotFittedError):
+        regressor.predict(X)
+    regressor.set_params(learning_rate_init=0.001, max_iter=3).fit(X, y, **validation)
+    expected = regressor.predict(X)
+    regressor.set_params(learning_rate_init=1e300, warm_start=False)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
+        regressor.fit(X, y, **validation)
+    np.testing.assert_array_equal(regressor.predict(X), expected)
 
 
 def test_the_statistics_of_before_survive_a_divergence():
     X, y = IRIS
     layers = [{"linear": 4}, "batch_norm", "relu", {"linear": "auto"}]
     clf = MLPClassifier(layers=layers, early_stopping=True, solver="sgd", max_iter=2)
-    clf.fit(X, y)
+    before = clf.fit(X, y).predict_proba(X)
     clf.set_params(warm_start=True, learning_rate_init=1e200)
-    with pytest.raises(ValueError, match="non-finite parameter"):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
         clf.fit(X, y)
-    assert np.isfinite(clf.predict_proba(X)).all() and np.isfinite(clf._model.buffers).all()
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+
+
+def test_a_failed_fit_leaves_everything_as_it_was():
+    X, y = IRIS
+    layers = [{"linear": 4}, "batch_norm", "relu", {"linear": "auto"}]
+    clf = MLPClassifier(layers=layers, solver="sgd", random_state=0, learning_rate_init=0.01)
+    for _ in range(3):
+        clf.partial_fit(X, y, classes=range(3))
+    before, history = clf.predict_proba(X), list(clf.history_)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
+        clf.partial_fit(X * 1e200, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    assert clf.history_ == history and clf.t_ == 450
+    clf.partial_fit(X, y)
+    assert np.isfinite(clf.loss_) and not np.array_equal(clf.predict_proba(X), before)
+    for wrong in ({"layers": ["rely"]}, {"loss": "mse"}, {"hidden_layer_sizes": 0}):
+        clf = small(MLPClassifier, **wrong)
+        with pytest.raises(ValueError):
+            clf.fit(X, y)
+        with pytest.raises(NotFittedError):
+            clf.predict(X)
+        with pytest.raises(ValueError):
+            clf.partial_fit(X, y, classes=[0, 1, 2])
+        assert not hasattr(clf, "classes_")
 
 
 def test_statistics_that_overflow_are_no_fit():
@@ -576,6 +758,30 @@ def test_a_saved_estimator_predicts_the_same(kind, data, options, tmp_path):
     if hasattr(loaded, "partial_fit") and not loaded.early_stopping:
         before = weights(loaded)
         assert not np.array_equal(weights(loaded.partial_fit(frame, y)), before)
+
+
+@pytest.mark.parametrize("unit", ["D", "ns"])
+def test_dates_as_labels_survive_a_file(unit, tmp_path):
+    days = np.array(["2020-01-01", "2021-01-01", "2022-01-01"], f"M8[{unit}]")[IRIS[1]]
+    clf = small(MLPClassifier).fit(IRIS[0], days)
+    clf.save(tmp_path / "model.npz")
+    loaded = MLPClassifier.load(tmp_path / "model.npz")
+    assert loaded.classes_.dtype == clf.classes_.dtype
+    np.testing.assert_array_equal(loaded.predict(IRIS[0]), clf.predict(IRIS[0]))
+    assert minidl.load(tmp_path / "model.npz").predict(IRIS[0])[0].startswith("202")
+
+
+def test_a_parameter_that_no_file_can_hold_is_named(tmp_path):
+    clf = small(MLPClassifier).fit(*IRIS)
+    clf.schedule = lambda step: 1.0
+    with pytest.raises(ValueError, match=r"schedule=.* cannot be saved"):
+        clf.save(tmp_path / "model.npz")
+
+
+def test_a_loss_that_is_not_finite_is_no_fit_of_lbfgs():
+    for kind in (MLPClassifier, MLPRegressor):
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):
+            small(kind, solver="lbfgs").fit(IRIS[0] * 1e155, IRIS[1])
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

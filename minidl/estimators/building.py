@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -84,7 +85,7 @@ _LAYERS: TypeAdapter[tuple[Choice, ...]] = TypeAdapter(tuple[_ANY[Choice, LAYER]
 
 def layer_choices(layers: Sequence[Any]) -> tuple[Choice, ...]:
     """Return the choices that a list in the notation of a config's `model` stands for."""
-    made: tuple[Choice, ...] = _validated(_LAYERS, layers, "layers")
+    made: tuple[Choice, ...] = _validated(_LAYERS, list(layers), "layers")
     return made
 
 
@@ -102,28 +103,65 @@ def schedule_of(schedule: str | Mapping[str, Any] | None) -> Schedule | None:
     return made
 
 
-def make_optimizer(
-    solver: str,
-    model: Sequential,
-    *,
-    learning_rate: float,
-    momentum: float,
-    nesterov: bool,
-    betas: tuple[float, float],
-    epsilon: float,
-    weight_decay: float | None,
-    clip_grad_norm: float | None,
-) -> Optimizer:
+def make_optimizer(parameters: Mapping[str, Any], model: Sequential) -> Optimizer:
     """Return the optimizer of a stochastic solver, with decay of the weights alone."""
-    shared: dict[str, Any] = {"learning_rate": learning_rate, "clip_grad_norm": clip_grad_norm}
-    if weight_decay is not None:
-        shared["weight_decay"] = weight_decay
-    if weight_decay or solver == "adamw":
+    p = SimpleNamespace(**parameters)
+    shared: dict[str, Any] = {
+        "learning_rate": p.learning_rate_init,
+        "clip_grad_norm": p.clip_grad_norm,
+    }
+    if p.weight_decay is not None:
+        shared["weight_decay"] = p.weight_decay
+    if p.weight_decay or p.solver == "adamw":
         shared["groups"] = model.groups
-    if solver == "sgd":
-        return SGD(momentum=momentum, nesterov=nesterov and momentum > 0, **shared)
-    kind = AdamW if solver == "adamw" else Adam
-    return kind(beta1=betas[0], beta2=betas[1], eps=epsilon, **shared)
+    if p.solver == "sgd":
+        nesterov = p.nesterovs_momentum and p.momentum > 0
+        return SGD(momentum=p.momentum, nesterov=nesterov, **shared)
+    kind = AdamW if p.solver == "adamw" else Adam
+    return kind(beta1=p.beta_1, beta2=p.beta_2, eps=p.epsilon, **shared)
+
+
+def make_layers(
+    parameters: Mapping[str, Any],
+    n_features: int,
+    n_outputs: int,
+    *,
+    random_state: np.random.RandomState,
+    dtype: Any,
+) -> list[Layer]:
+    """Return the layers of an estimator, with weights drawn from random_state."""
+    p = SimpleNamespace(**parameters)
+    if p.layers is None:
+        sizes = [n_features, *hidden_sizes(p.hidden_layer_sizes), n_outputs]
+        return perceptron_layers(
+            sizes, p.activation, p.dropout, random_state=random_state, dtype=dtype
+        )
+    if p.dropout:
+        raise ValueError("dropout is for hidden_layer_sizes; with layers, put it among them")
+    choices = layer_choices(p.layers)
+    return chosen_layers(choices, n_features, n_outputs, random_state=random_state, dtype=dtype)
+
+
+def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
+    """Return the units of each hidden layer.  Raises ValueError."""
+    given = np.atleast_1d(hidden_layer_sizes).tolist()
+    if any(n <= 0 for n in given):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {given}.")
+    sizes = [int(n) for n in given]
+    if sizes != given:
+        raise ValueError(f"hidden_layer_sizes must be whole numbers, got {given}")
+    return sizes
+
+
+def without_numpy(value: Any) -> Any:
+    """Return the value with Python's numbers in place of NumPy's, in lists and maps as well."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {without_numpy(k): without_numpy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(without_numpy(each) for each in value)
+    return value
 
 
 def _choice(family: Family, value: Any, name: str) -> Choice:
@@ -134,7 +172,7 @@ def _choice(family: Family, value: Any, name: str) -> Choice:
 
 def _validated(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(without_numpy(value))
     except ValidationError as error:
         wrong = []
         for each in error.errors(include_url=False):

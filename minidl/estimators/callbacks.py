@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minidl.data.batches import Rows
+from minidl.kernels import Array
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -21,15 +21,13 @@ __all__ = ["CallbackSupportMixin", "FitCallbacks"]
 class FitCallbacks:
     """One fit as the callbacks of an estimator see it: a task, with one subtask an epoch.
 
-    Does nothing for an estimator without callbacks.
+    Does nothing for an estimator without callbacks.  The underscore attributes are those by which
+    scikit-learn's `CallbackSupportMixin` is used.
+    X, y: the training rows; `y` is a function that returns them, called only where it is needed.
     """
 
-    def __init__(self, estimator: Any, max_epochs: int, rows: Rows) -> None:
-        self._told: dict[str, Any] = {
-            "estimator": estimator,
-            "X": rows.X,
-            "y": lambda: estimator._as_given(rows.y),
-        }
+    def __init__(self, estimator: Any, max_epochs: int, X: Any, y: Callable[[], Array]) -> None:
+        self._told: dict[str, Any] = {"estimator": estimator, "X": X, "y": y}
         self._root: Any = None
         if getattr(estimator, "_skl_callbacks", None) or hasattr(estimator, "_parent_callback_ctx"):
             self._root = estimator._init_callback_context(max_subtasks=max_epochs)
@@ -43,9 +41,9 @@ class FitCallbacks:
             self._epoch.call_on_fit_task_begin(**self._told)
 
     def epoch_ends(self, fitted: Callable[[], Mapping[str, Any]]) -> bool:
-        """Close it; return whether a callback asks to stop.
+        """Close the subtask; return whether a callback asks to stop.
 
-        fitted: gives the attributes of an estimator that stopped here.
+        fitted: returns the attributes of an estimator that stopped here.
         """
         if self._root is None:
             return False

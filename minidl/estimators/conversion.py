@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from minidl.archive import read_archive
 from minidl.config import Choice, Config
-from minidl.data.preprocessing import SmoothClip, Unchanged
+from minidl.data.preprocessing import Unchanged
 from minidl.errors import CheckpointError, ConfigError
+from minidl.estimators.building import without_numpy
 from minidl.estimators.losses import HalfSquaredError, SummedPoisson
-from minidl.estimators.presets import hand_over, plain
+from minidl.kernels import Array
 from minidl.losses import MSE, Loss, Poisson
+from minidl.model import Sequential
 from minidl.predictor import KIND, VERSION, Predictor, load
-
-if TYPE_CHECKING:
-    from minidl.estimators.perceptron import Perceptron
 
 # What a config can say and an estimator cannot, each with the value that says nothing.
 UNKNOWN_TO_ESTIMATORS = {
@@ -31,8 +32,9 @@ UNKNOWN_TO_ESTIMATORS = {
     "max_norm": None,
     "mixup": None,
 }
-CURVES = (
-    "n_iter_ t_ loss_ loss_curve_ best_loss_ validation_scores_ best_validation_score_ history_"
+FITTED = (
+    "indicator n_iter_ t_ loss_ loss_curve_ best_loss_ history_ "
+    "validation_scores_ best_validation_score_"
 ).split()
 
 
@@ -53,12 +55,12 @@ def parameters_from(config: Config) -> dict[str, Any]:
     if config.evaluation.shifts:
         warnings.warn("evaluation.shifts is left out: rows are measured as they are", stacklevel=3)
     parameters: dict[str, Any] = {
-        "layers": [in_words(choice) for choice in config.model],
-        "loss": in_words(config.loss),
+        "layers": [notation_of(choice) for choice in config.model],
+        "loss": notation_of(config.loss),
         "max_iter": train.epochs,
         "batch_size": train.batch_size,
         "random_state": config.seed,
-        "schedule": in_words(train.schedule),
+        "schedule": notation_of(train.schedule),
         "clip_grad_norm": train.clip_grad_norm,
         "ema": train.ema,
         **_solver_parameters(config),
@@ -102,67 +104,74 @@ def _solver_parameters(config: Config) -> dict[str, Any]:
     return parameters
 
 
-def config_of(estimator: Perceptron, data: str | Mapping[str, Any]) -> Config:
-    """Return the config that trains the same model in the same way on a named data set.
+def config_of(
+    parameters: Mapping[str, Any],
+    data: str | Mapping[str, Any],
+    *,
+    name: str,
+    monitor: str,
+    dtype: str | None = None,
+) -> Config:
+    """Return the config that trains a model of these parameters on a named data set.
 
-    A config trains all its epochs where the estimator, without early_stopping, ends when the
-    training loss stays the same. Raises ConfigError for what a config cannot say.
+    parameters: an estimator's, with its L2 penalty as `alpha` and its loss in the notation of a
+    config.  monitor: the metric by which epochs are compared.  dtype: of the model.
+    Raises ConfigError for what a config cannot express.
     """
-    rate = estimator.learning_rate
-    for name, value, neutral in (
-        ("solver", estimator.solver == "lbfgs", False),
-        ("learning_rate", rate, "constant"),
-        ("shuffle", estimator.shuffle, True),
-        ("class_weight", getattr(estimator, "class_weight", None) is None, True),
-        ("random_state", isinstance(estimator.random_state, Integral | None), True),
+    p = SimpleNamespace(**parameters)
+    for key, refused in (
+        ("solver", p.solver == "lbfgs"),
+        ("learning_rate", p.learning_rate != "constant"),
+        ("shuffle", not p.shuffle),
+        ("class_weight", parameters.get("class_weight") is not None),
+        ("random_state", not isinstance(p.random_state, Integral | None)),
     ):
-        if value != neutral:
-            raise ConfigError(f"{name}={getattr(estimator, name)!r} has no words in a config")
+        if refused:
+            raise ConfigError(f"{key}={parameters[key]!r} cannot be expressed in a config")
     section: dict[str, Any] = {"name": data} if isinstance(data, str) else dict(data)
-    batch_size = 200 if isinstance(estimator.batch_size, str) else estimator.batch_size
-    decay = estimator._l2 / batch_size if estimator.weight_decay is None else estimator.weight_decay
+    batch_size = 200 if isinstance(p.batch_size, str) else int(p.batch_size)
     optimizer: dict[str, Any] = {
-        "name": estimator.solver,
-        "learning_rate": float(estimator.learning_rate_init),
+        "name": p.solver,
+        "learning_rate": float(p.learning_rate_init),
     }
-    if estimator.solver != "adamw" or estimator.weight_decay is not None:
+    if p.solver != "adamw" or p.weight_decay is not None:
+        decay = p.alpha / batch_size if p.weight_decay is None else p.weight_decay
         optimizer["weight_decay"] = float(decay)
-    if estimator.solver == "sgd":
-        nesterov = estimator.nesterovs_momentum and estimator.momentum > 0
-        optimizer |= {"momentum": float(estimator.momentum), "nesterov": nesterov}
+    if p.solver == "sgd":
+        nesterov = p.nesterovs_momentum and p.momentum > 0
+        optimizer |= {"momentum": float(p.momentum), "nesterov": bool(nesterov)}
     else:
         optimizer |= {
-            "beta1": float(estimator.beta_1),
-            "beta2": float(estimator.beta_2),
-            "eps": float(estimator.epsilon),
+            "beta1": float(p.beta_1),
+            "beta2": float(p.beta_2),
+            "eps": float(p.epsilon),
         }
     train: dict[str, Any] = {
-        "epochs": int(estimator.max_iter),
-        "batch_size": int(batch_size),
+        "epochs": int(p.max_iter),
+        "batch_size": batch_size,
         "optimizer": optimizer,
-        "schedule": estimator.schedule or "constant",
-        "clip_grad_norm": estimator.clip_grad_norm,
-        "ema": estimator.ema,
+        "schedule": p.schedule or "constant",
+        "clip_grad_norm": p.clip_grad_norm,
+        "ema": p.ema,
     }
-    if estimator.early_stopping:
-        section.setdefault("validation", float(estimator.validation_fraction))
-        train["monitor"] = estimator._score_name
-        if np.isfinite(estimator.n_iter_no_change):
-            patience = int(estimator.n_iter_no_change) + 1
-            train["early_stopping"] = {"patience": patience, "min_delta": float(estimator.tol)}
-    if hasattr(estimator, "_model"):
-        train["dtype"] = estimator._model.dtype.name
-    seed = estimator.random_state
+    if p.early_stopping:
+        section.setdefault("validation", float(p.validation_fraction))
+        train["monitor"] = monitor
+        if np.isfinite(p.n_iter_no_change):
+            patience = int(p.n_iter_no_change) + 1
+            train["early_stopping"] = {"patience": patience, "min_delta": float(p.tol)}
+    if dtype is not None:
+        train["dtype"] = dtype
     values = {
-        "name": type(estimator).__name__,
-        "seed": int(seed) if isinstance(seed, Integral) else 0,
+        "name": name,
+        "seed": int(p.random_state or 0),
         "data": section,
-        "model": list(estimator.layers or _layers_in_words(estimator)),
-        "loss": estimator._loss_in_words(),
+        "model": list(p.layers or _hidden_layers(p)),
+        "loss": p.loss,
         "train": train,
     }
     try:
-        return Config.model_validate(values, context={"folder": os.getcwd()})
+        return Config.model_validate(without_numpy(values), context={"folder": os.getcwd()})
     except ValidationError as error:
         wrong = (
             f"{'.'.join(map(str, each['loc']))}: {each.get('ctx', {}).get('reason', each['msg'])}"
@@ -171,99 +180,121 @@ def config_of(estimator: Perceptron, data: str | Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(wrong)) from None
 
 
-def in_words(choice: Choice) -> dict[str, Any]:
-    """The choice in the notation of a config, of plain lists and maps."""
+def notation_of(choice: Choice) -> dict[str, Any]:
+    """Return the choice in the notation of a config, of plain lists and maps."""
     return {"name": choice.name, **{k: _plain(v) for k, v in choice.options.items()}}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Choice):
-        return in_words(value)
+        return notation_of(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _layers_in_words(estimator: Perceptron) -> list[Any]:
-    name = "sigmoid" if estimator.activation == "logistic" else estimator.activation
-    words: list[Any] = []
-    for size in np.atleast_1d(estimator.hidden_layer_sizes):
-        words += [{"linear": {"n_out": int(size), "init": "glorot_uniform"}}, name]
-        if estimator.dropout:
-            words.append({"dropout": float(estimator.dropout)})
-    return [*words, {"linear": {"n_out": "auto", "init": "glorot_uniform"}}]
+def _hidden_layers(p: SimpleNamespace) -> list[Any]:
+    name = "sigmoid" if p.activation == "logistic" else p.activation
+    layers: list[Any] = []
+    for size in np.atleast_1d(p.hidden_layer_sizes):
+        layers += [{"linear": {"n_out": int(size), "init": "glorot_uniform"}}, name]
+        if p.dropout:
+            layers.append({"dropout": float(p.dropout)})
+    return [*layers, {"linear": {"n_out": "auto", "init": "glorot_uniform"}}]
 
 
-def save(estimator: Perceptron, path: str | os.PathLike[str]) -> None:
-    """Write the fitted estimator as a model file."""
-    classes = getattr(estimator, "classes_", None)
-    names = getattr(estimator, "feature_names_in_", None)
-    predictor = Predictor(
-        estimator._model,
-        _registered(estimator._loss_function),
-        estimator._table or Unchanged().fit(np.zeros((1, estimator.n_features_in_))),
-        estimator.n_features_in_,
+def predictor_of(
+    model: Sequential,
+    loss_function: Loss,
+    *,
+    n_features: int,
+    classes: Array | None,
+    feature_names: Array | None,
+) -> Predictor:
+    """Return what a model file holds of an estimator; dates among the classes become text."""
+    if isinstance(loss_function, HalfSquaredError):
+        loss_function = MSE()  # of the registry, with the same predictions
+    elif isinstance(loss_function, SummedPoisson):
+        loss_function = Poisson()
+    if classes is not None and classes.dtype.kind == "M":
+        classes = np.datetime_as_string(classes)
+    return Predictor(
+        model,
+        loss_function,
+        Unchanged().fit(np.zeros((1, n_features))),
+        n_features,
         None if classes is None else classes.tolist(),
-        None if names is None else names.tolist(),
+        None if feature_names is None else feature_names.tolist(),
     )
-    parameters = {name: _stored(value) for name, value in estimator.get_params().items()}
-    figures = {name: _stored(getattr(estimator, name, None)) for name in CURVES}
-    kind = type(estimator).__name__
-    predictor.save(path, {"kind": kind, "parameters": parameters, "fitted": figures})
 
 
-def load_into(kind: type[Perceptron], path: str | os.PathLike[str]) -> Any:
-    """Return the estimator that `save` wrote. Raises CheckpointError."""
+def notes_of(kind: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model file says of an estimator beside the model, as JSON can hold it.
+
+    kind: name of its class.  fitted: its attributes, of which those in `FITTED` are taken.
+    Raises ValueError for a parameter that no file can hold.
+    """
+    stored = {}
+    for name, value in parameters.items():
+        try:
+            stored[name] = _stored(value)
+        except TypeError as error:
+            raise ValueError(f"{name}={value!r} cannot be saved: {error}") from None
+    return {
+        "kind": kind,
+        "parameters": stored,
+        "fitted": {name: _stored(fitted.get(name)) for name in FITTED},
+        "class_dtype": str(getattr(fitted.get("classes_"), "dtype", "")),
+    }
+
+
+def read_notes(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[Predictor, dict[str, Any], dict[str, Any]]:
+    """Return the model in a file, the parameters and the fitted attributes of its estimator.
+
+    `classes_` is among these where the file's classes are dates.  Raises CheckpointError.
+    """
     predictor = load(path)
     _, document = read_archive(Path(path), kind=KIND, newest_version=VERSION)
     notes = document.get("notes")
-    if not isinstance(notes, dict) or notes.get("kind") != kind.__name__:
-        raise CheckpointError(f"{path}: not saved by {kind.__name__}.save; read it by minidl.load")
-    try:
+    if not isinstance(notes, dict) or notes.get("kind") != kind:
+        raise CheckpointError(f"{path}: not saved by {kind}.save; read it by minidl.load")
+    with usable(path):
         parameters = {name: _restored(value) for name, value in notes["parameters"].items()}
-        estimator = kind(**parameters)
-        estimator._validate_params()
-        estimator._model = predictor.model
-        estimator.n_features_in_ = predictor.n_features
-        if predictor.feature_names is not None:
-            estimator.feature_names_in_ = np.asarray(predictor.feature_names, dtype=object)
-        for name in CURVES:
-            value = _restored(notes["fitted"][name])
+        fitted = {}
+        for name in FITTED:
+            value = _restored(notes["fitted"].get(name))
             if value is not None or name.startswith(("best", "validation")):
-                setattr(estimator, name, value)
-        estimator._no_improvement_count = 0
-        estimator.n_outputs_ = predictor.model.forward(
-            np.zeros((1, predictor.preprocessing.n_out), predictor.model.dtype), train=False
-        ).shape[1]
-        estimator._restore_targets(predictor)
-        if estimator.preset is not None:
-            estimator._table = SmoothClip().restore(predictor.preprocessing.state())
-        inner = plain(estimator)
-        hand_over(estimator, inner)
-        estimator._loss_function = inner._make_loss().in_units_of(predictor.loss_function)
-        estimator.out_activation_ = inner.out_activation_
-        estimator._list_weights()
+                fitted[name] = value
+        if str(dtype := notes.get("class_dtype", "")).startswith("datetime64["):
+            fitted["classes_"] = np.asarray(predictor.classes, dtype)
+        if parameters.pop("preset", None) is not None:
+            raise ValueError("it has a preset, which is gone; read it by minidl.load")
+    return predictor, parameters, fitted
+
+
+@contextmanager
+def usable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn errors over what a file says into CheckpointError."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a usable estimator: {error}") from error
-    return estimator
-
-
-def _registered(loss_function: Loss) -> Loss:
-    """The loss function of the registry that predicts the same."""
-    if isinstance(loss_function, HalfSquaredError):
-        return MSE()
-    return Poisson() if isinstance(loss_function, SummedPoisson) else loss_function
 
 
 def _stored(value: Any) -> Any:
     """A parameter or figure as JSON can hold it."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+    if isinstance(value, np.random.RandomState):
+        return None  # the state of a generator is not kept
+    value = without_numpy(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if isinstance(value, Mapping):
         return {"pairs": [[_stored(k), _stored(v)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         return {"tuple" if isinstance(value, tuple) else "list": [_stored(v) for v in value]}
-    return value if isinstance(value, bool | int | float | str | None) else None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a file cannot hold a {type(value).__name__}")
 
 
 def _restored(value: Any) -> Any:

@@ -6,25 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
-from minidl.estimators.building import loss_function_of
-from minidl.estimators.documentation import documented
 from minidl.estimators.fitting import trains_in_epochs
-from minidl.estimators.losses import HalfSquaredError, SummedPoisson
-from minidl.estimators.perceptron import Classes, Perceptron
-from minidl.kernels import Array
-from minidl.losses import Loss
-from minidl.losses.regression import ScaledLoss
-
-LOSSES: dict[str, type[Loss]] = {"squared_error": HalfSquaredError, "poisson": SummedPoisson}
+from minidl.estimators.mlp import MLP
+from minidl.estimators.parameters import documented
+from minidl.estimators.targets import NumberTargets
+from minidl.predictor import Predictor
 
 
 @documented
 @dataclass(eq=False, repr=False)
-class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     """Multilayer perceptron for regression, of one or several targets.
 
     `sklearn.neural_network.MLPRegressor`, and what it does not have.
@@ -64,7 +58,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     activation: str = "relu"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **Perceptron._parameter_constraints,
+        **MLP._parameter_constraints,
         "loss": [str, dict],
     }
     _y_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}
@@ -86,38 +80,15 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def _check_targets(self, y: Any, dtype: Any, classes: Classes) -> Array:
-        loss_function = self._make_loss()
-        if isinstance(loss_function, ScaledLoss) and loss_function.scale_targets:
-            dtype = np.float64  # the loss function rounds only what it has scaled
-        targets: Array = np.asarray(y).astype(dtype, copy=False)
-        return targets
+    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> NumberTargets:
+        return NumberTargets.of(self.loss)
 
-    def _as_given(self, targets: Array) -> Array:
-        return targets
-
-    def _make_loss(self) -> Loss:
-        own = isinstance(self.loss, str) and self.loss in LOSSES
-        loss_function = LOSSES[str(self.loss)]() if own else loss_function_of(self.loss)
-        if loss_function.task != "regression":
-            raise ValueError(f"loss must be one for regression, got {self.loss!r}")
-        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
-        return loss_function
-
-    def _loss_in_words(self) -> Any:
-        return "mse" if self.loss == "squared_error" else self.loss
-
-    def _count_outputs(self, targets: Array) -> int:
-        return self._loss_function.n_outputs(targets)
-
-    def _decide(self, outputs: Array) -> Array:
-        values = self._loss_function.predict(outputs)
-        return values[:, 0] if values.shape[1] == 1 else values
+    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> NumberTargets:
+        return NumberTargets.of(self.loss)
 
     @property
     def _score_name(self) -> str:
-        return "r2" if self.loss in ("squared_error", "poisson") else "loss"
+        return NumberTargets.of(self.loss).score_name
 
-    @property
-    def _loss_scale(self) -> float:
-        return 1 / self.n_outputs_ if self.loss == "squared_error" else 1.0
+    def _loss_for_config(self) -> Any:
+        return "mse" if self.loss == "squared_error" else self.loss

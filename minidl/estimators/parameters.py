@@ -1,0 +1,265 @@
+"""The parameters of both estimators: defaults, ranges, configs, and their documentation, once."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from minidl.config import Config, load_config
+from minidl.estimators.building import ACTIVATION_NAMES, SOLVERS
+from minidl.estimators.conversion import config_of, parameters_from
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass(eq=False, repr=False)
+class Parameters(BaseEstimator):  # type: ignore[misc]
+    """What can be set on both estimators, documented in `PARAMETERS` below."""
+
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: int | str = "auto"
+    learning_rate: str = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: int | np.random.RandomState | None = None
+    tol: float = 1e-4
+    verbose: bool | int = False
+    warm_start: bool | str = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    layers: Sequence[Any] | None = None
+    dropout: float = 0.0
+    weight_decay: float | None = None
+    schedule: str | Mapping[str, Any] | None = None
+    clip_grad_norm: float | None = None
+    ema: float | None = None
+    progress: bool = False
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(ACTIVATION_NAMES)],
+        "solver": [StrOptions(SOLVERS)],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean", StrOptions({"exact"})],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "layers": [list, tuple, None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+        "schedule": [str, dict, None],
+        "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "ema": [Interval(Real, 0, 1, closed="neither"), None],
+        "progress": ["boolean"],
+    }
+    hidden_layer_sizes: ClassVar[Any]  # parameters of the subclasses, where they stand first
+    activation: ClassVar[Any]
+
+    @classmethod
+    def from_config(cls, config: Config | str | PathLike[str]) -> Self:
+        """Return an unfitted estimator with the model, loss and training of a config.
+
+        Parameters
+        ----------
+        config : path of a YAML file, or what `load_config` returns
+            Its data section says nothing about the estimator: put its preprocessing in front, in
+            a Pipeline. With early stopping, its validation share is split off from what `fit` is
+            given, and the accuracy or R**2 there is watched, whatever `train.monitor` says. The
+            dtype is that of the data.
+
+        Raises
+        ------
+        ConfigError
+            For a config that is wrong, or asks for what the estimators do not have.
+        """
+        return cls(**parameters_from(config if isinstance(config, Config) else load_config(config)))
+
+    def to_config(self, data: str | Mapping[str, Any] = "digits") -> Config:
+        """Return the config that trains this model in this way on a named data set.
+
+        A config trains all its epochs where the estimator, without early_stopping, ends when the
+        training loss no longer falls.
+
+        Parameters
+        ----------
+        data : str or dict, default="digits"
+            The data section: the name of a data set, or the section as in a file.
+
+        Raises
+        ------
+        ConfigError
+            For a parameter that a config cannot express, such as solver="lbfgs".
+        """
+        return config_of(
+            {**self._parameters(), "alpha": self._l2, "loss": self._loss_for_config()},
+            data,
+            name=type(self).__name__,
+            monitor=self._score_name,
+            dtype=self.coefs_[0].dtype.name if hasattr(self, "coefs_") else None,
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the values of all parameters, also in a subclass that takes fewer of them."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @property
+    def _l2(self) -> float:
+        """The L2 penalty of the loss; its pull is this, divided by the weight of the batch."""
+        return self.alpha if self.weight_decay is None and self.solver != "adamw" else 0.0
+
+    @property
+    @abstractmethod
+    def _score_name(self) -> str:
+        """The metric by which epochs are compared."""
+
+    @abstractmethod
+    def _loss_for_config(self) -> Any:
+        """Return the loss in the notation of a config."""
+
+
+PARAMETERS = """\
+solver : {'adam', 'sgd', 'lbfgs', 'adamw'}, default='adam'
+    Stochastic steps over batches, or L-BFGS over all rows at once: good for small data, and
+    without dropout, batch normalization, or the parameters marked "stochastic" below.
+alpha : float, default=0.0001
+    L2 penalty: alpha / 2 * (sum of squared weights), divided by the rows of the batch, so its
+    strength depends on `batch_size`. Not used where `weight_decay` is given, nor by 'adamw'.
+batch_size : int or 'auto', default='auto'
+    Rows in a step; 'auto' is min(200, n_samples). Stochastic.
+learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+    For 'sgd': as it is; divided by t**power_t, t the rows seen; or divided by 5 whenever training
+    would have stopped, down to 1e-6.
+learning_rate_init : float, default=0.001
+    Learning rate at the start. Stochastic.
+power_t : float, default=0.5
+    Exponent for learning_rate='invscaling'.
+max_iter : int, default=200
+    Largest number of epochs, or of iterations of L-BFGS.
+shuffle : bool, default=True
+    Whether each epoch takes the rows in another order. Stochastic.
+random_state : int, RandomState instance or None, default=None
+    First weights, row order and validation split. The same number gives the same model, and for
+    the parameters that scikit-learn has, scikit-learn's model up to rounding.
+tol : float, default=1e-4
+    Improvement of the loss, or with `early_stopping` of the validation score, that an epoch must
+    bring to count. For 'lbfgs' the largest component of the gradient at which it ends.
+verbose : bool or int, default=False
+    Whether to print a line an epoch.
+warm_start : bool or 'exact', default=False
+    Whether `fit` goes on with the weights that there are. True begins with a new optimizer and the
+    seed again, as scikit-learn does. With 'exact' everything goes on: at a constant rate 10 epochs
+    and 10 more are the same bits as 20; the data must be the same (for 'lbfgs' like True).
+momentum : float, default=0.9
+    Momentum of 'sgd', in [0, 1).
+nesterovs_momentum : bool, default=True
+    Whether that is Nesterov's.
+early_stopping : bool, default=False
+    Whether to split off `validation_fraction` of the rows (or to use `X_val` of `fit`), to stop
+    when the score on them no longer improves, and to keep the best weights. Stochastic.
+validation_fraction : float, default=0.1
+    Share of the rows for `early_stopping`.
+beta_1, beta_2 : float, default=0.9, 0.999
+    Decay of the running averages of 'adam' and 'adamw', in [0, 1).
+epsilon : float, default=1e-8
+    Keeps their division finite.
+n_iter_no_change : int or inf, default=10
+    Epochs without an improvement by `tol` after which training stops. Stochastic.
+max_fun : int, default=15000
+    Largest number of evaluations of the loss by 'lbfgs'.
+layers : list or None, default=None
+    The layers in the notation of a config's `model`, such as `[{"linear": 64}, "batch_norm",
+    "gelu", {"dropout": 0.1}, {"linear": "auto"}]`, in place of `hidden_layer_sizes`, `activation`
+    and `dropout`.
+dropout : float, default=0.0
+    Probability, in [0, 1), with which each hidden unit is left out of a training step. Stochastic.
+weight_decay : float or None, default=None
+    L2 penalty weight_decay / 2 * (sum of squared weights) on the mean loss, in place of `alpha`;
+    it does not depend on the size of batches. For 'adamw' the decoupled decay; None is 0.01.
+schedule : str, dict or None, default=None
+    Course of the learning rate over `max_iter` epochs, in the notation of a config: "cosine",
+    `{"one_cycle": {"peak": 0.3}}`. Then `tol` ends training only with `early_stopping`.
+    Stochastic.
+clip_grad_norm : float or None, default=None
+    The gradient is scaled down to this norm where it is longer. Stochastic.
+ema : float or None, default=None
+    Decay, in (0, 1), of the running average of the weights that is validated and kept in their
+    place. Stochastic; not for `partial_fit`.
+progress : bool, default=False
+    Whether to show a bar."""
+
+
+ATTRIBUTES = """\
+coefs_, intercepts_ : list of ndarray
+    W, (n_in, n_out), and b, (n_out,), of each linear layer: live views into the model. Arrays that
+    are put into the lists are copied into the model before it is used.
+history_ : list of dict
+    A record an epoch: "epoch", "learning_rate", "train_loss"; with validation "validation_loss" and
+    each metric of it; with `X_val` also each metric of the training rows, the first 5,000.
+    `pandas.DataFrame(history_)` is a table of it.
+loss_ : float
+    Loss of the last epoch, penalty included.
+best_loss_ : float or None
+    Lowest loss; None with early stopping. Stochastic solvers, as the next three.
+loss_curve_ : list of float
+    Loss of each epoch.
+validation_scores_ : list of float or None
+    Score of each epoch on the validation rows.
+best_validation_score_ : float or None
+    The highest of them.
+n_iter_ : int
+    Epochs or iterations of the last call.
+t_ : int
+    Rows seen by a stochastic solver, over all calls.
+n_features_in_, feature_names_in_ : int, ndarray of str
+    The columns of X; names only where X has them.
+n_layers_, n_outputs_ : int
+    Linear layers plus one; columns of the output.
+out_activation_ : str
+    What is applied to the outputs: 'softmax', 'logistic', 'identity' or 'exp'."""
+
+
+def documented(kind: Class) -> Class:
+    """Put the shared parts into a class's docstring, where it says "<shared>" the first two times.
+
+    A decorator.
+    """
+    text = inspect.cleandoc(kind.__doc__ or "")
+    for part in (PARAMETERS, ATTRIBUTES):
+        text = text.replace("<shared>", part, 1)
+    kind.__doc__ = text
+    return kind
