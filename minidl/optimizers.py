@@ -136,8 +136,8 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without views and scratch, which the next step makes anew.
-        unbound = {"_bound": None, "_blocks": [], "_bounded": [], "_scratch": np.empty((0, 0))}
-        return {**self.__dict__, **unbound}
+        unbound: dict[str, Any] = {"_bound": None, "_blocks": [], "_bounded": []}
+        return {**self.__dict__, **unbound, "_scratch": np.empty((0, 0))}
 
     def _update(self, block: Block, learning_rate: float) -> bool:
         """Clip and apply the rule to one block; return whether its parameters are finite after."""

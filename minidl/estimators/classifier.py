@@ -21,6 +21,7 @@ from minidl.estimators.mlp import MLP
 from minidl.estimators.parameters import documented
 from minidl.estimators.targets import ClassTargets
 from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.predictor import Predictor
 
 
@@ -120,7 +121,8 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             return np.ones_like(outputs)
         if outputs.shape[1] == 1:
             outputs = np.hstack([-outputs, outputs])
-        return self._targets.loss_function.predict(outputs)
+        loss_function: Loss = self._targets.loss_function
+        return loss_function.predict(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`, minus infinity where that is 0.
@@ -147,7 +149,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             # partial_fit has set `classes_` already.
             classes = np.asarray(self.classes_) if incremental else None
             labels = Labels.of(y, classes, exclusive_indicator=one_hot)
-            self.classes_ = labels.classes
+            self.classes_: Array = labels.classes
         return ClassTargets.of(labels, self.loss, self.label_smoothing)
 
     def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> ClassTargets:
@@ -160,7 +162,8 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         return ClassTargets.of(labels, self.loss, self.label_smoothing)
 
     def _training_rows(self, rows: Rows) -> Rows:
-        return self._targets.weighted(rows, self.class_weight)
+        targets: ClassTargets = self._targets
+        return targets.weighted(rows, self.class_weight)
 
     def _loss_for_config(self) -> Any:
         if self.loss != "log_loss":

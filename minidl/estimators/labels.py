@@ -71,7 +71,8 @@ class Labels:
                 f"`self.classes_` has {self.classes}. 'y' has {given}."
             )
         if not self.indicator:
-            return np.searchsorted(self.classes, y)
+            places: Array = np.searchsorted(self.classes, y)
+            return places
         marks = (y.toarray() if issparse(y) else np.asarray(y)).astype(np.int64)
         if not self.exclusive:
             return marks
@@ -82,7 +83,7 @@ class Labels:
                 f"y must have exactly one 1 in each row for this loss, but row {row} has "
                 f"{counts[row]}; use loss='log_loss' for several labels a row"
             )
-        places: Array = marks.argmax(axis=1)
+        places = marks.argmax(axis=1)
         return places
 
     def decode(self, codes: Array) -> Any:

@@ -105,7 +105,7 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
             classes=getattr(self, "classes_", None),
             feature_names=getattr(self, "feature_names_in_", None),
         )
-        fitted = {**vars(self), "indicator": self._targets.indicator}
+        fitted = {**self.__dict__, "indicator": self._targets.indicator}
         predictor.save(path, notes_of(type(self).__name__, self.get_params(deep=False), fitted))
 
     @classmethod
@@ -123,7 +123,7 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
         with usable(path):
             self = cls(**parameters)
             indicator = fitted.pop("indicator", None)
-            vars(self).update(fitted)
+            self.__dict__.update(fitted)
             self._no_improvement_count = 0
             self._model = predictor.model
             self.n_features_in_ = predictor.n_features

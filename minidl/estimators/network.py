@@ -25,6 +25,7 @@ from minidl.estimators.fitting import NOT_FINITE, RowOrder, batch_rows, hold_out
 from minidl.estimators.parameters import Parameters
 from minidl.estimators.stopping import StoppingRule
 from minidl.estimators.weights import copy_into, weight_lists
+from minidl.kernels import Array
 from minidl.layers.linear import Linear
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
@@ -37,6 +38,19 @@ CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_sc
 class Network(Parameters):
     """Parameters with a model that is trained on rows whose targets are encoded."""
 
+    hidden_layer_sizes: Any  # parameters of the subclasses, where they stand first
+    activation: Any
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    history_: list[dict[str, float]]
+    n_outputs_: int
+    n_iter_: int
+    t_: int
+    loss_: float
+    loss_curve_: list[float]
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
     _model: Sequential
     _targets: Any
     _optimizer: Optimizer
@@ -89,14 +103,14 @@ class Network(Parameters):
         self.n_iter_, self.t_ = 0, 0
         self.history_ = []
         for name in (*CURVES, "_no_improvement_count"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _adopt_weights(self, rows: Rows) -> None:
         """Go on with the current weights, also where they were set by hand without any fit."""
         if not hasattr(self, "_model"):
-            by_hand = {name: value for name, value in vars(self).items() if name.endswith("_")}
+            by_hand = {name: value for name, value in self.__dict__.items() if name.endswith("_")}
             self._initialize(rows)
-            vars(self).update(by_hand)
+            self.__dict__.update(by_hand)
         self._copy_in_weights()
         sizes = hidden_sizes(self.hidden_layer_sizes)
         if self.layers is None and [W.shape[1] for W in self.coefs_[:-1]] != sizes:
@@ -112,7 +126,7 @@ class Network(Parameters):
                 )
 
     def _list_weights(self) -> None:
-        vars(self).update(weight_lists(self._model))
+        self.__dict__.update(weight_lists(self._model))
         self.n_layers_ = len(self.coefs_) + 1
 
     def _copy_in_weights(self) -> None:
@@ -131,16 +145,16 @@ class Network(Parameters):
     @contextmanager
     def _restored_after_an_error(self) -> Iterator[None]:
         """Leave the estimator as it was where the block raises an error."""
-        before = {k: list(v) if type(v) is list else v for k, v in vars(self).items()}
-        model = before.get("_model")
+        before = {k: list(v) if type(v) is list else v for k, v in self.__dict__.items()}
+        model: Sequential | None = self.__dict__.get("_model")
         vectors = () if model is None else (model.params, model.buffers)
         values = [vector.copy() for vector in vectors]
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            vars(self).pop("_optimizer", None)  # its averages may hold what is not finite
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            self.__dict__.pop("_optimizer", None)  # its averages may hold what is not finite
             for vector, value in zip(vectors, values, strict=True):
                 vector[:] = value
             raise
@@ -252,7 +266,7 @@ class Network(Parameters):
         self._no_improvement_count = rule.n_without_improvement
 
     def _rate_after(self, n_rows_seen: int) -> float:
-        return self.learning_rate_init / (n_rows_seen + 1) ** self.power_t
+        return float(self.learning_rate_init / (n_rows_seen + 1) ** self.power_t)
 
     def _fitted_now(self) -> dict[str, Any]:
         """Return the attributes of an estimator whose fit ended with this epoch."""

@@ -87,8 +87,6 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "ema": [Interval(Real, 0, 1, closed="neither"), None],
         "progress": ["boolean"],
     }
-    hidden_layer_sizes: ClassVar[Any]  # parameters of the subclasses, where they stand first
-    activation: ClassVar[Any]
 
     @classmethod
     def from_config(cls, config: Config | str | PathLike[str]) -> Self:
