@@ -1,4 +1,4 @@
-"""The long proof in short: each of its experiments, a few times."""
+"""The long proof: each of its experiments a few times, and many times in the slow tests."""
 
 import os
 import subprocess
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "torture.py"
+SCRIPT = Path(__file__).with_name("torture.py")
+LONG = ("kills=60", "faults=40", "full_disk=20", "damage=20000", "fuzz=3000", "signals=30")
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forks")
 
 
 def run(*arguments):
@@ -15,18 +18,26 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks")
+@needs_fork
 def test_nothing_is_lost():
     done = run("--short")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert any("20 runs" in line and "20 final models and records equal" in line for line in lines)
+    assert any("8 runs" in line and "8 final models and records equal" in line for line in lines)
     assert len(lines) == 8 and all("[good, " in line for line in lines), done.stdout
     assert done.stderr == ""
 
 
+@needs_fork
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [*LONG, "divergences"])
+def test_nothing_is_lost_in_many_trials(experiment):
+    done = run(experiment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(experiment.partition("=")[0]) and "[good, " in done.stdout
+
+
 def test_an_unknown_experiment_is_refused():
     done = run("kilss=3")
-    assert (
-        done.returncode == 2 and "no experiment 'kilss=3'; there are kills, faults" in done.stderr
-    )
+    message = "no experiment 'kilss=3'; there are kills, faults"
+    assert done.returncode == 2 and message in done.stderr

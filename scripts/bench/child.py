@@ -54,7 +54,7 @@ def main(rival: Rival) -> None:
 def numpy_blas() -> str:
     """Return name, version and kernel of NumPy's BLAS, as it runs in this process."""
     for pool in threadpool_info():
-        if pool["user_api"] == "blas" and "scipy" not in pool["filepath"]:
+        if pool["user_api"] == "blas" and "scipy.libs" not in pool["filepath"]:
             return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
     return "unknown"
 

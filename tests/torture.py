@@ -1,11 +1,11 @@
-"""The long proof that nothing is lost: counted experiments, each with what came of it.
+"""The long proof that nothing is lost: counted experiments and their outcomes.
 
-    python scripts/torture.py                      # all, at full length
-    python scripts/torture.py kills=20 faults      # some; so many times, or at full length
-    python scripts/torture.py --short              # all, as the test suite runs them
+    python tests/torture.py                      # all, at full length
+    python tests/torture.py kills=20 faults      # some; so many times, or at full length
+    python tests/torture.py --short              # all, as the quick test suite runs them
 
-Each line says what was tried, how often, and what came of it; the exit code is 1 if any of it is
-not as it must be. The runs are forks of this process, which starts them in milliseconds.
+Each line says what was tried, how often, and with which outcome. The exit code is 1 if an outcome
+is wrong. The runs are forks of this process, which start within milliseconds.
 """
 
 from __future__ import annotations
@@ -35,21 +35,18 @@ from statistics import median
 from typing import Any
 
 import hypothesis
+import mutations
 import numpy as np
 import sklearn.datasets
+import test_config
+
+from minidl import atomic, checkpoint, cli, predictor
+from minidl.config import load_config
+from minidl.errors import CheckpointError, DivergenceError
+from minidl.runs import folder as run_folder
+from minidl.runs.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-import mutations  # noqa: E402
-import test_config  # noqa: E402
-
-from minidl import atomic, checkpoint, cli, predictor  # noqa: E402
-from minidl.config import load_config  # noqa: E402
-from minidl.errors import CheckpointError, DivergenceError  # noqa: E402
-from minidl.runs import folder as run_folder  # noqa: E402
-from minidl.runs.experiment import Experiment  # noqa: E402
-
 PLAIN = """
 data: {name: digits, preprocessing: mean_std}
 model: [linear: 32, relu, linear: auto]
@@ -443,8 +440,7 @@ def signals(n: int, folder: Path) -> Outcome:
         f"{n} signals: {kinds}; {counts['equal']} completed to the same model; stopped after "
         f"{median(waits):.3f} s in the median, {max(waits):.3f} s at most"
     )
-    good = counts["equal"] == n and median(waits) <= 0.5
-    return said, good and not any(kind.startswith("exit") for kind in counts)
+    return said, counts["equal"] == n and not any(kind.startswith("exit") for kind in counts)
 
 
 def divergences(n: int, folder: Path) -> Outcome:
@@ -520,13 +516,13 @@ def cost(n: int, folder: Path) -> Outcome:
 
 
 EXPERIMENTS: dict[str, tuple[Callable[[int, Path], Outcome], int, int]] = {
-    "kills": (kills, 200, 20),
-    "faults": (faults, 10**6, 8),
-    "full_disk": (full_disk, 50, 5),
-    "damage": (damage, 100_000, 1000),
-    "fuzz": (fuzz, 10_000, 200),
-    "signals": (signals, 100, 4),
-    "divergences": (divergences, 51, 12),
+    "kills": (kills, 200, 8),
+    "faults": (faults, 10**6, 4),
+    "full_disk": (full_disk, 50, 3),
+    "damage": (damage, 100_000, 600),
+    "fuzz": (fuzz, 10_000, 100),
+    "signals": (signals, 100, 2),
+    "divergences": (divergences, 51, 6),
     "cost": (cost, 5, 0),
 }
 
