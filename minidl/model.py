@@ -78,25 +78,36 @@ class Sequential:
         for layer in self.layers:
             layer.begin_step(step, first_row)
 
-    def lend_scratch(self) -> None:
+    def lend_scratch(self, scratch: Sequence[Scratch] | None = None) -> list[Scratch]:
         """Let the layers write each step's results over those of the step before.
 
-        Faster, for a loop that is done with one step's arrays before the next begins.
+        Faster, for a loop that is done with one step's arrays before the next begins. Returns the
+        scratch, which can be lent again; `leave_loop` takes it back.
         """
-        for layer in walk(self.layers):
-            layer._scratch = Scratch()
+        layers = list(walk(self.layers))
+        lent = [Scratch() for _ in layers] if scratch is None else list(scratch)
+        for layer, own in zip(layers, lent, strict=True):
+            layer._scratch = own
+        return lent
 
     def fuse(self) -> None:
         """Let linear layers do the work of a ReLU next to them: fewer passes over memory.
 
         The outputs and gradients stay the same; what single layers give in between does not.
+        `leave_loop` ends it.
         """
-        _fuse(self.layers)
+        _fuse(self.layers, True)
+
+    def leave_loop(self) -> None:
+        """End `lend_scratch` and `fuse`: each result is an array of its own again."""
+        for layer in walk(self.layers):
+            layer._scratch = None
+        _fuse(self.layers, False)
 
     def replica(self) -> Sequential:
         """Return a model on the same `params`, with gradients, buffers and activations of its own.
 
-        Replicas run parts of a batch on several threads; a step of `params` is a step of them all.
+        A step of `params` is a step of them all.
         """
         twin = object.__new__(Sequential)
         twin._bind([_fresh_copy(layer) for layer in self.layers], self.params)
@@ -260,14 +271,14 @@ def walk_paths(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str,
         yield from walk_paths(layer.layers, f"{prefix}{i}.")
 
 
-def _fuse(layers: Sequence[Layer]) -> None:
+def _fuse(layers: Sequence[Layer], on: bool) -> None:
     for before, after in itertools.pairwise(layers):
         if type(before) is Linear and type(after) is ReLU:
-            before.rectifies = after.is_rectified = True
+            before.rectifies = after.is_rectified = on
         elif type(before) is ReLU and type(after) is Linear:
-            before.is_masked = after.masks = True
+            before.is_masked = after.masks = on
     for layer in layers:
-        _fuse(layer.layers)
+        _fuse(layer.layers, on)
 
 
 def _group_of(name: str, array: Array) -> str:

@@ -1,21 +1,20 @@
-"""One training step over the shards of a batch, on as many threads as there are workers.
+"""One training step over the shards of a batch, whose gradients are added in a fixed tree.
 
-The arithmetic is fixed by the number of shards: their gradients are summed in order, and nothing
-depends on which thread ran which shard.
+A shard is a part of the batch with consecutive rows. The number of shards fixes the arithmetic of
+a step; who computes a shard changes no bit. Several cores within a process are the business of
+`minidl.kernels`, whose threads share the work of each shard.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from minidl import kernels
 from minidl.blas import usable_cores
 from minidl.data.batches import Rows
+from minidl.kernels import Array
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk
@@ -24,47 +23,44 @@ from minidl.optimizers import Optimizer
 THREADS_PAY = 1_000_000  # parameters times rows of a step: shorter products are not worth sharing
 
 
-class Crew:
-    """Runs one function for each of n workers: the caller is worker 0, threads are the others.
+class TreeSum:
+    """The sum of arrays that are given one after the other, added in a fixed binary tree.
 
-    An error in any worker is raised in the caller once all are done.
+    ((0 + 1) + (2 + 3)) + (4 + 5): neighbours first, then their sums. So the sum of an aligned block
+    of 2**k arrays is a partial sum of the whole. Holds one array for each level of the tree.
     """
 
-    def __init__(self, n_workers: int) -> None:
-        self.n_workers = n_workers
-        # The threads are as silent about overflow as the caller is: what comes of it is checked.
-        self._pool = None
-        if n_workers > 1:
-            self._pool = ThreadPoolExecutor(
-                n_workers - 1, initializer=np.seterr, initargs=("ignore",)
-            )
+    def __init__(self) -> None:
+        self._levels: list[tuple[int, Array]] = []  # (level, partial sum), the largest first
+        self._free: list[Array] = []
 
-    def run(self, task: Callable[[int], None]) -> None:
-        """Call task(0), ..., task(n_workers - 1) at the same time, and wait for all."""
-        if self._pool is None:
-            task(0)
-            return
-        theirs = kernels.inherited(task)
-        others = [self._pool.submit(theirs, worker) for worker in range(1, self.n_workers)]
-        try:
-            task(0)
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
+    def add(self, array: Array, level: int = 0) -> None:
+        """Add the next array, the sum of 2**level; it is copied."""
+        own = self._free.pop() if self._free else np.empty_like(array)
+        own[...] = array
+        while self._levels and self._levels[-1][0] == level:
+            own, level = self._join(own), level + 1
+        self._levels.append((level, own))
 
-    def close(self) -> None:
-        """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+    def take(self) -> Array:
+        """Return the sum of all arrays since the last call, good until the next `add`."""
+        _, total = self._levels.pop()
+        while self._levels:
+            total = self._join(total)
+        self._free.append(total)
+        return total
+
+    def _join(self, right: Array) -> Array:
+        _, left = self._levels.pop()
+        self._free.append(right)
+        return np.add(left, right, out=left)
 
 
-class Stepper:
-    """Runs training steps of a model: forward, loss, backward, update.
+class BatchStep:
+    """Makes training steps of a model: forward, loss, backward, update.
 
-    The batch is cut into `shards` parts of consecutive rows, each run by a replica of the model.
-    With `l2` the loss gains an L2 penalty of strength l2 / total weight of the batch.
-    `model.params` change with every step, and `model.buffers` follow; nothing else of it is used.
+    shards: parts of a batch; one shard is the whole batch. The parts run one after another.
+    l2: strength of an L2 penalty in the loss; it is divided by the total weight of the batch.
     """
 
     def __init__(
@@ -74,95 +70,66 @@ class Stepper:
         optimizer: Optimizer,
         *,
         shards: int = 1,
-        workers: int | None = None,
         l2: float = 0.0,
     ) -> None:
-        self.model, self.loss_function, self.optimizer, self.l2 = (
-            model,
-            loss_function,
-            optimizer,
-            l2,
-        )
-        self.replicas = [model.replica() for _ in range(shards)]
-        for replica in self.replicas:
-            replica.lend_scratch()
-            replica.fuse()
-        self._noisy = any(
+        self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
+        self.shards, self.l2 = shards, l2
+        self._draws_noise = any(
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )
-        self._has_buffers = model.buffers.size > 0
-        self._crew = Crew(min(shards, workers or shards))
+        self._buffers = model.buffers.copy()  # the running statistics before the step
+        self._gradients, self._scalars = TreeSum(), TreeSum()
 
-    def step(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
+    def __call__(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
         """Make one step; return the loss before it, and whether all parameters are finite after.
 
-        Nothing is changed when the loss is not finite.
+        Nothing is changed where the loss is not finite.
         """
-        grads = self.replicas[0].grads
-        n_rows, n_shards = batch.X.shape[0], len(self.replicas)
-        if n_shards > 1:
-            n_shards = max(1, min(n_shards, n_rows // 2))  # batch norm needs two rows
+        model, n_shards = self.model, self.shards
+        if self._buffers.size:
+            self._buffers[:] = model.buffers
+        if n_shards > 1:  # batch normalization needs two rows
+            n_shards = max(1, min(n_shards, batch.X.shape[0] // 2))
         if n_shards == 1:
-            loss = self._gradients(self.replicas[0], batch, 0, None, step)
+            loss = self._differentiate(batch, 0, None, step)
         else:
-            loss = self._sharded_gradients(batch, n_shards, step)
+            loss = self._differentiate_shards(batch, n_shards, step)
         if not math.isfinite(loss):
+            model.buffers[:] = self._buffers
             return loss, True
-        for i in range(1, n_shards):
-            grads += self.replicas[i].grads
         if self.l2 and (total := self.loss_function.total_weight(batch.y, batch.sample_weight)):
-            loss += self.replicas[0].add_l2(self.l2 / total)
-        if self._has_buffers:
-            self._merge_buffers(n_rows, n_shards)
-        return loss, self.optimizer.step(self.model.params, grads, learning_rate)
+            loss += model.add_l2(self.l2 / total)
+        return loss, self.optimizer.step(model.params, model.grads, learning_rate)
 
-    def share_buffers(self) -> None:
-        """Give the model's running statistics to all replicas."""
-        for replica in self.replicas:
-            replica.buffers[:] = self.model.buffers
-
-    def close(self) -> None:
-        """End the worker threads."""
-        self._crew.close()
-
-    def _gradients(
-        self,
-        replica: Sequential,
-        batch: Rows,
-        first_row: int,
-        total_weight: float | None,
-        step: int,
+    def _differentiate(
+        self, rows: Rows, first_row: int, total_weight: float | None, step: int
     ) -> float:
-        """Forward, loss and backward of one replica over its rows."""
-        if self._noisy:
-            replica.begin_step(step, first_row)
-        outputs = replica.forward(batch.X)
-        loss, d_outputs = self.loss_function(outputs, batch.y, batch.sample_weight, total_weight)
-        replica.backward(d_outputs)
+        """Fill `model.grads` with the gradient of some rows of a batch; return their loss."""
+        if self._draws_noise:
+            self.model.begin_step(step, first_row)
+        outputs = self.model.forward(rows.X)
+        loss, d_outputs = self.loss_function(outputs, rows.y, rows.sample_weight, total_weight)
+        self.model.backward(d_outputs)
         return loss
 
-    def _sharded_gradients(self, batch: Rows, n_shards: int, step: int) -> float:
+    def _differentiate_shards(self, batch: Rows, n_shards: int, step: int) -> float:
+        """The same for the whole batch, as the sum over its shards.
+
+        The running statistics become the mean of those that each shard leaves, weighted by rows.
+        """
+        model, n_rows = self.model, batch.X.shape[0]
         total_weight = self.loss_function.total_weight(batch.y, batch.sample_weight)
-        bounds = shard_bounds(batch.X.shape[0], n_shards)
-        losses = [0.0] * n_shards
-
-        def work(worker: int) -> None:
-            for i in range(worker, n_shards, self._crew.n_workers):
-                start, stop = bounds[i]
-                rows = batch.select(slice(start, stop))
-                losses[i] = self._gradients(self.replicas[i], rows, start, total_weight, step)
-
-        self._crew.run(work)
-        return sum(losses)
-
-    def _merge_buffers(self, n_rows: int, n_shards: int) -> None:
-        """Make the running statistics of all replicas the mean of theirs, weighted by rows."""
-        bounds = shard_bounds(n_rows, n_shards)
-        merged = self.model.buffers
-        merged[:] = 0
-        for replica, (start, stop) in zip(self.replicas, bounds, strict=False):
-            merged += (stop - start) / n_rows * replica.buffers
-        self.share_buffers()
+        for start, stop in shard_bounds(n_rows, n_shards):
+            model.buffers[:] = self._buffers
+            rows = batch.select(slice(start, stop))
+            loss = self._differentiate(rows, start, total_weight, step)
+            share = (stop - start) / n_rows
+            self._gradients.add(model.grads)
+            self._scalars.add(np.concatenate([[loss], share * model.buffers.astype(np.float64)]))
+        model.grads[:] = self._gradients.take()
+        scalars = self._scalars.take()
+        model.buffers[:] = scalars[1:]
+        return float(scalars[0])
 
 
 def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:

@@ -17,6 +17,8 @@ Augment = Callable[[Array, int, int], Array]
 """(raw rows, step, first row of the batch) -> distorted rows, drawn anew for each step and row."""
 
 CHUNK_BYTES = 1 << 18  # gathered at once: amortises calls over small batches, stays in the cache
+MOST_TRANSFORMED_BYTES = 1 << 30  # of rows that are transformed once instead of in each epoch
+TRANSFORMED_AT_ONCE = 4096  # rows: what a transform needs besides its result stays small
 
 
 class Rows(NamedTuple):
@@ -30,6 +32,23 @@ class Rows(NamedTuple):
         """Return some of the rows."""
         weight = None if self.sample_weight is None else self.sample_weight[rows]
         return Rows(self.X[rows], self.y[rows], weight)
+
+
+def transformed(rows: Rows, transform: Transform, dtype: Any) -> Rows | None:
+    """Return the rows as the model's inputs, in `dtype`; None where they take too much memory.
+
+    A transform maps each row by itself, so that the bits are those of any batch.
+    """
+    n_rows, first = rows.X.shape[0], transform(rows.X[:1])
+    if not isinstance(first, np.ndarray):  # sparse: as large as the rows are
+        return rows._replace(X=transform(rows.X).astype(dtype, copy=False))
+    if n_rows * first.shape[1] * np.dtype(dtype).itemsize > MOST_TRANSFORMED_BYTES:
+        return None
+    X = np.empty((n_rows, first.shape[1]), dtype)
+    for start in range(0, n_rows, TRANSFORMED_AT_ONCE):
+        part = slice(start, start + TRANSFORMED_AT_ONCE)
+        X[part] = transform(rows.X[part])
+    return rows._replace(X=X)
 
 
 def batch_bounds(

@@ -1,0 +1,135 @@
+"""Which weights a training keeps: averages over its steps, the best epoch, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from minidl.errors import require
+from minidl.kernels import Array
+from minidl.model import Sequential
+from minidl.optimizers import WeightAverage
+from minidl.training_state import Progress
+
+LOWER_IS_BETTER = ("loss", "rmse", "mae", "deviance")
+
+
+@dataclass
+class EarlyStopping:
+    """Stop after `patience` epochs in which the monitored figure did not improve by `min_delta`."""
+
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        require("patience", self.patience, self.patience >= 1, "at least 1")
+        require("min_delta", self.min_delta, 0 <= self.min_delta < np.inf, "at least 0")
+
+
+class BestWeights:
+    """The best weights of a training so far, judged by the validation rows after each epoch.
+
+    monitor: the figure that is compared, "loss" or a metric of the loss function. NaN ranks last.
+    early_stopping: when to stop; None to train all epochs.
+    ema: decay, in (0, 1), of an average of the weights over the steps; the averaged weights are
+    then validated and kept in place of the last ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        monitor: str = "loss",
+        early_stopping: EarlyStopping | None = None,
+        ema: float | None = None,
+    ) -> None:
+        require("ema", ema, ema is None or 0 < ema < 1, "in (0, 1)")
+        self.monitor, self.early_stopping, self.ema = monitor, early_stopping, ema
+
+    def watch(self, model: Sequential, progress: Progress) -> None:
+        """Begin with a model's weights; `progress` is where the best score and epoch are noted."""
+        self._vectors, self._progress = (model.params, model.buffers), progress
+        self._average = None if self.ema is None else WeightAverage(self.ema, *self._vectors)
+        self._kept: tuple[Array, Array] | None = None
+
+    def after_step(self) -> None:
+        """Take the weights of one more step into the average."""
+        if self._average is not None:
+            self._average.update(*self._vectors)
+
+    @contextmanager
+    def candidate(self) -> Iterator[None]:
+        """Let the model hold, inside the block, the weights that this epoch may keep."""
+        if self._average is None:
+            yield
+            return
+        current = self._copy()
+        self._fill(self._average.vectors)
+        try:
+            yield
+        finally:
+            self._fill(current)
+
+    def judge(self, figures: Mapping[str, float]) -> bool:
+        """Keep the model's weights if this epoch's validation figures are the best so far.
+
+        Returns whether they are. Counts the epochs without an improvement.
+        """
+        at, stopping = self._progress, self.early_stopping
+        score = figures[self.monitor] * (-1 if self.monitor in LOWER_IS_BETTER else 1)
+        best = at.best_score  # None in the first epoch, and after nothing but NaN
+        margin = 0.0 if stopping is None else stopping.min_delta
+        better = best is None or score > best + margin
+        at.epochs_without_improvement = 0 if better else at.epochs_without_improvement + 1
+        if stopping is not None:
+            at.stopped_early = at.epochs_without_improvement >= stopping.patience
+        improved = best is None or score > best
+        if improved:
+            self._kept, at.best_epoch = self._copy(), at.epoch
+            if isfinite(score):
+                at.best_score = score
+        return improved
+
+    def keep(self, score: float) -> None:
+        """Keep the weights that the model has now; score: their figure, higher is better."""
+        self._kept, self._progress.best_score = self._copy(), score
+
+    def use(self, *, or_last: bool) -> bool:
+        """Put the kept weights into the model, or the last ones if there are none and `or_last`.
+
+        The last ones are the averaged ones if there is an average. Returns whether the model holds
+        either.
+        """
+        if self._kept is not None:
+            self._fill(self._kept)
+        elif or_last and self._average is not None:
+            self._fill(self._average.vectors)
+        return or_last or self._kept is not None
+
+    def state(self) -> dict[str, Any]:
+        """Return the arrays that training goes on from; copy or write them before the next step."""
+        state: dict[str, Any] = {}
+        if self._average is not None:
+            state["average"] = self._average.state()
+        if self._kept is not None:
+            state["best"] = dict(zip(("params", "buffers"), self._kept, strict=True))
+        return state
+
+    def restore(self, state: Mapping[str, Any], progress: Progress) -> None:
+        """Take over what `state()` returned, and `progress` for the one so far."""
+        self._progress = progress
+        if self._average is not None:
+            self._average.restore(state["average"])
+        best = state.get("best")
+        self._kept = None if best is None else (best["params"].copy(), best["buffers"].copy())
+
+    def _copy(self) -> tuple[Array, Array]:
+        return self._vectors[0].copy(), self._vectors[1].copy()
+
+    def _fill(self, values: tuple[Array, ...]) -> None:
+        for vector, value in zip(self._vectors, values, strict=True):
+            vector[:] = value
