@@ -7,7 +7,10 @@ vector of parameters; `fit`, the training loop; `check_gradients`, which proves 
 
 from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
 from minidl._version import __version__
+from minidl.best import EarlyStopping
+from minidl.epoch import Epoch
 from minidl.evaluation import evaluate
+from minidl.fitting import fit
 from minidl.gradcheck import check_gradients, jacobian
 from minidl.layers import (
     ELU,
@@ -53,7 +56,7 @@ from minidl.schedules import (
     OneCycle,
     StepDecay,
 )
-from minidl.training import EarlyStopping, Epoch, Training, fit
+from minidl.training import Training
 
 __all__ = [
     "ELU",

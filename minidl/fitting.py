@@ -92,9 +92,7 @@ def fit(
         blas_threads=blas_threads,
     )
     try:
-        for epoch in training.steps():
-            if epoch is not None:
-                yield epoch
+        yield from filter(None, training.steps())
     finally:
         with suppress(DivergenceError):  # it is on its way to the caller
             training.use_best()

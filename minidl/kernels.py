@@ -17,7 +17,7 @@ does both. Each thread calls NumPy's own BLAS for its part of a product.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,19 +82,6 @@ def threads(n: int | None) -> Iterator[None]:
 def threads_are_set() -> bool:
     """Return whether this Python thread is within `threads`, and has a crew."""
     return has_crew() and _compiled.threads() > 0
-
-
-def inherited(task: Callable[[int], None]) -> Callable[[int], None]:
-    """Return `task` for another Python thread, where it is to use as many threads as in this."""
-    if not has_crew():
-        return task
-    n = _compiled.threads()
-
-    def run(argument: int) -> None:
-        _compiled.set_threads(n)
-        task(argument)
-
-    return run
 
 
 def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:

@@ -59,7 +59,7 @@ def test_automatic_choices_are_numbers_afterwards(build):
     config = build().config
     assert config.model[-1].options["n_out"] == 3
     train = config.train
-    assert all(isinstance(n, int) for n in (train.shards, train.blas_threads, train.workers))
+    assert all(isinstance(n, int) for n in (train.shards, train.blas_threads))
     assert "auto" not in dump(config)
 
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
+from minidl import Epoch
 from minidl.errors import CheckpointError, ConfigError
 from minidl.runs.folder import RunFolder
-from minidl.training import Epoch
 
 
 def epoch(n):

@@ -20,8 +20,8 @@ FLOORS = {
     0: "_version startup errors terminal memory blas kernels _kernels atomic archive "
     "layers losses optimizers schedules data",
     1: "model",
-    2: "gradcheck training training_state evaluation divergence parallel lbfgs predictor "
-    "checkpoint",
+    2: "gradcheck evaluation divergence lbfgs epoch best parallel training training_state fitting "
+    "predictor checkpoint",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }
@@ -51,7 +51,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
 MOST_LINES = 450
 # To be split, and not to grow.
-LONGER = {"minidl/training.py": 510}
+LONGER: dict[str, int] = {}
 
 AT_THE_ROOT = set(
     "pyproject.toml minidl configs scripts tests README.md LICENSE CHANGELOG.md .gitignore .ci "

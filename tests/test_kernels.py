@@ -12,7 +12,6 @@ import threadpoolctl
 from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.layers import BatchNorm
 from minidl.optimizers import ParameterGroup
-from minidl.parallel import Crew
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(
@@ -431,20 +430,6 @@ def test_each_python_thread_has_its_own_number():
     thread.join()
     assert found == [0, 3, 3, 0]
     assert (kernels._compiled.threads(), all_thread_counts()) == before
-
-
-@crew
-def test_the_threads_of_shards_inherit_the_number():
-    found = [0, 0]
-
-    def task(worker):
-        found[worker] = kernels._compiled.threads()
-
-    crew = Crew(2)
-    with kernels.threads(3):
-        crew.run(task)
-    crew.close()
-    assert found == [3, 3]
 
 
 def train(n_threads):

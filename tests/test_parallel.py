@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -8,9 +8,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training
+from minidl.data.batches import Rows
 from minidl.layers import BatchNorm, Dropout, LayerNorm, ParametricMix, Residual, Tanh
 from minidl.optimizers import Adam
-from minidl.parallel import Crew, automatic_threads, shard_bounds
+from minidl.parallel import BatchStep, TreeSum, automatic_threads, shard_bounds
 
 N = 61
 
@@ -53,7 +54,6 @@ def train(model, optimizer=None, sparse=False, **options):
     while not training.finished:
         if (epoch := training.step()) is not None:
             losses.append(epoch.train["loss"])
-    training.close()
     return model.params, model.buffers, losses
 
 
@@ -65,18 +65,26 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("shards", [2, 3, 5])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_bits_do_not_depend_on_who_runs_the_shards(name, shards, sparse):
-    runs = [
-        train(MODELS[name](), shards=shards, workers=workers, sparse=sparse)
-        for workers in (1, 2, 3, None)
-    ]
-    for params, buffers, losses in runs[1:]:
-        assert params.tobytes() == runs[0][0].tobytes()
-        assert buffers.tobytes() == runs[0][1].tobytes()
-        assert losses == runs[0][2]
+def test_a_step_over_shards_is_the_tree_of_what_replicas_give(name, shards):
+    """Each shard by a replica of its own; gradients and statistics added by hand."""
+    model = MODELS[name]()
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(22, 6)).astype(model.dtype), np.arange(22) % 3
+    loss_function, sums, statistics = SoftmaxCrossEntropy(), TreeSum(), TreeSum()
+    for start, stop in shard_bounds(22, shards):
+        replica = model.replica()
+        replica.begin_step(5, start)
+        outputs = replica.forward(X[start:stop])
+        _, d_outputs = loss_function(outputs, y[start:stop], None, 22)
+        replica.backward(d_outputs)
+        sums.add(replica.grads)
+        statistics.add((stop - start) / 22 * replica.buffers.astype(np.float64))
+    step = BatchStep(model, loss_function, SGD(0.1), shards=shards)
+    step(Rows(X, y), 0.1, 5)
+    assert model.grads.tobytes() == sums.take().tobytes()
+    assert model.buffers.tobytes() == statistics.take().astype(model.dtype).tobytes()
 
 
 OPTIMIZERS = {
@@ -122,7 +130,6 @@ def test_statistics_of_the_shards_are_merged_by_their_rows(shards):
         rng=rng, shards=shards, order=lambda epoch: np.arange(13),
     )  # fmt: skip
     training.step()
-    training.close()
     assert np.allclose(norm.running_mean, X.mean(axis=0), rtol=1e-12)
     parts = [X[a:b] for a, b in shard_bounds(13, shards)]
     var = sum(len(part) / 13 * part.var(axis=0, ddof=1) for part in parts)
@@ -139,39 +146,39 @@ def test_bounds_of_shards_tile_and_are_even(n, n_parts):
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
-def test_a_crew_runs_every_worker_each_time(n_workers):
-    crew = Crew(n_workers)
-    for _ in range(20):
-        seen = []
-        crew.run(seen.append)
-        assert sorted(seen) == list(range(n_workers))
-    crew.close()
+@pytest.mark.parametrize("n", range(1, 18))
+def test_sums_are_a_fixed_tree_of_which_aligned_blocks_are_parts(n):
+    def tree(parts):
+        while len(parts) > 1:
+            alone = parts[len(parts) // 2 * 2 :]
+            parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + alone
+        return parts[0]
+
+    rng = np.random.default_rng(n)
+    arrays = rng.normal(size=(n, 50)).astype(np.float32) * 10.0 ** rng.integers(-5, 5, (n, 1))
+    expected = tree(list(arrays))
+    total, block = TreeSum(), TreeSum()
+    for _ in range(2):  # it begins anew after `take`
+        for array in arrays:
+            total.add(array)
+        assert total.take().tobytes() == expected.tobytes()
+    for size in (1, 2, 4, 8):  # as ranks would that hold a block each
+        for start in range(0, n, size):
+            for array in arrays[start : start + size]:
+                block.add(array)
+            total.add(block.take().copy())
+        assert total.take().tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_in_a_worker_reaches_the_caller_once_all_are_done(failing):
-    crew, done = Crew(3), []
-    others = threading.Barrier(2)
-
-    def task(worker):
-        if worker == failing:
-            raise KeyError(worker)
-        others.wait(timeout=60)
-        done.append(worker)
-
-    for _ in range(3):  # the crew goes on after it
-        done.clear()
-        with pytest.raises(KeyError, match=str(failing)):
-            crew.run(task)
-        assert sorted(done) == sorted({0, 1, 2} - {failing})
-    crew.close()
-
-
-def test_threads_end_with_the_training():
-    before = threading.active_count()
-    train(build(), shards=3)
-    assert threading.active_count() == before
+def test_sums_hold_an_array_for_each_level_and_no_more():
+    total = TreeSum()
+    tracemalloc.start()
+    for _ in range(1000):
+        total.add(np.ones(10_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(total.take(), np.full(10_000, 1000.0))
+    assert peak < 13 * 80_000
 
 
 def test_automatic_threads_are_numbers_for_any_model():

@@ -46,12 +46,9 @@ def test_a_recipe_reaches_its_measured_accuracy(name):
     mean, deviation = MEASURED[name]
     experiment = Experiment.build(load_config(CONFIGS / f"{name}.yaml"))
     training = experiment.training()
-    try:
-        while not training.finished:
-            training.step()
-        training.use_best()
-    finally:
-        training.close()
+    for _ in training.steps():
+        pass
+    training.use_best()
     test = experiment.test
     found = experiment.loss_function.metrics(experiment.outputs(test.X), test.y)
     assert 100 * found["accuracy"] >= mean - 4 * deviation
@@ -78,9 +75,5 @@ def test_a_recipe_that_is_not_measured_says_so_and_trains(name, monkeypatch):
     file = CONFIGS / f"{name}.yaml"
     assert "\n# Not measured: " in file.read_text()
     experiment = Experiment.build(load_config(file))
-    training = experiment.training()
-    try:
-        training.step()
-    finally:
-        training.close()
+    next(experiment.training().steps())
     assert np.isfinite(experiment.model.params).all()

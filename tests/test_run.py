@@ -182,12 +182,30 @@ def test_another_config_is_refused_with_the_difference(begin, change, line):
 
 
 @pytest.mark.parametrize(
-    "change", ["name=other", "train.checkpoint_every={steps: 3}", "output.directory=x"]
+    "change",
+    [
+        *("name=other", "train.checkpoint_every={steps: 3}", "output.directory=x"),
+        "train.workers=2",  # of earlier versions
+    ],
 )
 def test_what_changes_no_bit_may_differ(begin, change):
     end(whole := begin(PLAIN, out="whole"))
     stop_after(begin(PLAIN), 9)
     end(run := begin(PLAIN, change))
+    assert records(run) == records(whole)
+
+
+def test_a_run_of_an_earlier_version_goes_on(begin):
+    """Its resolved config holds `workers`, of which nothing depended but the time."""
+    end(whole := begin(PLAIN, out="whole"))
+    stop_after(stopped := begin(PLAIN), 9)
+    path = stopped.folder.checkpoints / "last.npz"
+    found = checkpoint.load(path)
+    config = found.about["config"].replace("  blas_threads:", "  workers: 1\n  blas_threads:")
+    assert "workers" in config
+    about = {**found.about, "config": config}
+    checkpoint.save(stopped.folder.checkpoints, Checkpoint(found.state, about))
+    end(run := begin(PLAIN))
     assert records(run) == records(whole)
 
 

@@ -134,7 +134,7 @@ def test_seeds_begin_with_the_configs_own(planned):
 def test_every_run_has_one_thread_and_all_automatic_choices_made(planned):
     (run,) = planned(text=TEXT + "  blas_threads: 4\n").runs
     train = run.config.train
-    assert (train.blas_threads, train.workers, train.shards) == (1, 1, 1)
+    assert (train.blas_threads, train.shards) == (1, 1)
     assert run.config.model[-1].n_out == 3
 
 
@@ -167,7 +167,7 @@ def test_a_folders_name_depends_on_no_other_setting(planned):
         (["train.epochs=1", "train.epochs=2"], ["train.epochs stands here twice"]),
         (["train.epochs=1,1"], ["a value stands here twice"]),
         (["seed=1,2"], ["give the first seed, and how many by --seeds"]),
-        (["train.workers=2"], ["each run of a sweep has one thread; use --jobs"]),
+        (["train.blas_threads=2"], ["each run of a sweep has one thread; use --jobs"]),
         (["data.validation=0.2,0"], ["data.validation: settings are chosen on validation data"]),
     ],
 )

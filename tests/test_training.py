@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import numpy as np
+import pandas
 import pytest
 import threadpoolctl
+from scipy.sparse import csr_matrix
 
 from minidl import (
     SGD,
     EarlyStopping,
+    Epoch,
     Linear,
     ReLU,
     Sequential,
@@ -18,7 +22,10 @@ from minidl import (
     evaluate,
     fit,
 )
+from minidl.best import BestWeights
 from minidl.data.augmentation import Mixup
+from minidl.data.batches import Rows, transformed
+from minidl.data.preprocessing import Standard, Unit
 from minidl.errors import DivergenceError
 from minidl.evaluation import predict_outputs
 from minidl.layers import BatchNorm, Dropout, Tanh
@@ -48,6 +55,10 @@ def build(noisy=False, dtype=np.float32):
 
 def make(model=None, optimizer=None, train=None, validation=None, **options):
     settings = {"epochs": 3, "batch_size": BATCH, "rng": np.random.default_rng(7), **options}
+    kept = {
+        key: settings.pop(key) for key in ("monitor", "early_stopping", "ema") if key in options
+    }
+    settings["best"] = BestWeights(**kept)
     return Training(
         build() if model is None else model,
         SoftmaxCrossEntropy(),
@@ -63,7 +74,6 @@ def run(training):
     while not training.finished:
         if (epoch := training.step()) is not None:
             epochs.append(epoch)
-    training.close()
     return epochs
 
 
@@ -97,7 +107,6 @@ def test_a_run_resumed_after_any_step_is_the_uninterrupted_run(way):
         epochs.append(whole.step())
         states.append(copy.deepcopy(whole.state()))
     whole.use_best()
-    whole.close()
     for k, state in enumerate(states):
         before = copy.deepcopy(state)
         resumed = WAYS[way]()
@@ -148,7 +157,7 @@ def test_a_single_row_left_over_joins_the_last_batch():
     model = Sequential([Linear(30_000, 2, rng=np.random.default_rng(0))])
     for join, expected in ((True, [12, 13]), (False, [12, 12, 1])):
         training = make(
-            model, SGD(0.1), (wide, np.arange(25) % 2), transform=note, epochs=1,
+            model, SGD(0.1), (wide, np.arange(25) % 2), transform=note, augment=same, epochs=1,
             join_single_row=join,
         )  # fmt: skip
         assert training.steps_per_epoch == len(expected)
@@ -212,7 +221,6 @@ def test_training_can_go_on_from_the_best_weights():
     twin.restore(copy.deepcopy(state))
     training.step(), twin.step()
     assert np.array_equal(training.model.buffers, twin.model.buffers)
-    training.close(), twin.close()
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -257,7 +265,7 @@ def test_errors_are_to_be_small_and_scores_large(loss_function, monitor, choose)
     model = Sequential([Linear(4, 1, rng=np.random.default_rng(0))])
     training = Training(
         model, loss_function, SGD(0.02), (X, y.astype(float)), (X[::2], 2.0 - y[::2]), epochs=8,
-        batch_size=8, rng=np.random.default_rng(0), monitor=monitor,
+        batch_size=8, rng=np.random.default_rng(0), best=BestWeights(monitor=monitor),
     )  # fmt: skip
     values = [epoch.validation[monitor] for epoch in run(training)]
     assert len({*values}) == 8
@@ -273,7 +281,7 @@ def test_a_figure_that_is_no_number_is_worse_than_any():
 
     training = Training(
         build(), Odd(), SGD(0.1), problem(), problem(20, 1), epochs=5, batch_size=BATCH,
-        rng=np.random.default_rng(0), monitor="odd",
+        rng=np.random.default_rng(0), best=BestWeights(monitor="odd"),
     )  # fmt: skip
     epochs = []
     while not training.finished:
@@ -410,7 +418,107 @@ def test_evaluation_does_not_depend_on_how_the_rows_are_cut():
     assert doubled == pytest.approx(evaluate(model, SoftmaxCrossEntropy(), X, y), rel=1e-6)
 
 
+def test_rows_are_transformed_once_and_to_the_same_bits(monkeypatch):
+    scaling = Standard().fit(problem()[0])
+    n_calls = 0
+
+    def transform(x):
+        nonlocal n_calls
+        n_calls += 1
+        return scaling.transform(x)
+
+    def trained(**options):
+        training = make(
+            build(noisy=True), transform=transform, validation=problem(20, 1), ema=0.9,
+            train_metrics=True, **options,
+        )  # fmt: skip
+        before = n_calls
+        return figures(run(training)), training.model.params.tobytes(), n_calls - before
+
+    once = trained()
+    assert once[2] == 0
+    distorted = trained(augment=same)
+    monkeypatch.setattr("minidl.data.batches.MOST_TRANSFORMED_BYTES", N * 4 * 4 - 1)
+    too_large = trained()
+    assert distorted[2] >= 6 and too_large[2] >= 6
+    assert once[:2] == distorted[:2] == too_large[:2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sparse_rows_are_transformed_once_and_stay_sparse(dtype):
+    X, y = problem()
+    rows = Rows(csr_matrix(np.maximum(X, 0).astype(np.float64)), y)
+    scaling = Unit().fit(rows.X)
+    found = transformed(rows, scaling.transform, dtype)
+    assert found.X.format == "csr" and found.X.dtype == dtype and found.y is y
+    part = scaling.transform(rows.X[5:9]).astype(dtype).toarray()
+    assert np.array_equal(found.X[5:9].toarray(), part)
+
+
+def test_outside_of_a_step_the_model_gives_arrays_of_its_own():
+    """Inside, each step writes over the results of the one before, and a ReLU's work is shared."""
+    X, y = problem()
+    training = make(validation=problem(20, 1))
+    model = training.model
+    for epoch in training.steps():
+        if epoch is not None:
+            a = model.forward(X[:5])
+            copy_of_a = a.copy()
+            model.forward(X[5:10])
+            assert np.array_equal(a, copy_of_a)
+            inside = model.layers[0].forward(X[:5])
+            assert (inside < 0).any()
+    next(make(model).steps())  # left in the middle of an epoch
+    training.use_best()
+    assert (model.layers[0].forward(X[:5]) < 0).any()
+
+
+@overflows
+def test_a_negative_infinity_in_front_of_a_relu_is_found_where_it_began():
+    """The fused layer would make it 0."""
+    model = Sequential([Linear(4, 8, rng=np.random.default_rng(0)), ReLU()])
+    model.layers[0].W[:] = -3e38
+    training = make(model, train=(np.full((N, 4), 2, np.float32), problem()[1]))
+    model.layers[0].b[0] = 0
+    training._step.loss_function = lambda outputs, *_: (math.inf, np.zeros_like(outputs))
+    with pytest.raises(DivergenceError, match=r"output of layer 0 \(Linear\)"):
+        training.step()
+
+
+# Epoch
+
+
+def test_epochs_are_rows_of_a_table():
+    epochs = list(fit_overfitted(build(), epochs=2))
+    table = pandas.DataFrame(epochs)
+    assert list(table) == [
+        "epoch", "step", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
+        "seconds", "improved",
+    ]  # fmt: skip
+    assert table["validation_loss"].tolist() == [e.validation["loss"] for e in epochs]
+    assert dict(epochs[1])["step"] == 10 and epochs[0]["train_loss"] == epochs[0].train["loss"]
+
+
+def test_an_epoch_is_readable():
+    epoch = Epoch(3, 15, 0.1, {"loss": 0.123456789}, {"accuracy": 0.5}, 1.5, True)
+    assert repr(epoch) == (
+        "Epoch(epoch=3, step=15, learning_rate=0.1, train_loss=0.123457, validation_accuracy=0.5, "
+        "seconds=1.5, improved=True)"
+    )
+    assert copy.deepcopy(epoch) == epoch and pickle.loads(pickle.dumps(epoch)).train == epoch.train
+
+
 # fit
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(TypeError, match="epoch"):
+        fit(build(), SoftmaxCrossEntropy(), SGD(0.1), problem(), epoch=1, batch_size=8, rng=0)
+
+
+def test_a_seed_may_stand_for_its_generator():
+    runs = [run(make(rng=rng))[-1].train for rng in (7, np.random.default_rng(7))]
+    assert runs[0] == runs[1]
 
 
 def fit_overfitted(model, **options):
@@ -434,7 +542,7 @@ def test_fit_leaves_the_best_weights_however_it_ends(end):
 
     model, kept = build(), []
     try:
-        for epoch in fit_overfitted(model, transform=transform):
+        for epoch in fit_overfitted(model, transform=transform, augment=same):
             if epoch.improved:
                 kept.append(model.params.copy())
             if epoch.epoch == 6 and end == "break":
@@ -453,6 +561,11 @@ def test_fit_yields_the_records_of_training():
     assert figures(run(training)) == figures(fit_overfitted(build()))
 
 
+def same(x, step, first_row):
+    """No distortion; but with one, rows are transformed batch by batch."""
+    return x
+
+
 def blas_threads():
     """Of NumPy's own BLAS: SciPy's may be loaded at any time, and no step uses it."""
     pools = threadpoolctl.threadpool_info()
@@ -463,8 +576,7 @@ def blas_threads():
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_blas_threads_are_given_back_at_every_yield_and_exit(workers):
+def test_blas_threads_are_given_back_at_every_yield_and_exit():
     seen = []
 
     def transform(x):
@@ -476,7 +588,7 @@ def test_blas_threads_are_given_back_at_every_yield_and_exit(workers):
         assert outside != {1}
         model = build()
         for epoch in fit_overfitted(
-            model, transform=transform, blas_threads=1, shards=2, workers=workers, epochs=3
+            model, transform=transform, blas_threads=1, shards=2, epochs=3, augment=same
         ):
             assert blas_threads() == outside
             seen.append(epoch)
@@ -490,7 +602,7 @@ def test_blas_threads_are_given_back_at_every_yield_and_exit(workers):
             return x
 
         with pytest.raises(KeyboardInterrupt):
-            next(fit_overfitted(model, transform=fail, blas_threads=1, shards=2, workers=workers))
+            next(fit_overfitted(model, transform=fail, blas_threads=1, shards=2, augment=same))
         assert blas_threads() == outside
 
 
@@ -530,7 +642,6 @@ def test_nothing_changes_when_the_loss_is_not_finite(shards):
     assert np.array_equal(after["optimizer"]["velocity"], before["optimizer"]["velocity"])
     assert np.array_equal(after["average"]["params"], before["average"]["params"])
     assert after["optimizer"]["n_steps"] == 4
-    training.close()
 
 
 @overflows

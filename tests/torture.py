@@ -465,8 +465,6 @@ def divergences(n: int, folder: Path) -> Outcome:
                         found = "missed"
         except DivergenceError as error:
             found = "named" if "layer" in str(error) or "input" in str(error) else "not named"
-        finally:
-            training.close()
         counts[found or "did not diverge"] += 1
     said = f"{n} divergences, {counts['named']} found in the same step and traced to their origin"
     return said, counts["named"] == n

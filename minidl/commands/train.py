@@ -11,13 +11,13 @@ from pathlib import Path
 
 from minidl.commands.arguments import Parser, again
 from minidl.config import Config, dump, json_schema, load_config, settled
+from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
 from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder
 from minidl.runs.run import Run
 from minidl.runs.sweep.comparison import in_words
 from minidl.terminal import OutputError, ProgressBar, duration, say, warn, width_of
-from minidl.training import Epoch
 
 LATEST = "latest"
 

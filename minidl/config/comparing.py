@@ -10,7 +10,7 @@ from minidl.config.loading import validate
 from minidl.config.settings import Config
 from minidl.config.writing import dump
 
-AUTOMATIC = ("shards", "blas_threads", "workers")
+AUTOMATIC = ("shards", "blas_threads")
 
 
 def parse(text: str, name: str) -> Config:

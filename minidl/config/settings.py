@@ -154,12 +154,18 @@ class Train(Settings):
     """The validation figure that decides which weights are best: loss, or a metric of the loss."""
     dtype: Literal["float32", "float64"] = "float32"
     shards: Parts | Auto = "auto"
-    """Parts of a batch whose gradients are summed in order; fixes the arithmetic of a run."""
+    """Parts of a batch whose gradients are added in a fixed tree; fixes the arithmetic of a run."""
     blas_threads: Parts | Auto = "auto"
     """Threads of a matrix product; fixes the arithmetic of a run."""
-    workers: Parts | Auto = "auto"
-    """Threads that compute the shards; changes nothing but the time."""
     checkpoint_every: CheckpointEvery = CheckpointEvery(seconds=30.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_workers(cls, data: object) -> object:
+        """Leave out `workers`, which configs of earlier versions have: it changed no bit."""
+        if isinstance(data, Mapping):
+            return {key: value for key, value in data.items() if key != "workers"}
+        return data
 
 
 class Evaluation(Settings):

@@ -11,13 +11,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-from minidl import kernels
+from minidl.best import LOWER_IS_BETTER
+from minidl.epoch import Epoch
 from minidl.errors import DivergenceError
 from minidl.estimators.callbacks import FitCallbacks
 from minidl.estimators.fitting import NOT_FINITE, change_rate, figures_by_part
 from minidl.estimators.stopping import StoppingRule
-from minidl.parallel import automatic_threads
-from minidl.training import LOWER_IS_BETTER, Epoch, Training
+from minidl.training import Training
 
 
 @dataclass
@@ -60,20 +60,18 @@ class EpochLoop:
         fitted: returns the attributes of an estimator that stopped at this epoch, for callbacks.
         Raises ValueError where training diverges and no epoch before it left weights to keep.
         """
-        training, model = self.training, self.training.model
         stop = False
         bar = tqdm(total=n_epochs, unit="epoch", dynamic_ncols=True, disable=not self.progress)
         try:
-            n_threads = automatic_threads(model, training.batch_size)[1]
-            with kernels.threads(n_threads), np.errstate(all="ignore"):
-                while not stop and self.curves.n_iter < n_epochs:
-                    callbacks.epoch_begins()
-                    while (epoch := training.step()) is None:
-                        pass
-                    stop = self._record(epoch)
-                    bar.update()
-                    bar.set_postfix_str(f"loss {self.curves.loss:.4g}", refresh=False)
-                    stop = callbacks.epoch_ends(fitted) or stop
+            callbacks.epoch_begins()
+            for epoch in filter(None, self.training.steps()):
+                stop = self._record(epoch)
+                bar.update()
+                bar.set_postfix_str(f"loss {self.curves.loss:.4g}", refresh=False)
+                stop = callbacks.epoch_ends(fitted) or stop
+                if stop or self.curves.n_iter == n_epochs:
+                    break
+                callbacks.epoch_begins()
         except KeyboardInterrupt:
             stop = True
             warnings.warn("Training interrupted by user.", stacklevel=2)
@@ -85,7 +83,6 @@ class EpochLoop:
             warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
         finally:
             bar.close()
-            training.close()
         return stop
 
     def _record(self, epoch: Epoch) -> bool:

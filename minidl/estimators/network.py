@@ -17,6 +17,7 @@ from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from minidl.best import BestWeights
 from minidl.data.batches import Rows
 from minidl.estimators.building import hidden_sizes, make_layers, make_optimizer, schedule_of
 from minidl.estimators.callbacks import FitCallbacks
@@ -196,8 +197,7 @@ class Network(Parameters):
             rng=np.random.default_rng(0),  # the order of the rows is drawn from random_state
             order=order,
             schedule=schedule_of(self.schedule),
-            monitor=self._targets.score_name,
-            ema=self.ema,
+            best=BestWeights(monitor=self._targets.score_name, ema=self.ema),
             train_metrics=train_metrics,
             join_single_row=self._model.buffers.size > 0,
             l2=self._l2,

@@ -27,7 +27,8 @@ from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
 from minidl.schedules import Schedule
-from minidl.training import EarlyStopping, Training
+from minidl.best import BestWeights, EarlyStopping
+from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
 
@@ -159,8 +160,8 @@ class Experiment:
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""
         settings = self.config.train
-        stopping, shards, workers = settings.early_stopping, settings.shards, settings.workers
-        assert isinstance(shards, int) and isinstance(workers, int)
+        stopping, shards, threads = settings.early_stopping, settings.shards, settings.blas_threads
+        assert isinstance(shards, int) and isinstance(threads, int)
         return _blaming(
             self.config,
             "train",
@@ -177,14 +178,16 @@ class Experiment:
                 transform=self.transform,
                 augment=self.augment,
                 mix=self.mix,
-                early_stopping=None
-                if stopping is None
-                else EarlyStopping(stopping.patience, stopping.min_delta),
-                monitor=settings.monitor,
-                ema=settings.ema,
+                best=BestWeights(
+                    monitor=settings.monitor,
+                    early_stopping=None
+                    if stopping is None
+                    else EarlyStopping(stopping.patience, stopping.min_delta),
+                    ema=settings.ema,
+                ),
                 train_metrics=True,
                 shards=shards,
-                workers=workers,
+                blas_threads=threads,
             ),
         )
 
@@ -195,11 +198,7 @@ class Experiment:
         report = check_gradients(
             self.model, x, self.loss_function, labels, max_entries=CHECKED_ENTRIES
         )
-        training = self.training()
-        try:
-            training.step()
-        finally:
-            training.close()
+        next(self.training().steps())
         return report
 
     def predictor(self) -> Predictor:
@@ -265,9 +264,10 @@ def _check_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) -> Non
         raise config.error("train.shards", f"must be at most the {n_rows} training rows")
     parameters, numbers = n_parameters(config.model, n_in, n_outputs)
     averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
-    replicas = settings.shards if isinstance(settings.shards, int) else 1
+    shards = settings.shards if isinstance(settings.shards, int) else 1
+    sums = shards.bit_length() + 1 if shards > 1 else 0  # of the gradients of shards
     # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
-    vectors = 2 + averages + (settings.ema is not None) + replicas
+    vectors = 2 + averages + (settings.ema is not None) + 1 + sums
     needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
     _blaming(
         config,
@@ -317,8 +317,7 @@ def _resolved(
     shards, threads = automatic_threads(model, settings.batch_size)
     shards = shards if settings.shards == "auto" else settings.shards
     threads = threads if settings.blas_threads == "auto" else settings.blas_threads
-    workers = shards if settings.workers == "auto" else settings.workers
-    chosen = {"shards": shards, "blas_threads": threads, "workers": workers}
+    chosen = {"shards": shards, "blas_threads": threads}
     source = config.data.dataset
     if dataset.path is not None:
         source = source.model_copy(update={"path": dataset.path})

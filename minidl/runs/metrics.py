@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any
 
 from minidl.atomic import replace_file, sync_folder
+from minidl.epoch import Epoch
 from minidl.errors import CheckpointError
-from minidl.training import Epoch
 
 
 class Metrics:
@@ -20,14 +19,8 @@ class Metrics:
 
     def append(self, epoch: Epoch) -> None:
         """Add the line of one epoch; a header that is missing or damaged is written again."""
-        row: dict[str, Any] = {
-            "epoch": epoch.epoch,
-            "step": epoch.step,
-            "learning_rate": epoch.learning_rate,
-            **{f"train_{name}": value for name, value in epoch.train.items()},
-            **{f"validation_{name}": value for name, value in epoch.validation.items()},
-            "seconds": round(epoch.seconds, 4),
-        }
+        row = {name: value for name, value in epoch.items() if name != "improved"}
+        row["seconds"] = round(epoch.seconds, 4)
         header = ",".join(row) + "\n"
         try:
             with open(self.path, "a+", newline="", encoding="utf-8", errors="replace") as file:

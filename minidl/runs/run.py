@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint, kernels
+from minidl import checkpoint
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint
+from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import figures_of
 from minidl.kernels import Array
@@ -24,7 +25,6 @@ from minidl.runs import machine
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts
-from minidl.training import Epoch
 
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
@@ -33,7 +33,6 @@ INDIFFERENT = (
     "name",
     "data.path",  # the fingerprint tells whether it is other data
     "data.fallback",
-    "train.workers",
     "train.checkpoint_every",
     "evaluation",
     "output",
@@ -82,7 +81,6 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.training.close()
         try:
             self._settle_status(kind)
         finally:
@@ -127,27 +125,23 @@ class Run:
 
     def steps(self) -> Generator[Epoch | None, None, None]:
         """Train; yield after each step, the record of an epoch after its last step, else None."""
-        training, threads = self.training, self.experiment.config.train.blas_threads
-        assert isinstance(threads, int)
+        training = self.training
         step = training.progress["step"]
         self._begin(step)
         due = _Due(self.experiment.config.train.checkpoint_every)
         began = time.perf_counter() - self.train_seconds
-        # What overflows is found by the training itself, and said once.
-        with kernels.threads(threads), np.errstate(all="ignore"):
-            while not training.finished:
-                epoch = training.step()
-                step += 1
-                if epoch is not None:
-                    self.folder.metrics.append(epoch)
-                if due(step, epoch) or self._must_stop():
-                    saving = time.perf_counter()
-                    self.train_seconds = saving - began
-                    self.save()
-                    due.put_off(time.perf_counter() - saving)
-                yield epoch
-                if self._must_stop() and self._saved_step == step:
-                    break
+        for epoch in training.steps():
+            step += 1
+            if epoch is not None:
+                self.folder.metrics.append(epoch)
+            if due(step, epoch) or self._must_stop():
+                saving = time.perf_counter()
+                self.train_seconds = saving - began
+                self.save()
+                due.put_off(time.perf_counter() - saving)
+            yield epoch
+            if self._must_stop() and self._saved_step == step:
+                break
         self.train_seconds = time.perf_counter() - began
         if not training.finished:
             self.stopped, self.stopped_by = True, self._interrupts.received
@@ -279,7 +273,6 @@ class Run:
                 **self._machine,
                 "shards": config.train.shards,
                 "blas_threads": config.train.blas_threads,
-                "workers": config.train.workers,
                 "data_fingerprint": self._fingerprint,
                 "seed": config.seed,
                 "started": self._started,

@@ -14,7 +14,7 @@ import numpy as np
 from minidl.errors import DivergenceError
 from minidl.runs.interrupts import SIGNALS
 from minidl.runs.sweep.planning import Setting
-from minidl.training import LOWER_IS_BETTER
+from minidl.best import LOWER_IS_BETTER
 
 INTERRUPTED = [128 + number for number in SIGNALS]
 

@@ -16,7 +16,7 @@ from minidl.errors import ConfigError
 from minidl.runs.experiment import Experiment
 
 # One thread each, so that a run has the same bits however many others run beside it.
-ONE_THREAD = {"train.blas_threads": "1", "train.workers": "1"}
+ONE_THREAD = {"train.blas_threads": "1"}
 LONGEST_NAME = 120
 OPENING, CLOSING = "[{", "]}"
 
@@ -196,7 +196,7 @@ def _resolved(config: Config) -> Config:
         raise config.error(
             "data.validation", "settings are chosen on validation data; set it, for example to 0.2"
         )
-    experiment.training().close()
+    experiment.training()  # checks what only the loop knows
     return experiment.config
 
 

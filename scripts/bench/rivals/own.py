@@ -27,8 +27,8 @@ class Minidl:
         self._model = Sequential([each for layer in linear for each in (layer, ReLU())][:-1])
         for layer, W in zip(linear, problem.weights, strict=True):
             layer.W[:] = W
-        _, self._threads = automatic_threads(self._model, problem.batch_size)
-        self._training = Training(
+        _, threads = automatic_threads(self._model, problem.batch_size)
+        training = Training(
             self._model,
             SoftmaxCrossEntropy(),
             SGD(problem.learning_rate, momentum=problem.momentum, nesterov=problem.nesterov),
@@ -37,15 +37,15 @@ class Minidl:
             batch_size=problem.batch_size,
             rng=rng,
             schedule=OneCycle(peak=problem.peak) if problem.epochs else Constant(),
+            blas_threads=threads,
         )
-        return {"kernels": kernels.name(), "threads": self._threads, "blas": numpy_blas()}
+        self._steps = training.steps()
+        return {"kernels": kernels.name(), "threads": threads, "blas": numpy_blas()}
 
     def run(self, n_batches: int) -> None:
         """Make so many steps."""
-        step = self._training.step
-        with kernels.threads(self._threads), np.errstate(all="ignore"):
-            for _ in range(n_batches):
-                step()
+        for _ in range(n_batches):
+            next(self._steps)
 
     def predictor(self, x: Array) -> Callable[[], Any]:
         """Return a call of `forward`."""
