@@ -457,7 +457,7 @@ def test_sparse_rows_are_transformed_once_and_stay_sparse(dtype):
 
 def test_outside_of_a_step_the_model_gives_arrays_of_its_own():
     """Inside, each step writes over the results of the one before, and a ReLU's work is shared."""
-    X, y = problem()
+    X, _ = problem()
     training = make(validation=problem(20, 1))
     model = training.model
     for epoch in training.steps():

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl.best import BestWeights, EarlyStopping
 from minidl.config import Choice, Config, load_config
 from minidl.config.stack import StackError, build_stack, n_parameters
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
@@ -27,7 +28,6 @@ from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
 from minidl.schedules import Schedule
-from minidl.best import BestWeights, EarlyStopping
 from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint
+from minidl import checkpoint, kernels
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.datasets import fingerprint

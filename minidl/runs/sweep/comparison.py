@@ -11,10 +11,10 @@ from math import inf, isnan, nan
 
 import numpy as np
 
+from minidl.best import LOWER_IS_BETTER
 from minidl.errors import DivergenceError
 from minidl.runs.interrupts import SIGNALS
 from minidl.runs.sweep.planning import Setting
-from minidl.best import LOWER_IS_BETTER
 
 INTERRUPTED = [128 + number for number in SIGNALS]
 
