@@ -7,6 +7,8 @@ import io
 import os
 import re
 import sys
+import textwrap
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from tqdm import tqdm
 from minidl.errors import MinidlError
 
 DEFAULT_WIDTH = 80
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
 # Control characters but tab and newline, marks that reorder text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -32,13 +35,36 @@ class ReaderLeft(OutputError):
     exit_code = 141  # as if ended by SIGPIPE
 
 
+class TerminalClosed(OutputError):
+    """The terminal of standard output is gone."""
+
+    exit_code = 129  # as if ended by SIGHUP
+
+
 class ProgressBar(tqdm):  # type: ignore[type-arg]
-    """A bar on standard error that follows the width of the terminal and starts no thread."""
+    """A bar on standard error that follows the width of the terminal and starts no thread.
+
+    Its description stands in front, where a narrow terminal shows it too.
+    """
 
     monitor_interval = 0
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(leave=False, dynamic_ncols=True, **options)
+    def __init__(self, *, leave: bool = False, **options: Any) -> None:
+        super().__init__(bar_format=BAR, dynamic_ncols=True, leave=leave, **options)
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """Return what writes a text over the one before, also where the window became narrower."""
+        length = 0
+
+        def write(text: str) -> None:
+            nonlocal length
+            shown = min(length, (width_of(file) or length + 1) - 1)
+            file.write("\r" + text.ljust(shown))
+            file.flush()
+            length = len(text)
+
+        return write
 
     @staticmethod
     def is_possible() -> bool:
@@ -65,6 +91,8 @@ def say(text: str, *, end: str = "\n") -> None:
         discard(sys.stdout)
         if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows says EINVAL
             raise ReaderLeft("") from error
+        if error.errno == errno.EIO:
+            raise TerminalClosed("") from error
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
@@ -110,6 +138,13 @@ def width_of(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
     except (OSError, ValueError):
         return DEFAULT_WIDTH
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """The text in lines of at most `width` columns, if given, broken between words."""
+    if width is None:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def duration(seconds: float) -> str:

@@ -294,6 +294,36 @@ def test_the_fallback_is_announced_and_named_in_the_results(minidl):
     assert Path("again/model.npz").read_bytes() == Path("run/model.npz").read_bytes()
 
 
+@pytest.fixture
+def private():
+    """A folder that this process cannot read."""
+    Path("private").mkdir(mode=0)
+    Path().chmod(0o777)
+    if os.getuid() == 0:  # root can read everything
+        os.seteuid(65534)
+    yield
+    os.seteuid(os.getuid())
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        ("train --resume private/run", "private/run: cannot be read: Permission denied"),
+        ("train --resume private", "private: cannot be read: Permission denied"),
+        ("train private/c.yaml", "private/c.yaml: cannot be read: Permission denied"),
+        ("train config.yaml --out private/x", "private/x: cannot be used as output folder"),
+        ("sweep config.yaml --out private/x", "private/x: cannot be"),
+        ("sweep config.yaml --out private", "private: cannot be"),
+        (f"train --resume {'x' * 300}", "File name too long"),
+        (f"train config.yaml --out {'x' * 300}", "File name too long"),
+        (f"sweep config.yaml --out {'x' * 300}", "File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_said_in_a_line(minidl, private, command, said):
+    message = refused(minidl(command))
+    assert said in message and len(message.splitlines()) == 1
+
+
 # --- stopped and gone on
 
 

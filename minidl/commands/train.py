@@ -17,7 +17,7 @@ from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder
 from minidl.runs.run import Run
 from minidl.runs.sweep.comparison import in_words
-from minidl.terminal import OutputError, ProgressBar, duration, say, warn, width_of
+from minidl.terminal import OutputError, ProgressBar, duration, say, warn, width_of, wrapped
 
 LATEST = "latest"
 
@@ -141,8 +141,9 @@ def _train(run: Run, *, quiet: bool) -> int:
     try:
         with _bar(run, quiet) as bar:
             for epoch in run.steps():
-                if bar.update():
-                    bar.set_postfix_str(run.loss_so_far(), refresh=False)
+                if bar.update() or epoch is not None:
+                    loss = run.loss_so_far() if epoch is None else epoch.train["loss"]
+                    bar.set_description_str(f"loss {loss:.4f}", refresh=False)
                 if epoch is None or quiet or unwritten is not None:
                     continue
                 try:
@@ -161,12 +162,11 @@ def _train(run: Run, *, quiet: bool) -> int:
         warn(f"stopped by {signal.Signals(run.stopped_by).name} after step {step}; {go_on}")
         return 128 + run.stopped_by
     if unwritten is not None:
-        if run.stopped and str(unwritten):
-            warn(f"{unwritten}; {go_on}")
-            return unwritten.exit_code
-        raise unwritten
+        if str(unwritten):
+            warn(f"{unwritten}; {go_on}" if run.stopped else str(unwritten))
+        return unwritten.exit_code
     if not quiet and results is not None:
-        say(_verdict(results))
+        say(wrapped(_verdict(results), width_of(sys.stdout)))
         say(f"run folder: {run.folder.path}")
     return 0
 
@@ -177,7 +177,7 @@ def _bar(run: Run, quiet: bool) -> ProgressBar:
         total=training.epochs * training.steps_per_epoch,
         initial=training.progress["step"],
         disable=quiet or not ProgressBar.is_possible(),
-        unit="step",
+        unit="steps",
     )
 
 

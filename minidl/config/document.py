@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +21,7 @@ import yaml
 
 from minidl.errors import ConfigError
 
+STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 8192
@@ -219,8 +222,13 @@ def _value(
 
 
 def read(path: str | PathLike[str]) -> Node:
-    """The document of a config file, a map; nothing is read before its size is known."""
+    """The document of a config file, a map; nothing is read before its size is known.
+
+    The path "-" stands for standard input.
+    """
     file = Path(path)
+    if str(file) == STANDARD_INPUT:
+        return from_bytes(_standard_input(), "standard input")
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -242,9 +250,17 @@ def read(path: str | PathLike[str]) -> Node:
     return from_bytes(content, str(file))
 
 
+@cache
+def _standard_input() -> bytes:
+    """What standard input holds; it can be read only once."""
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"standard input: a config has at most {MAX_BYTES} bytes (64 KiB)")
+    return content
+
+
 def from_bytes(content: bytes, name: str) -> Node:
     """The document in the bytes of the file called `name`."""
-
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

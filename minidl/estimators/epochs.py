@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
 from minidl.best import LOWER_IS_BETTER
 from minidl.epoch import Epoch
@@ -17,6 +16,7 @@ from minidl.errors import DivergenceError
 from minidl.estimators.callbacks import FitCallbacks
 from minidl.estimators.fitting import NOT_FINITE, change_rate, figures_by_part
 from minidl.estimators.stopping import StoppingRule
+from minidl.terminal import ProgressBar
 from minidl.training import Training
 
 
@@ -61,13 +61,13 @@ class EpochLoop:
         Raises ValueError where training diverges and no epoch before it left weights to keep.
         """
         stop = False
-        bar = tqdm(total=n_epochs, unit="epoch", dynamic_ncols=True, disable=not self.progress)
+        bar = ProgressBar(total=n_epochs, unit="epochs", leave=True, disable=not self.progress)
         try:
             callbacks.epoch_begins()
             for epoch in filter(None, self.training.steps()):
                 stop = self._record(epoch)
+                bar.set_description_str(f"loss {self.curves.loss:.4g}", refresh=False)
                 bar.update()
-                bar.set_postfix_str(f"loss {self.curves.loss:.4g}", refresh=False)
                 stop = callbacks.epoch_ends(fitted) or stop
                 if stop or self.curves.n_iter == n_epochs:
                     break

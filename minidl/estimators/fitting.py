@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
@@ -19,6 +18,7 @@ from minidl.lbfgs import Minimum, fit_lbfgs
 from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
+from minidl.terminal import ProgressBar
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -114,7 +114,7 @@ def minimise(
 
     Raises ValueError where the loss is not finite; warns where it did not converge.
     """
-    bar = tqdm(total=max_iterations, unit="iteration", dynamic_ncols=True, disable=not progress)
+    bar = ProgressBar(total=max_iterations, unit="iterations", leave=True, disable=not progress)
 
     def after_iteration(iteration: int, loss: float) -> None:
         measured: Mapping[str, float] = {}
@@ -125,6 +125,7 @@ def minimise(
         history.append({"epoch": len(history) + 1} | figures)
         if verbose:
             print(f"Iteration {iteration}, loss = {loss * loss_scale:.8f}")
+        bar.set_description_str(f"loss {loss * loss_scale:.4g}", refresh=False)
         bar.update()
 
     with bar:

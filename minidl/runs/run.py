@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,10 @@ class Run:
         """Let `steps` end after the next step, with a checkpoint, as a signal does."""
         self._stop_wanted = True
 
-    def loss_so_far(self) -> str:
-        """The mean training loss of the present epoch in words, empty before its first step."""
+    def loss_so_far(self) -> float:
+        """The mean training loss of the present epoch, NaN before its first step."""
         at = self.training.progress
-        return f"loss {at['epoch_loss'] / at['epoch_weight']:.4f}" if at["epoch_weight"] else ""
+        return float(at["epoch_loss"] / at["epoch_weight"]) if at["epoch_weight"] else nan
 
     def resume(self, warn: Callable[[str], None]) -> bool:
         """Go on from the newest good checkpoint; return False where there is none to go on from.
@@ -255,7 +256,7 @@ class Run:
         """Write how the run stands at its end."""
         if not self._status:
             return  # it has not begun
-        if kind is None:
+        if kind is None or self._status == "finished":
             if self._status == "running":  # the caller left the loop
                 self._status = "interrupted"
             self._write_status()

@@ -7,6 +7,7 @@ are handed out alone: a table of them would turn the test set into a second vali
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def train_and_compare(
 
 def _open(sweep: Sweep, out: str | None) -> RunFolder:
     """Lock the sweep's folder, once it is known that what it holds goes with this sweep."""
-    if out is None or not Path(out, TABLE).exists():
+    if out is None or not os.path.exists(Path(out, TABLE)):
         return RunFolder.create(sweep.directory, f"{sweep.name}-sweep", out)
     wrong = []
     for run in sweep.runs:
