@@ -1,6 +1,7 @@
 """The command line, as a user meets it: what it prints, what it leaves, with which exit code."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from minidl import cli, load
 from minidl.commands import train as train_command
+from minidl.config import document
 from minidl.layers import Linear
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +97,41 @@ def test_overrides_may_stand_anywhere(minidl, command):
 def test_nothing_is_said_of_a_test_part_that_is_not_there(minidl):
     code, out, _ = minidl("train config.yaml data.test=0 --out run")
     assert code == 0 and "no test part was set aside" in out
+
+
+def test_a_path_with_an_equals_sign_is_no_override(minidl):
+    Path("a=b").mkdir()
+    Path("a=b/config.yaml").write_text(TEXT)
+    Path("lr=0.1.yaml").write_text(TEXT)
+    for i, config in enumerate(("a=b/config.yaml", "./a=b/config.yaml", "lr=0.1.yaml")):
+        command = f"train {config} train.epochs=1 --quiet --out a=b/{i}"
+        assert minidl(command) == (0, "", "")
+    assert minidl("train --resume a=b/0")[1].startswith("the run in a=b/0 is finished")
+    assert "override 'a.b=c'" in minidl("train config.yaml a.b=c")[2]
+
+
+def test_a_config_comes_from_standard_input(minidl, monkeypatch, tmp_path):
+    given = io.TextIOWrapper(io.BytesIO(TEXT.encode()))
+    monkeypatch.setattr(sys, "stdin", given)
+    document.standard_input.cache_clear()
+    assert minidl("train - train.epochs=1 --quiet") == (0, "", "")
+    assert minidl("train --out run --quiet -") == (0, "", "")
+    (folder,) = Path("runs/run").iterdir()
+    assert (folder / "model.npz").exists() and Path("run/model.npz").exists()
+    for content, said in ((b"seed: [", "standard input:1:8"), (b"x" * 70_000, "at most 65536")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        document.standard_input.cache_clear()
+        assert said in refused(minidl("train -"))
+    document.standard_input.cache_clear()
+
+
+def test_column_names_cannot_control_the_terminal(minidl):
+    Path("t.csv").write_text("a\x1b]0;x\x07,y\n1,2\n")
+    Path("config.yaml").write_text(
+        "data: {name: csv, path: t.csv, target: z, task: regression}\nmodel: [linear: auto]\n"
+    )
+    code, out, err = minidl("train config.yaml")
+    assert code in (2, 3) and out == "" and "\x1b" not in err and "\x07" not in err
 
 
 # --- instead of a run
@@ -363,6 +400,21 @@ def test_a_finished_run_says_so(minidl):
         code, out, err = minidl(command)
         assert (code, err) == (0, "")
         assert out == "the run in run is finished; its model is run/model.npz\n"
+
+
+@pytest.mark.parametrize("name", ["model.npz", "results.json"])
+def test_what_a_finished_run_lost_is_made_again(minidl, name):
+    minidl("train config.yaml --out run")
+    lost = Path("run", name)
+
+    def content():
+        return re.sub(rb'"train_seconds": [\d.]+', b"", lost.read_bytes())
+
+    before = content()
+    lost.unlink()
+    code, out, err = minidl("train --resume run")
+    assert (code, err) == (0, "") and "run folder: run" in out and "epoch" not in out
+    assert content() == before
 
 
 def test_the_latest_run_is_gone_on_with(minidl):

@@ -228,7 +228,7 @@ def read(path: str | PathLike[str]) -> Node:
     """
     file = Path(path)
     if str(file) == STANDARD_INPUT:
-        return from_bytes(_standard_input(), "standard input")
+        return from_bytes(standard_input(), "standard input")
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -251,7 +251,7 @@ def read(path: str | PathLike[str]) -> Node:
 
 
 @cache
-def _standard_input() -> bytes:
+def standard_input() -> bytes:
     """What standard input holds; it can be read only once."""
     content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
