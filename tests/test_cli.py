@@ -17,6 +17,7 @@ import pytest
 from minidl import cli, load
 from minidl.commands import train as train_command
 from minidl.config import document
+from minidl.errors import DataError
 from minidl.layers import Linear
 
 ROOT = Path(__file__).parent.parent
@@ -320,10 +321,13 @@ def test_memory_that_is_not_there(minidl, monkeypatch):
     assert refused(minidl("train config.yaml")) == "not enough memory: Unable to allocate 3 TiB\n"
 
 
-def test_the_fallback_is_announced_and_named_in_the_results(minidl):
-    Path("mnist.yaml").write_text(
-        TEXT.replace("iris", "mnist, path: gone.npz, fallback: config.yaml")
-    )
+def test_the_fallback_is_announced_and_named_in_the_results(minidl, monkeypatch):
+    def find(path):
+        raise DataError("no such file")
+
+    monkeypatch.setattr("minidl.data.datasets.find_mnist", find)
+    Path("mnist.yaml").write_text(TEXT.replace("iris", "mnist, fallback: config.yaml"))
+    assert minidl("train mnist.yaml --out given data.path=gone.npz")[0] == 3
     code, _, err = minidl("train mnist.yaml --out run")
     assert code == 0 and "mnist cannot be had" in err and "on iris" in err
     assert json.loads(Path("run/results.json").read_text())["dataset"] == "iris"

@@ -3,16 +3,20 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal, get_origin
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn import datasets as sklearn_datasets
 
-from minidl.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
+from minidl.data.dataset import Dataset, fingerprint
+from minidl.data.datasets import DATASETS, load_dataset
 from minidl.data.downloads import fetch
-from minidl.data.tables import Task
+from minidl.data.schema import Schema
+from minidl.data.targets import Task
 from minidl.errors import DataError
 
 BUNDLED = ["digits", "iris", "wine", "breast_cancer", "diabetes"]
@@ -128,9 +132,10 @@ def test_every_option_is_a_keyword_with_a_type(name):
     signature = inspect.signature(DATASETS[name], eval_str=True)
     for option in signature.parameters.values():
         assert option.kind is option.KEYWORD_ONLY
-        assert option.annotation in (int, float, str, str | None, Task)
+        known = (int, float, bool, str, str | None, Task, Sequence[str], Mapping[str, str] | None)
+        assert option.annotation in known or get_origin(option.annotation) is Literal
     required = [p.name for p in signature.parameters.values() if p.default is p.empty]
-    assert required == {"openml": ["id"], "csv": ["path", "target"]}.get(name, [])
+    assert required == {"openml": ["id"], "csv": ["path"], "file": ["path"]}.get(name, [])
 
 
 def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
@@ -233,8 +238,8 @@ def test_the_fingerprint_changes_with_every_array_and_what_its_numbers_mean():
         replace(data, classes=("a", "c", "b")),
         replace(data, classes=(0, 1, 2)),
         replace(data, classes=("0", "1", "2")),
-        replace(data, categories=((), ("x",), (), ())),
-        replace(data, categories=((), (), ("x",), ())),
+        replace(data, schema=Schema.plain("abcd", ((), ("x",), (), ()))),
+        replace(data, schema=Schema.plain("abcd", ((), (), ("x",), ()))),
         replace(data, feature_names=("a", "b", "c", "d")),
         replace(data, feature_names=("a", "b", "c", "\ud800")),
     ]
@@ -252,7 +257,8 @@ def test_mnist_from_a_file_needs_numpy_only(tmp_path):
     np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     program = """
 import sys, numpy
-from minidl.data.datasets import fingerprint, load_dataset
+from minidl.data.dataset import fingerprint
+from minidl.data.datasets import load_dataset
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.splits import split
 data = load_dataset("mnist", path=sys.argv[1])

@@ -99,10 +99,14 @@ def test_the_resolved_config_names_the_file_that_was_read(build, tmp_path, monke
     assert config.data.fallback is None
 
 
-def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
+def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypatch):
+    def find(path):
+        raise DataError("gone.npz: no such file")
+
+    monkeypatch.setattr("minidl.data.datasets.find_mnist", find)
     (tmp_path / "other.yaml").write_text(TEXT.replace("iris", "wine"))
     (tmp_path / "config.yaml").write_text(TEXT)
-    missing = ["data={name: mnist, path: gone.npz}", "seed=9", "output.directory=elsewhere"]
+    missing = ["data=mnist", "seed=9", "output.directory=elsewhere"]
     config = load_config("config.yaml", [*missing, "data.fallback=other.yaml"])
     said = []
     experiment = build_or_fall_back(config, said.append)
@@ -111,6 +115,11 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path):
     assert "mnist cannot be had" in said[0] and "gone.npz" in said[0] and "on wine" in said[0]
     with pytest.raises(DataError, match=r"gone\.npz: no such file"):
         build_or_fall_back(load_config("config.yaml", missing), said.append)
+    missing[0] = "data={name: mnist, path: gone.npz}"  # what is asked for is not replaced
+    with pytest.raises(DataError, match=r"gone\.npz: no such file"):
+        build_or_fall_back(
+            load_config("config.yaml", [*missing, "data.fallback=other.yaml"]), print
+        )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.spl
 FLOOR_OF[""] = 2  # `import minidl` itself, which gathers the public names
 
 # Imports inside functions: what is slow to import, where only some of the work needs it.
-IMPORTED_LATE = {"data": {"sklearn", "scipy"}, "cli.py": {"minidl"}}
+IMPORTED_LATE = {"data": {"sklearn", "scipy", "polars"}, "cli.py": {"minidl"}}
 
 # `import minidl` needs NumPy and nothing else.
 NOT_BY_IMPORT = ("sklearn", "scipy", "yaml", "pydantic", "tqdm", "pandas", "matplotlib", "joblib")

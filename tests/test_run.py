@@ -12,7 +12,7 @@ import pytest
 from minidl import checkpoint, kernels, load
 from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
-from minidl.data.datasets import fingerprint
+from minidl.data.dataset import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder

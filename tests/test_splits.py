@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from minidl.data.datasets import Dataset
+from minidl.data.dataset import Dataset
 from minidl.data.splits import split
 from minidl.errors import DataError
 

@@ -1,13 +1,22 @@
+"""Text files, frames and arrays become tables; the right columns, or the line of what is wrong."""
+
 from __future__ import annotations
 
+import gzip
+import os
+import sys
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
-from minidl.data.datasets import load_dataset
-from minidl.data.splits import split
-from minidl.data.tables import codes, numbers, read_csv
+from minidl.data import textfiles
+from minidl.data.tables import TableError, read_table, table_of, tables_of
+from minidl.data.textfiles import Format, open_data, plain_numbers
 from minidl.errors import DataError
 
+NAN = np.nan
 TABLE = """\
 "age", city ,income,kind
 31,Rome,1e3,yes
@@ -20,99 +29,206 @@ TABLE = """\
 
 @pytest.fixture
 def write(tmp_path):
-    def write(text, encoding="utf-8"):
-        path = tmp_path / "table.csv"
+    def write(text, encoding="utf-8", name="table.csv"):
+        path = tmp_path / name
         path.write_bytes(text.encode(encoding) if isinstance(text, str) else text)
         return str(path)
 
     return write
 
 
-def test_columns_hold_numbers_or_codes_and_gaps(write):
-    columns = read_csv(write(TABLE, "utf-8-sig"))
-    assert list(columns) == ["age", "city", "income", "kind"]
-    assert np.array_equal(columns["age"].values, [31, np.nan, np.nan, 52], equal_nan=True)
-    assert columns["age"].labels == ()
-    assert columns["city"].labels == ("Paris, Texas", "Rome")
-    assert np.array_equal(columns["city"].values, [1, 0, 1, np.nan], equal_nan=True)
-    assert np.array_equal(columns["income"].values, [1000, np.nan, -2.5, 7], equal_nan=True)
-    assert all(column.values.dtype == np.float64 for column in columns.values())
+def cells(column):
+    """A column as floats, or as texts with None for gaps."""
+    if column.texts is None:
+        return column.values.tolist()
+    return [None if place < 0 else column.texts[place] for place in column.values]
 
 
-def test_another_delimiter(write):
-    columns = read_csv(write("a;b\n1,5;2\n"), delimiter=";")
-    assert columns["a"].labels == ("1,5",)
-    assert columns["b"].values.tolist() == [2]
+@pytest.mark.parametrize("size", [1, 7, 2**18])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+def test_columns_hold_numbers_or_texts_and_gaps(write, monkeypatch, size, encoding):
+    monkeypatch.setattr(textfiles, "BLOCK", size)
+    table = read_table(write(TABLE.replace("Rome", "Köln"), encoding), Format(encoding=encoding))
+    assert list(table.columns) == ["age", "city", "income", "kind"]
+    assert np.array_equal(table.columns["age"].values, [31, NAN, NAN, 52], equal_nan=True)
+    assert cells(table.columns["city"]) == ["Köln", "Paris, Texas", "Köln", None]
+    assert np.array_equal(table.columns["income"].values, [1000, NAN, -2.5, 7], equal_nan=True)
+    assert table.lines.tolist() == [2, 3, 4, 6] and table.n_rows == 4
+
+
+def test_formats(write):
+    german = Format(";", "latin-1", header=False, decimal=",", missing=("k.A.", "-999"))
+    table = read_table(write("1,5;2;ä\nk.A.;-999;ß\n-,5;3;ß\n", "latin-1"), german)
+    assert list(table.columns) == ["column_1", "column_2", "column_3"]
+    assert np.array_equal(table.columns["column_1"].values, [1.5, NAN, -0.5], equal_nan=True)
+    assert np.array_equal(table.columns["column_2"].values, [2, NAN, 3], equal_nan=True)
+    assert cells(table.columns["column_3"]) == ["ä", "ß", "ß"]
+    assert cells(read_table(write("a;b\n1.500;1\n"), Format(";", decimal=",")).columns["a"]) == (
+        ["1.500"]
+    )
+    zipped = write(gzip.compress(b"a\tb\n1\t2\n"))
+    assert cells(read_table(zipped, Format("\t")).columns["b"]) == [2]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_blocks_of_numbers_equal_cells_read_one_by_one(write, monkeypatch, ending, last):
+    monkeypatch.setattr(textfiles, "BLOCK", 4000)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 6)) * 10.0 ** rng.integers(-20, 20, (500, 6))
+    rows = [[repr(float(x)) for x in row] for row in X]
+    for i in range(0, 500, 7):
+        rows[i][i % 6] = ["", "0", "-0", "17", "1e5", "-3.", ".5", "2E-3", "+4", "00.5"][i % 10]
+    text = ending.join(["a,b,c,d,e,f", *map(",".join, rows)]) + ending * last
+    table = read_table(write(text))
+    expected = [[float(cell or "nan") for cell in row] for row in rows]
+    read = np.stack([column.values for column in table.columns.values()], axis=1)
+    assert np.array_equal(read, expected, equal_nan=True)
+    assert table.lines.tolist() == list(range(2, 502))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    "5% $5 1_0 1-2 2020-01-02 1.2.3 1e 1e+ - -. . 1e5e3 1e2.5 0x10 1d5 5- nan inf 01 5E102 5e102 "
+    "e5 --5 +-5 1e5- 1e--5 abc".split(),
+)
+def test_what_is_no_plain_number_is_left_to_the_careful_reader(cell):
+    for data in (f"1,{cell}\n2,3\n", f"{cell},1\n2,3\n", f"1,2\n3,{cell}", f"1\n{cell}\n"):
+        assert plain_numbers(data.encode(), 1 + data.count("1,"), Format()) is None
+
+
+def test_ragged_blocks_are_left_to_the_careful_reader():
+    for data in (b"1,2\n3\n4,5,6\n", b"1,2\n\n3,4\n", b"1\n2,3,4\n"):
+        assert plain_numbers(data, 2, Format()) is None
+    both = plain_numbers(b",2\n,\n3,4\n", 2, Format())
+    assert np.array_equal(both, [[NAN, NAN, 3], [2, NAN, 4]], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10_19", ["1", "10_19"]),
+        ("01234", ["1", "01234"]),
+        ("5E102", ["1", "5E102"]),
+        ("1,234", ["1", "1,234"]),
+    ],
+)
+def test_texts_that_are_no_plain_numbers_stay_texts(write, text, expected):
+    assert cells(read_table(write(f'a,b\n1,x\n"{text}",y\n')).columns["a"]) == expected
+
+
+def test_a_column_may_turn_into_texts_late(write, monkeypatch):
+    monkeypatch.setattr(textfiles, "BLOCK", 64)
+    text = "a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(100)) + "x,1\n" + "7,2\n" * 50
+    column = read_table(write(text)).columns["a"]
+    assert cells(column) == [*map(str, range(100)), "x", *["7"] * 50]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", ":1: the first line must name every column"),
-        ("a,a\n1,2\n", ":1: the first line must name"),
-        ("a,\n1,2\n", ":1: the first line must name"),
+        ("", ": is empty"),
+        ("\n\n", ": is empty"),
+        ("a,a\n1,2\n", ":1: two columns are named 'a'"),
+        ("a,\n1,2\n", ":1: column 2 of 2 has no name"),
         ("a,b\n", ": holds no row"),
         ("a,b\n1,2\n\n1,2,3\n", ":4: 3 cells, but 2 columns"),
-        ('a,b\n1,"2\n', ":2: unexpected end"),
-        (b"a,b\n\xff,2\n", ": is not UTF-8"),
+        ('a,b\n1,"2\n3,4\n', ":2: a quote is opened and never closed"),
+        ('a,b\n"1";2\n', """:2: ',' expected after '"'; where cells are not divided by ',', set"""),
+        ("a;b\n1,5;2\n", ":2: 2 cells, but 1 column; where cells are not divided by ','"),
+        (b"a,b\n1,2\n\xff,2\n", ":3: byte 0xff is not utf-8 text; set data.encoding"),
+        (b"a,b\n1,2\n1,\0\n", ":3: holds a zero byte"),
+        (b"PAR1....", ": is not a text file, but a Parquet file; name it .parquet"),
+        (b"PK\x03\x04...", ": is not a text file, but a zip archive, as .xlsx"),
+        (gzip.compress(b"a,b\n1,2\n" * 99)[:-9], ": cannot be read"),
+        ("1" * 100, ":1: a line of over 64 bytes"),
+        ("a,b\n1," + "1" * 100, ":2: a line of over 64 bytes"),
+        (",".join(map(str, range(20))), ":1: 20 columns; at most 9"),
     ],
 )
-def test_what_is_no_table_is_refused(write, text, reason):
+def test_what_is_no_table_is_refused(write, text, reason, monkeypatch):
+    monkeypatch.setattr(textfiles, "MAX_LINE", 64)
+    monkeypatch.setattr(textfiles, "MAX_COLUMNS", 9)
+    monkeypatch.setattr(textfiles, "BLOCK", 32)
     path = write(text)
     with pytest.raises(DataError) as caught:
-        read_csv(path)
+        read_table(path)
     assert str(caught.value).startswith(path + reason)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: No such file"):
-        read_csv(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match=r"^delimiter must"):
-        read_csv(tmp_path / "none.csv", delimiter="ab")
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="is a folder"):
+        open_data(tmp_path)
+    for wrong in (
+        {"delimiter": "ab"},
+        {"decimal": "x"},
+        {"encoding": "no"},
+        {"delimiter": ",", "decimal": ","},
+    ):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must"):
+            Format(**wrong)
 
 
-def test_cells_of_new_rows_are_read_alike():
-    assert np.array_equal(numbers([1, "2", None, " NaN ", np.nan]), [1, 2] + [np.nan] * 3, True)
-    assert np.array_equal(codes(["b", "c", None, " a"], ("a", "b")), [1, np.nan, np.nan, 0], True)
-    with pytest.raises(ValueError, match="'x'"):
-        numbers(["x"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_files_without_an_end_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(DataError, match="is not a file"):
+            open_data(path)
+    if os.path.exists("/proc/self/maps"):
+        with pytest.raises(DataError, match="is empty"):
+            open_data("/proc/self/maps")
 
 
-def test_a_table_becomes_a_data_set(write):
-    path = write(TABLE)
-    data = load_dataset("csv", path=path, target="kind")
-    assert data.classes == ("no", "yes") and data.y.tolist() == [1, 0, 1, 0]
-    assert data.feature_names == ("age", "city", "income")
-    assert data.categories == ((), ("Paris, Texas", "Rome"), ())
-    assert data.X.shape == (4, 3) and data.path == path
-    train, _, test = split(data, validation=0, test=0.5, rng=np.random.default_rng(0))
-    assert np.isnan(np.concatenate([train.X, test.X])).sum() == 4
+def test_frames_and_arrays(tmp_path):
+    frame = pd.DataFrame(
+        {
+            " BMI ": [1.5, NAN],
+            "flag": [True, False],
+            "few": pd.array([1, None], "Int64"),
+            "day": pd.to_datetime(["2020-01-02", None]),
+            "kind": pd.Categorical([7, None]),
+            "text": ["NA", "x "],
+        }
+    )
+    for each in (frame, pl.from_pandas(frame)):
+        columns = {name: cells(column) for name, column in table_of(each).columns.items()}
+        assert list(columns) == ["BMI", "flag", "few", "day", "kind", "text"]
+        assert columns["flag"] == ["true", "false"] and columns["text"] == [None, "x"]
+        assert columns["day"][0] == 1577923200
+        assert columns["few"][0] == 1 and np.isnan(columns["few"][1])
+        assert table_of(each).columns["day"].declared == "date"
+    kind = table_of(frame).columns["kind"]
+    assert kind.declared == "category" and cells(kind) == ["7", None]
+    enum = pl.DataFrame({"a": pl.Series(["u", None], dtype=pl.Enum(["u", "v"]))})
+    assert table_of(enum).columns["a"].declared == "category"
+    assert cells(table_of(np.array([[True], [False]])).columns["column 0"]) == [1, 0]
+    assert cells(table_of([[1, "a"], ["2", None]]).columns["column 0"]) == [1, 2]
+    assert cells(table_of(np.array([[0.1]], np.float32), ("0.1",)).columns["column 0"]) != [0.1]
+    for wrong in ([1, 2], np.zeros((2, 2, 2)), pd.DataFrame([[1, 2]], columns=["a", "a "])):
+        with pytest.raises(TableError):
+            table_of(wrong)
+    pl.from_pandas(frame).write_parquet(tmp_path / "a.parquet")
+    pl.from_pandas(frame).write_ipc(tmp_path / "a.arrow")
+    for name in ("a.parquet", "a.arrow"):
+        table = read_table(tmp_path / name)
+        assert cells(table.columns["flag"]) == ["true", "false"]
+        assert table.source == str(tmp_path / name)
+    (tmp_path / "b.parquet").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"b\.parquet: is not a parquet file"):
+        read_table(tmp_path / "b.parquet")
 
 
-def test_the_task_is_told_from_the_target_or_given(write):
-    path = write("x,n,m,r\n" + "".join(f"1,{i % 3},{i},{i / 7}\n" for i in range(30)))
-
-    def made(target, **options):
-        return load_dataset("csv", path=path, target=target, **options)
-
-    assert made("n").classes == (0, 1, 2) and made("n").y[:4].tolist() == [0, 1, 2, 0]
-    assert made("m").classes is None and made("r").classes is None
-    assert made("n", task="regression").y.dtype == np.float64
-    assert len(made("m", task="classification").classes) == 30
-
-
-def test_a_target_that_cannot_be_learnt_is_refused(write):
-    path = write(TABLE)
-    for target, reason in [
-        ("wage", "has no column 'wage'"),
-        ("income", "target 'income' is missing in row 2"),
-    ]:
-        with pytest.raises(DataError, match=reason):
-            load_dataset("csv", path=path, target=target)
-    with pytest.raises(DataError, match="holds labels, such as 'no'"):
-        load_dataset("csv", path=path, target="kind", task="regression")
-    with pytest.raises(DataError, match="nothing but the target"):
-        load_dataset("csv", path=write("a\n1\n"), target="a")
-    infinite = load_dataset("csv", path=write("a,b\ninf,0\n1,1\n2,1\n"), target="b")
-    with pytest.raises(DataError, match="X holds inf at row 0, column 0"):
-        split(infinite, validation=0, test=0.5, rng=np.random.default_rng(0))
+def test_a_stream_comes_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(textfiles, "BLOCK", 64)
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "".join(f"{i},x{i}\n" for i in range(100)))
+    with open(path, "rb") as file:
+        parts = list(tables_of(file, source=str(path), rows=30))
+    assert len(parts) > 2
+    read = [cell for part in parts for cell in cells(part.columns["b"])]
+    assert read == [f"x{i}" for i in range(100)]
+    assert parts[1].where(0) == f"{path}:{parts[0].n_rows + 2}"

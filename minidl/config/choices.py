@@ -42,6 +42,7 @@ SUPPLIED: dict[str, Any] = {
     "dtype": np.float32,
     "groups": None,
     "categories": None,
+    "dates": (),
     "clip_grad_norm": None,
     "clip_grad_value": None,
 }
@@ -111,15 +112,19 @@ def _absolute(path: str, info: ValidationInfo) -> str:
 
 
 def _as_text(value: object) -> object:
-    return str(value) if type(value) is int else value
+    return str(value) if type(value) in (int, float) else value
 
 
+Text = Annotated[str, BeforeValidator(_as_text)]  # a number is taken as it is written
 FilePath = Annotated[str, AfterValidator(file_name), AfterValidator(_absolute)]
 # What the name of an option tells beyond its annotation.
 _BY_NAME: dict[tuple[str, Any], Any] = {
     ("path", str | None): FilePath | None,
     ("path", str): FilePath,
-    ("id", str): Annotated[str, BeforeValidator(_as_text)],
+    ("id", str): Text,
+    ("target", str | None): Text | None,
+    ("missing", Sequence[str]): Annotated[tuple[Text, ...], Strict(False)],
+    ("drop", Sequence[str]): Annotated[tuple[Text, ...], Strict(False)],
     ("n_out", int): int | Literal["auto"],
 }
 

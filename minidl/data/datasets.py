@@ -6,75 +6,18 @@ scikit-learn is imported by the functions that use it: MNIST from a file needs N
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minidl.data import downloads
+from minidl.data.dataset import Dataset
+from minidl.data.files import file
 from minidl.data.mnist import find_mnist, local_copy
-from minidl.data.tables import Task, read_csv, target_of
 from minidl.errors import DataError, ParameterError, require
 from minidl.memory import memory_bytes
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Arrays and what is known about them.
-
-    X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, float32 for a large table of
-    whole numbers, else float64; or SciPy CSR.
-    y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
-    (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
-    classes: the labels in the order of the class numbers, None for a regression.
-    categories: for each column of X its labels, in the order of their codes, or () for numbers, and
-    NaN stands for a missing value; None where all are numbers and none may be missing.
-    image_shape: (height, width, channels) where a row is an image, else None.
-    path: the local file that the arrays were read from, absolute; None where there is none.
-    """
-
-    name: str
-    X: np.ndarray | csr_matrix
-    y: np.ndarray
-    X_test: np.ndarray | csr_matrix | None = None
-    y_test: np.ndarray | None = None
-    classes: tuple[Any, ...] | None = None
-    feature_names: tuple[str, ...] | None = None
-    image_shape: tuple[int, int, int] | None = None
-    path: str | None = None
-    categories: tuple[tuple[str, ...], ...] | None = None
-
-    @property
-    def is_classification(self) -> bool:
-        """Whether y holds class numbers."""
-        return self.classes is not None
-
-    @property
-    def n_classes(self) -> int | None:
-        """Number of classes; None for a regression."""
-        return None if self.classes is None else len(self.classes)
-
-    @property
-    def needs_encoding(self) -> bool:
-        """Whether X holds categories or missing values, which only some preprocessings take."""
-        return self.categories is not None and (
-            any(self.categories) or bool(np.isnan(self.X).any())
-        )
-
-    @property
-    def n_features(self) -> int:
-        """Number of columns of X."""
-        return int(self.X.shape[1])
 
 
 def mnist(*, path: str | None = None) -> Dataset:
@@ -251,33 +194,6 @@ def openml(*, id: str, target: str | None = None) -> Dataset:
     return Dataset(f"openml:{id}", X, y.astype(dtype), classes=classes, feature_names=names)
 
 
-def csv(*, path: str, target: str, delimiter: str = ",", task: Task = "auto") -> Dataset:
-    """A table in a CSV file whose first line names the columns; `target` is one of them.
-
-    task auto: text, or up to 20 different whole numbers, are classes; else a regression.
-    """
-    columns = read_csv(path, delimiter)
-    if target not in columns:
-        known = ", ".join(list(columns)[:20])
-        raise DataError(f"{path}: has no column {target!r} for the target; it has {known}")
-    if len(columns) == 1:
-        raise DataError(f"{path}: holds nothing but the target {target!r}")
-    try:
-        y, classes = target_of(target, columns.pop(target), task)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    X = np.stack([column.values for column in columns.values()], axis=1)
-    return Dataset(
-        "csv",
-        X,
-        y,
-        classes=classes,
-        feature_names=tuple(columns),
-        path=os.path.abspath(path),
-        categories=tuple(column.labels for column in columns.values()),
-    )
-
-
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": mnist,
     "digits": digits,
@@ -292,7 +208,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "blobs": blobs,
     "classification": classification,
     "openml": openml,
-    "csv": csv,
+    "csv": file,
+    "file": file,
 }
 
 
@@ -304,31 +221,6 @@ def load_dataset(name: str, **options: Any) -> Dataset:
     """
     require("name", name, name in DATASETS, f"one of {', '.join(DATASETS)}")
     return DATASETS[name](**options)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Two SHA-256 in hexadecimal, joined by a dot: of the arrays, and of what their numbers mean.
-
-    The first covers names, dtypes, shapes and bytes of the arrays, the second the class labels, the
-    categories and the names of the columns.  Checkpoints of older versions hold the first alone.
-    """
-    digest = hashlib.sha256()
-    for name in ("X", "y", "X_test", "y_test"):
-        value = getattr(dataset, name)
-        if value is None or isinstance(value, np.ndarray):
-            parts = {} if value is None else {name: value}
-        else:
-            parts = {
-                f"{name}.{part}": getattr(value, part) for part in ("data", "indices", "indptr")
-            }
-        for part, array in parts.items():
-            digest.update(f"{part} {array.dtype.str} {array.shape} {value.shape}\n".encode())
-            for start in range(0, len(array), ROWS_AT_ONCE):  # a transposed array is copied
-                rows = array[start : start + ROWS_AT_ONCE]
-                digest.update(np.ascontiguousarray(rows).data)
-    meaning = [dataset.classes, dataset.categories, dataset.feature_names]
-    text = json.dumps(meaning, default=str).encode()
-    return f"{digest.hexdigest()}.{hashlib.sha256(text).hexdigest()}"
 
 
 def _bundled(name: str, bunch: Any, image_shape: tuple[int, int, int] | None = None) -> Dataset:

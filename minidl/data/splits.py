@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from minidl.data.datasets import Dataset
+from minidl.data.dataset import Dataset
 from minidl.errors import DataError, ParameterError, require
 
 if TYPE_CHECKING:

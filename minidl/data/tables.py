@@ -1,195 +1,316 @@
-"""Tables, in text files or data frames: columns of numbers and of categories, with gaps.
+"""Tables: the columns of a text file, a data frame or an array, each as numbers or as texts.
 
-What a cell means is decided here and nowhere else: `MISSING` words are gaps, a column whose other
-cells are all numbers holds numbers, any other holds categories.
+A `Table` holds what was read, whoever read it. What its columns mean for a model, and what the
+model was trained on, is a `Schema` (schema.py).
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any, Literal
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from minidl.errors import DataError, ParameterError
+from minidl.data.cells import blank, is_missing, is_word, numbers, text_of
+from minidl.data.textfiles import Block, Format, TextTable, open_data
+from minidl.errors import DataError
 
-MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
-MAX_LABELS = 100  # of a column of a data frame; rarer ones count as missing
-MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
+ROWS = 65_536  # of the tables that `tables_of` yields
 
-Task = Literal["auto", "classification", "regression"]
+
+class TableError(DataError, ValueError):
+    """A table does not hold what is needed; as a ValueError, an argument X does not."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: float64 numbers, or codes of its labels, which are sorted; NaN where missing."""
+    """One column as it was read.
+
+    values: (n_rows,), float64 with NaN for gaps; or int32 places in `texts`, -1 for gaps.
+    texts: the different texts, "" is none of them; None for numbers.
+    declared: "category" or "date" where a data frame says so; dates are numbers, in seconds.
+    """
 
     values: np.ndarray
-    labels: tuple[str, ...] = ()
+    texts: tuple[str, ...] | None = None
+    declared: str | None = None
+
+    def as_texts(self) -> Column:
+        """Return the column as places among texts."""
+        if self.texts is not None:
+            return self
+        cells: Any = self.values
+        if self.declared == "date":
+            cells = (self.values * 1e6).astype("datetime64[us]")
+        different, places = np.unique(cells, return_inverse=True)
+        gap = np.isnat(different) if self.declared == "date" else np.isnan(different)
+        places = np.where(gap[places], -1, places).astype(np.int32)
+        texts = tuple(map(text_of, different[~gap]))  # gaps are sorted last
+        return Column(places, texts, self.declared)
+
+    def counts(self) -> np.ndarray:
+        """Return how often each of the texts occurs."""
+        assert self.texts is not None
+        return np.bincount(self.values[self.values >= 0], minlength=len(self.texts))
+
+    def taken(self, rows: Any) -> Column:
+        """Return the column of these rows."""
+        return replace(self, values=self.values[rows])
 
 
-def read_csv(path: str | Path, delimiter: str = ",") -> dict[str, Column]:
-    """Return the columns of a CSV file in UTF-8 whose first line names them, in its order.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Named columns of equal length, and where each row came from.
 
-    Raises DataError for a file that cannot be read as such, naming the line.
+    lines: the line of the file for each row; None for a data frame or an array.
+    positional: whether the names were made up, as for an array.
     """
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ParameterError("delimiter", f"must be one character, got {delimiter!r}")
+
+    columns: dict[str, Column]
+    n_rows: int
+    source: str = "X"
+    lines: np.ndarray | None = None
+    positional: bool = False
+
+    def where(self, row: int) -> str:
+        """Return the place of a row for a message: its line in the file, or its row from 0."""
+        return (
+            f"{self.source}, row {row}"
+            if self.lines is None
+            else (f"{self.source}:{self.lines[row]}")
+        )
+
+    def taken(self, rows: np.ndarray) -> Table:
+        """Return the table of these rows."""
+        columns = {name: column.taken(rows) for name, column in self.columns.items()}
+        lines = None if self.lines is None else self.lines[rows]
+        n_rows = len(np.arange(self.n_rows)[rows])
+        return replace(self, columns=columns, n_rows=n_rows, lines=lines)
+
+    def without(self, names: Iterable[str]) -> Table:
+        """Return the table without these columns."""
+        left = set(names)
+        columns = {name: column for name, column in self.columns.items() if name not in left}
+        return replace(self, columns=columns)
+
+
+def read_table(
+    path: str | os.PathLike[str], form: Format | None = None, literal: Collection[str] = ()
+) -> Table:
+    """Return the table of a text file (CSV, TSV; gzipped or not), Parquet or Arrow file.
+
+    literal: columns of texts where "NA", "none" and their like are labels, as a target may be.
+    Raises DataError for a file that cannot be read as such, with the line.
+    """
+    if (frame := read_frame(path)) is not None:
+        return replace(table_of(frame), source=str(path))
+    with open_data(path) as file:
+        text = TextTable(file, form or Format(), str(path))
+        return _gathered(text, text.blocks(), literal)
+
+
+def tables_of(
+    file: Any, form: Format | None = None, source: str = "standard input", rows: int = ROWS
+) -> Iterator[Table]:
+    """Yield the tables of some `rows` rows each of a text file that is open for reading bytes."""
+    text = TextTable(file, form or Format(), source)
+    waiting: list[Block] = []
+    for block in text.blocks():
+        waiting.append(block)
+        if sum(len(each.lines) for each in waiting) >= rows:
+            yield _gathered(text, waiting)
+            waiting = []
+    if waiting:
+        yield _gathered(text, waiting)
+
+
+def read_frame(path: str | os.PathLike[str]) -> Any:
+    """Return the frame of a Parquet or Arrow (Feather) file; None for files of other kinds."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".parquet", ".pq", ".arrow", ".feather", ".ipc"):
+        return None
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            if not names or "" in names or len(set(names)) < len(names):
-                raise DataError(
-                    f"{path}:1: the first line must name every column, each differently"
-                )
-            cells: list[list[str]] = [[] for _ in names]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(names):
-                    raise DataError(
-                        f"{path}:{reader.line_num}: {len(row)} cells, but {len(names)} columns"
-                    )
-                for column, cell in zip(cells, row, strict=True):
-                    column.append(cell.strip())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text: {error.reason}") from error
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from error
-    if not cells[0]:
-        raise DataError(f"{path}: holds no row")
-    return {name: _column(column) for name, column in zip(names, cells, strict=True)}
-
-
-def cells_of(X: Any) -> list[np.ndarray]:
-    """Return the columns of a data frame (pandas or polars) or of an array of cells.
-
-    A column that the frame calls one of categories comes as text, "" where missing.
-    """
-    if not hasattr(X, "columns"):
-        return list(np.asarray(X, dtype=object).T)
-    columns = []
-    for j in range(X.shape[1]):
-        column = X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
-        categorical = str(column.dtype).lower().startswith(("categor", "enum"))
-        cells = np.asarray(column)
-        if categorical:
-            cells = np.array(
-                ["" if is_missing(cell) else label_of(cell) for cell in cells], np.str_
-            )
-        columns.append(cells)
-    return columns
-
-
-def read_columns(X: Any) -> list[Column]:
-    """Return the columns of a data frame or of an array of cells, each with what it holds.
-
-    Categories are the columns that the frame calls so, and those with a cell that is no number.
-    Their labels are those that occur at least twice, the `MAX_LABELS` most frequent ones.
-    """
-    return [_read(cells) for cells in cells_of(X)]
-
-
-def numbers(cells: Iterable[Any]) -> np.ndarray:
-    """Return cells as float64, NaN where missing; raise ValueError where one is not a number.
-
-    Dates and durations count in milliseconds.
-    """
-    if isinstance(cells, np.ndarray) and cells.dtype.kind in "biuf":
-        return cells.astype(np.float64)
-    if isinstance(cells, np.ndarray) and cells.dtype.kind in "mM":
-        milliseconds = cells.astype(f"{cells.dtype.kind}8[ms]").astype(np.int64)
-        return np.where(np.isnat(cells), math.nan, milliseconds)
-    return np.array([math.nan if is_missing(cell) else _number(cell) for cell in cells])
-
-
-def is_number(text: str) -> bool:
-    """Whether a label is the text of a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(cell: Any) -> float:
-    if not isinstance(cell, date):  # a datetime is a date
-        return float(cell)
-    if isinstance(cell, datetime) and cell.tzinfo is not None:
-        cell = cell.astimezone(UTC).replace(tzinfo=None)
-    return float(np.datetime64(cell, "ms").astype(np.int64))
-
-
-def codes(cells: Iterable[Any], labels: Iterable[str]) -> np.ndarray:
-    """Return the place of each cell among the labels as float64; NaN where missing or unknown."""
-    places = {label: float(code) for code, label in enumerate(labels)}
-    return np.array(
-        [math.nan if is_missing(cell) else places.get(label_of(cell), math.nan) for cell in cells]
-    )
-
-
-def label_of(cell: Any) -> str:
-    """Return the label that a cell stands for: a whole number is the same with and without ".0"."""
-    whole = isinstance(cell, float | np.floating) and float(cell).is_integer()
-    return str(int(cell)) if whole else str(cell).strip()
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell is a gap: None, NaN, pandas' NA, or one of the words for it."""
-    if isinstance(cell, str):
-        return cell.strip().lower() in MISSING
-    return cell is None or type(cell).__name__ == "NAType" or bool(cell != cell)
-
-
-def target_of(name: str, column: Column, task: Task) -> tuple[np.ndarray, tuple[Any, ...] | None]:
-    """Return (y, classes) for a target column; classes is None for a regression.
-
-    With task "auto", labels and at most MAX_CLASSES different whole numbers are classes.
-    Raises DataError for a gap, or for labels in a regression.
-    """
-    gaps = np.isnan(column.values)
-    if gaps.any():
-        row = int(gaps.argmax()) + 1
-        raise DataError(f"target {name!r} is missing in row {row}: drop such rows")
-    different = np.unique(column.values)
-    if task == "auto":
-        few = len(different) <= MAX_CLASSES and bool((different == np.round(different)).all())
-        task = "classification" if column.labels or few else "regression"
-    if task == "regression":
-        if column.labels:
-            raise DataError(f"target {name!r} holds labels, such as {column.labels[0]!r}")
-        return column.values, None
-    if column.labels:
-        return column.values.astype(np.int64), column.labels
-    classes = tuple(int(value) if value == round(value) else float(value) for value in different)
-    return np.searchsorted(different, column.values).astype(np.int64), classes
-
-
-def _column(cells: list[str]) -> Column:
-    try:
-        values = numbers(cells)
-    except ValueError:
-        labels = tuple(sorted({cell for cell in cells if not is_missing(cell)}))
-        return Column(codes(cells, labels), labels)
-    return Column(values)
-
-
-def _read(cells: np.ndarray) -> Column:
-    if cells.dtype.kind != "U":
+        import polars
+    except ImportError:
+        raise DataError(
+            f'{path}: {suffix} files are read with polars: pip install "minidl[tables]"'
+        ) from None
+    with open_data(path) as file:
+        read = polars.read_parquet if suffix in (".parquet", ".pq") else polars.read_ipc
         try:
-            return Column(numbers(cells))
-        except (ValueError, TypeError):  # some cell is no number
-            pass
-    counts = Counter(label_of(cell) for cell in cells if not is_missing(cell))
-    frequent = [label for label, count in counts.most_common(MAX_LABELS) if count > 1]
-    labels = tuple(sorted(frequent or counts))[:MAX_LABELS] or ("",)
-    return Column(codes(cells, labels), labels)
+            return read(file)
+        except Exception as error:  # of polars' own kinds
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{path}: is not a {suffix[1:]} file: {reason}") from error
+
+
+def table_of(X: Any, words: Sequence[str] = ()) -> Table:
+    """Return the table of a data frame (pandas, polars), an array, or a sequence of rows.
+
+    words: further texts that mark a gap.  Raises TableError for what is no table.
+    """
+    if isinstance(X, Table):
+        return X
+    if hasattr(X, "columns"):
+        names = [str(name).strip() for name in X.columns]
+        if len(set(names)) < len(names):
+            raise TableError("X must have columns of different names")
+        positional = list(X.columns) == list(range(len(names)))
+        cells = [X.iloc[:, j] if hasattr(X, "iloc") else X[:, j] for j in range(len(names))]
+    else:
+        X = np.asarray(X) if isinstance(X, np.ndarray) else _array(X)
+        if X.ndim != 2:
+            raise TableError(f"X must be a table of two dimensions, got {X.ndim}")
+        positional, names, cells = True, [f"column {j}" for j in range(X.shape[1])], list(X.T)
+    columns = {
+        name: column_of(each, words, hasattr(each, "name"))
+        for name, each in zip(names, cells, strict=True)
+    }
+    return Table(columns, len(X), positional=positional)
+
+
+def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Column:
+    """Return a column of a frame or an array.
+
+    framed: whether booleans are those of a frame, and so categories, or an array's 0 and 1.
+    """
+    declared = None
+    if str(getattr(cells, "dtype", "")).lower().startswith(("categor", "enum", "dictionary")):
+        declared = "category"
+    array = np.asarray(cells)
+    if declared is None and array.dtype.kind in ("iufb" if not framed else "iuf"):
+        if array.dtype.itemsize < 8 and array.dtype.kind == "f":
+            values = np.array([float(str(value)) for value in array]) if framed else array
+            values = np.asarray(values, dtype=np.float64)
+        else:
+            values = array.astype(np.float64)
+        blank(values, words)
+        return Column(values)
+    if array.dtype.kind == "M":
+        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
+        return Column(np.where(np.isnat(array), np.nan, seconds), declared="date")
+    if array.dtype.kind == "m":
+        seconds = array.astype("timedelta64[us]").astype(np.int64) / 1e6
+        return Column(np.where(np.isnat(array), np.nan, seconds))
+    texts = [text_of(cell) for cell in array.tolist()]
+    gatherer = Gatherer(words)
+    gatherer.add_texts(texts)
+    return replace(gatherer.column(declared is None), declared=declared)
+
+
+class Gatherer:
+    """A column that comes in parts: numbers as long as all its cells are plain ones, else texts."""
+
+    def __init__(
+        self, words: Sequence[str] = (), decimal: str = ".", *, literal: bool = False
+    ) -> None:
+        self._words, self._decimal, self._literal = words, decimal, literal
+        self._parts: list[np.ndarray] = []
+        self._places: dict[str, int] | None = None  # of the texts; None as long as all are numbers
+
+    def add_numbers(self, values: np.ndarray) -> None:
+        """Add cells that are plain numbers, NaN for gaps."""
+        if self._places is None:
+            self._parts.append(values)
+        else:
+            self._add_column(Column(values).as_texts())
+
+    def add_texts(self, cells: Sequence[str]) -> None:
+        """Add cells as texts, stripped."""
+        if self._places is None:
+            values = numbers(cells, self._decimal, self._words)
+            if values is not None:
+                self._parts.append(values)
+                return
+            parts, self._parts, self._places = self._parts, [], {}
+            for part in parts:
+                self._add_column(Column(part).as_texts())
+        places = self._places
+        for cell in set(cells).difference(places):
+            if is_missing(cell, self._words) and not (self._literal and is_word(cell, self._words)):
+                places[cell] = -1
+        found = [places.setdefault(cell, len(places)) for cell in cells]
+        self._parts.append(np.array(found, np.int32))
+
+    def column(self, as_numbers: bool = True) -> Column:
+        """Return all that was added.  as_numbers: whether plain numbers are left as such."""
+        values = np.concatenate(self._parts) if self._parts else np.zeros(0)
+        if self._places is None:
+            return Column(values) if as_numbers else Column(values).as_texts()
+        # Places of gaps were counted as well: close the ranks.
+        kept = [text for text, place in self._places.items() if place >= 0]
+        closed = np.full(len(self._places) + 1, -1, np.int32)
+        closed[[self._places[text] for text in kept]] = np.arange(len(kept))
+        return Column(closed[values], tuple(kept))
+
+    def _add_column(self, column: Column) -> None:
+        assert self._places is not None and column.texts is not None
+        places = [self._places.setdefault(text, len(self._places)) for text in column.texts]
+        self._parts.append(np.array([*places, -1], np.int32)[column.values])
+
+
+def _gathered(text: TextTable, blocks: Iterable[Block], literal: Collection[str] = ()) -> Table:
+    form = text.form
+    gatherers = [
+        Gatherer(form.missing, form.decimal, literal=name in literal) for name in text.names
+    ]
+    lines = []
+    for block in blocks:
+        lines.append(block.lines)
+        for j, gatherer in enumerate(gatherers):
+            if block.numbers is not None:
+                gatherer.add_numbers(block.numbers[j])
+            else:
+                gatherer.add_texts(block.texts[j])
+    if not lines:
+        raise DataError(f"{text.source}: holds no row")
+    columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))
+    all_lines = np.concatenate(lines)
+    return Table(columns, len(all_lines), text.source, all_lines, not form.header)
+
+
+def _array(rows: Any) -> np.ndarray:
+    """A sequence of rows as an array that keeps each cell as it is."""
+    try:
+        return np.asarray(rows, dtype=object)
+    except ValueError as error:
+        raise TableError(f"X must be a table: {error}") from None
+
+
+def matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> Mapping[str, Column]:
+    """Return the needed columns, by name; by position where the table's names were made up.
+
+    names: all columns at training; needed: those that the model uses.  Raises TableError with all
+    that are missing.
+    """
+    if table.positional and not set(needed) <= set(table.columns):
+        given = list(table.columns.values())
+        for expected in (names, needed):
+            if len(given) == len(expected):
+                by_place = dict(zip(expected, given, strict=True))
+                return {name: by_place[name] for name in needed}
+        raise TableError(f"{table.source} must have {len(needed)} columns, got {len(given)}")
+    if missing := [name for name in needed if name not in table.columns]:
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise TableError(
+            f"{table.source} must have the columns that the model was trained with; missing: "
+            f"{', '.join(missing[:20])}{more}"
+        )
+    return {name: table.columns[name] for name in needed}
+
+
+__all__ = [
+    "Column",
+    "Format",
+    "Gatherer",
+    "Table",
+    "TableError",
+    "column_of",
+    "matched",
+    "read_frame",
+    "read_table",
+    "table_of",
+    "tables_of",
+]

@@ -14,7 +14,7 @@ from minidl.config import Choice, Config, load_config
 from minidl.config.stack import StackError, build_stack, n_parameters
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment, Rows
-from minidl.data.datasets import Dataset
+from minidl.data.dataset import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
 from minidl.errors import ConfigError, DataError, MinidlError, ParameterError
@@ -87,7 +87,8 @@ class Experiment:
         loss_function: Loss = config.loss.build().fitted(train.y)
         n_outputs = _n_outputs(config, dataset, loss_function)
         preprocessing: Preprocessing = config.data.preprocessing.build(
-            categories=dataset.categories
+            categories=dataset.categories,
+            dates=() if dataset.schema is None else dataset.schema.dates,
         )
         if dataset.needs_encoding and not preprocessing.takes_missing:
             raise config.error(
@@ -220,9 +221,13 @@ def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Exper
     The seed and the output section stay those of `config`.
     """
     try:
-        return Experiment.build(config)
+        experiment = Experiment.build(config)
+        for note in experiment.dataset.notes:
+            announce(note)
+        return experiment
     except DataError as error:
-        if config.data.fallback is None:
+        given = config.data.dataset.options.get("path") is not None
+        if config.data.fallback is None or given:  # what was asked for by its path is not replaced
             raise
         fallback = load_config(Path(config.data.fallback))
         announce(

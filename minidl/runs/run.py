@@ -17,7 +17,7 @@ import numpy as np
 from minidl import checkpoint, kernels
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
-from minidl.data.datasets import fingerprint
+from minidl.data.dataset import fingerprint
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import figures_of

@@ -1,7 +1,7 @@
-"""Preprocessings for tables: skewed numbers, categories and missing values.
+"""Preprocessings for tables: skewed numbers, dates, categories and missing values.
 
-Each keeps the numeric columns first, encoded in its own way, then a mark for each column that had
-missing values, then the categories.
+Each puts the numbers first, encoded in its own way, then a mark for each that had missing values,
+then the categories.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.data.cells import date_parts
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.tables import cells_of, codes, is_number, numbers
+from minidl.data.schema import Schema
+from minidl.data.tables import TableError, table_of
 from minidl.errors import CheckpointError, DataError, require
 
 if TYPE_CHECKING:
@@ -30,17 +32,22 @@ class Tabular(Preprocessing):
 
     y = [encoding of the numbers | 1 where missing | 1 at the category, else 0]
 
-    X: (n_samples, n_features), numbers and category codes, NaN where a value is missing.
+    X: (n_samples, n_features), numbers, category codes, and dates in seconds from 1970; NaN where a
+    value is missing.
     categories: for each column its labels, whose codes are 0, 1, ..., or () for a column of
     numbers; None where all are numbers.
+    dates: which columns are dates. Each becomes five numbers, after the others: year, month, day of
+    the week, hour, and days since 1970.
     A missing number is replaced by the column's median; a column has a mark where the training part
     lacked values in it. A missing or new category is all zeros.
     """
 
     takes_missing: ClassVar[bool] = True
 
-    def __init__(self, *, categories: Sequence[Sequence[str]] | None = None) -> None:
-        self._given = categories
+    def __init__(
+        self, *, categories: Sequence[Sequence[str]] | None = None, dates: Sequence[int] = ()
+    ) -> None:
+        self._given, self._dates = categories, np.array(dates, np.int64)
         self._state: dict[str, np.ndarray] = {}
 
     @abstractmethod
@@ -67,7 +74,8 @@ class Tabular(Preprocessing):
                 f"categories must have an entry for each of {X.shape[1]} columns, got {len(given)}"
             )
         categories = np.array([len(labels) for labels in given], np.int64)
-        numbers = X[:, categories == 0].astype(np.float64)
+        self._place(categories)
+        numbers = self._numbers(X)
         if np.isinf(numbers).any():
             raise DataError(f"preprocessing {self.name}: X holds numbers that are infinite")
         missing = np.isnan(numbers)
@@ -83,45 +91,30 @@ class Tabular(Preprocessing):
         marked = np.asarray(missing.any(axis=0), np.int64)
         labels = np.array([str(label) for each in given for label in each], dtype=np.str_)
         own = {"categories": categories, "labels": labels, "medians": medians, "marked": marked}
+        if len(self._dates):
+            own["dates"] = self._dates
         self._keep({**own, **found})
         return self
 
     def encode(self, X: Any) -> Any:
         """Return rows with labels, such as a data frame or lists of text, as numbers and codes.
 
-        A number in a column of categories is a label like any other.  Raises ValueError, naming
-        the column, where a number is expected and something else found, or where an array of
-        numbers is given for labels that are none.
+        Columns are taken by position.  Raises ValueError, naming the column, where a number is
+        expected and something else found.
         """
         if not hasattr(X, "columns"):
             X = np.asarray(X)
-            if X.dtype.kind in "biuf":
-                if not any(self._categories):
-                    return X
-                self._refuse_numbers_for_words()
-        if len(X.shape) != 2 or X.shape[1] != len(self._categories):
-            raise ValueError(f"X must have {len(self._categories)} columns, got {X.shape}")
-        encoded = np.empty(X.shape)
+            if X.dtype.kind in "biuf" and not any(self._categories):
+                return X
+        table = table_of(X)
+        if len(table.columns) != len(self._categories):
+            raise TableError(f"X must have {len(self._categories)} columns, got {X.shape}")
         ends = np.cumsum(self._categories)
-        for j, (n, cells) in enumerate(zip(self._categories, cells_of(X), strict=True)):
-            if n:
-                encoded[:, j] = codes(cells, self._state["labels"][ends[j] - n : ends[j]])
-                continue
-            try:
-                encoded[:, j] = numbers(cells)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"X must hold numbers in column {j}: {error}") from None
-        return encoded
-
-    def _refuse_numbers_for_words(self) -> None:
-        ends = np.cumsum(self._categories)
-        for j, n in enumerate(self._categories):
-            labels = self._state["labels"][ends[j] - n : ends[j]]
-            if n and not any(map(is_number, labels)):
-                raise ValueError(
-                    f"X holds numbers in column {j}, whose labels are words such as "
-                    f"{str(labels[0])!r}: give rows with labels"
-                )
+        labels = [
+            self._state["labels"][end - n : end].tolist()
+            for n, end in zip(self._categories, ends, strict=True)
+        ]
+        return Schema.plain(list(table.columns), labels, self._dates.tolist()).encode(table)
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
@@ -135,7 +128,7 @@ class Tabular(Preprocessing):
             raise ValueError(f"X must be dense for preprocessing {self.name}")
         if out is None:
             out = np.empty((len(X), self.n_out), dtype)
-        numbers = X[:, self._numeric].astype(np.float64)
+        numbers = self._numbers(X)
         missing = np.isnan(numbers)
         end = self._n_encoded()
         out[:, :end] = self._encode(np.where(missing, self._state["medians"], numbers))
@@ -159,13 +152,22 @@ class Tabular(Preprocessing):
     def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
         """Take what `state` returned, and return self.  Raises CheckpointError."""
         wrong = CheckpointError(f"preprocessing {self.name}: the saved arrays are not its own")
-        own = ("categories", "labels", "medians", "marked")
+        own: tuple[str, ...] = ("categories", "labels", "medians", "marked")
         if not set(own) < set(arrays):
             raise wrong
         if not all(np.isfinite(arrays[name]).all() for name in arrays if name != "labels"):
             raise wrong
         categories, labels, medians, marked = (arrays[name] for name in own)
-        n_numbers = (int((categories == 0).sum()),)
+        own = (*own, "dates")
+        dates = arrays.get("dates", np.zeros(0, np.int64))
+        if dates.dtype != np.int64 or dates.ndim != 1 or (np.diff(dates) <= 0).any():
+            raise wrong
+        if len(dates) and not (0 <= dates[0] and dates[-1] < categories.size):
+            raise wrong
+        if categories[dates].any():
+            raise wrong
+        self._dates = dates
+        n_numbers = (int((categories == 0).sum()) + 4 * len(dates),)
         if categories.dtype != np.int64 or categories.ndim != 1 or (categories < 0).any():
             raise wrong
         if labels.dtype.kind != "U" or labels.shape != (categories.sum(),):
@@ -190,8 +192,21 @@ class Tabular(Preprocessing):
 
     def _keep(self, state: dict[str, np.ndarray]) -> None:
         self._state = state
-        self._categories = state["categories"]
-        self._numeric = np.flatnonzero(self._categories == 0)
+        self._place(state["categories"])
+
+    def _numbers(self, X: np.ndarray) -> np.ndarray:
+        """Return the columns of numbers and the parts of dates, (n_samples, n_numbers) float64."""
+        numbers = X[:, self._numeric].astype(np.float64)
+        if not len(self._dates):
+            return numbers
+        parts = date_parts(X[:, self._dates].astype(np.float64))
+        return np.hstack([numbers, parts.reshape(len(X), -1)])
+
+    def _place(self, categories: np.ndarray) -> None:
+        """Tell which columns hold what.  categories: the number of labels of each."""
+        self._categories = categories
+        self._numeric = np.setdiff1d(np.flatnonzero(categories == 0), self._dates)
+        self._n_numbers = len(self._numeric) + 5 * len(self._dates)
         self._one_hot_columns = np.repeat(np.arange(len(self._categories)), self._categories)
         self._one_hot_codes = np.concatenate(
             [np.zeros(0), *(np.arange(n, dtype=np.float64) for n in self._categories)]
@@ -222,7 +237,7 @@ class SmoothClip(Tabular):
         return np.asarray(z / np.hypot(1, z / 3))
 
     def _n_encoded(self) -> int:
-        return len(self._numeric)
+        return self._n_numbers
 
     def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
         return set(found) == {"center", "scale"} and all(
@@ -242,11 +257,15 @@ class Quantile(Tabular):
     name = "quantile"
 
     def __init__(
-        self, n_quantiles: int = 1000, *, categories: Sequence[Sequence[str]] | None = None
+        self,
+        n_quantiles: int = 1000,
+        *,
+        categories: Sequence[Sequence[str]] | None = None,
+        dates: Sequence[int] = (),
     ) -> None:
         most = MAX_QUANTILES
         require("n_quantiles", n_quantiles, 2 <= n_quantiles <= most, f"in 2 to {most}")
-        super().__init__(categories=categories)
+        super().__init__(categories=categories, dates=dates)
         self.n_quantiles = n_quantiles
 
     def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -266,7 +285,7 @@ class Quantile(Tabular):
         return y
 
     def _n_encoded(self) -> int:
-        return len(self._numeric)
+        return self._n_numbers
 
     def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
         knots = found.get("knots", np.zeros(0))
@@ -293,10 +312,14 @@ class PiecewiseLinear(Tabular):
     name = "piecewise_linear"
 
     def __init__(
-        self, n_bins: int = 16, *, categories: Sequence[Sequence[str]] | None = None
+        self,
+        n_bins: int = 16,
+        *,
+        categories: Sequence[Sequence[str]] | None = None,
+        dates: Sequence[int] = (),
     ) -> None:
         require("n_bins", n_bins, 1 <= n_bins <= MAX_BINS, f"in 1 to {MAX_BINS}")
-        super().__init__(categories=categories)
+        super().__init__(categories=categories, dates=dates)
         self.n_bins = n_bins
 
     def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:

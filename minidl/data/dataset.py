@@ -1,0 +1,98 @@
+"""A data set: arrays, and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.data.schema import Schema
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Arrays and what is known about them.
+
+    X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, float32 for a large table of
+    whole numbers, else float64; or SciPy CSR.
+    y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
+    (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
+    classes: the labels in the order of the class numbers, None for a regression.
+    schema: what the columns mean of X from a table, in which NaN stands for a missing value and a
+    category is the code of its label; None where all are numbers and none may be missing.
+    image_shape: (height, width, channels) where a row is an image, else None.
+    path: the local file that the arrays were read from, absolute; None where there is none.
+    notes: what the person who trains should know, such as columns that were left out.
+    """
+
+    name: str
+    X: np.ndarray | csr_matrix
+    y: np.ndarray
+    X_test: np.ndarray | csr_matrix | None = None
+    y_test: np.ndarray | None = None
+    classes: tuple[Any, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int] | None = None
+    path: str | None = None
+    schema: Schema | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether y holds class numbers."""
+        return self.classes is not None
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; None for a regression."""
+        return None if self.classes is None else len(self.classes)
+
+    @property
+    def categories(self) -> tuple[tuple[str, ...], ...] | None:
+        """For each column of X its labels, or () where it is no category; None without a schema."""
+        return None if self.schema is None else self.schema.labels
+
+    @property
+    def needs_encoding(self) -> bool:
+        """Whether X holds what only some preprocessings take: categories, dates, missing values."""
+        return self.schema is not None and bool(
+            any(self.schema.labels) or self.schema.dates or np.isnan(self.X).any()
+        )
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of X."""
+        return int(self.X.shape[1])
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Two SHA-256 in hexadecimal, joined by a dot: of the arrays, and of what their numbers mean.
+
+    The first covers names, dtypes, shapes and bytes of the arrays, the second the class labels, the
+    categories and the names of the columns.  Checkpoints of older versions hold the first alone.
+    """
+    digest = hashlib.sha256()
+    for name in ("X", "y", "X_test", "y_test"):
+        value = getattr(dataset, name)
+        if value is None or isinstance(value, np.ndarray):
+            parts = {} if value is None else {name: value}
+        else:
+            parts = {
+                f"{name}.{part}": getattr(value, part) for part in ("data", "indices", "indptr")
+            }
+        for part, array in parts.items():
+            digest.update(f"{part} {array.dtype.str} {array.shape} {value.shape}\n".encode())
+            for start in range(0, len(array), ROWS_AT_ONCE):  # a transposed array is copied
+                rows = array[start : start + ROWS_AT_ONCE]
+                digest.update(np.ascontiguousarray(rows).data)
+    meaning = [dataset.classes, dataset.categories, dataset.feature_names]
+    text = json.dumps(meaning, default=str).encode()
+    return f"{digest.hexdigest()}.{hashlib.sha256(text).hexdigest()}"

@@ -1,0 +1,82 @@
+"""From a file to a data set: text tables, Parquet and Arrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from minidl.data.dataset import Dataset
+from minidl.data.schema import Schema
+from minidl.data.tables import TableError, read_table
+from minidl.data.targets import Task, target_of
+from minidl.data.textfiles import Format
+from minidl.errors import ParameterError
+
+TABS = (".tsv", ".tab")
+
+
+def file(
+    *,
+    path: str,
+    target: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    task: Task = "auto",
+    drop_missing_target: bool = False,
+    delimiter: str | None = None,
+    decimal: Literal[".", ","] = ".",
+    encoding: str = "utf-8",
+    header: bool = True,
+) -> Dataset:
+    """A table in a file: CSV or TSV, gzipped or not, Parquet, Arrow.
+
+    target: the column to predict.  columns: what a column is, where the file does not tell: number,
+    category, date, "date FORMAT" or ignore.  drop: columns to leave out.  missing: further texts
+    that mark a gap.  task auto: text, or up to 20 different whole numbers, are classes; else it is
+    a regression.  drop_missing_target: leave out rows without a target.
+    delimiter, decimal, encoding, header: how a text file is written; by default a comma, or in .tsv
+    a tab, divides cells, and the first line names the columns.
+    """
+    if not target:
+        raise ParameterError(
+            "target",
+            "must name a column; names such as 2015, null, '#x' or 'a: b' stand in quotes: "
+            'target: "#x"',
+        )
+    name = path.lower().removesuffix(".gz")
+    form = Format(
+        delimiter or ("\t" if name.endswith(TABS) else ","),
+        encoding,
+        header,
+        decimal,
+        tuple(missing),
+    )
+    table = read_table(path, form, literal=(target,))
+    found = target_of(
+        table,
+        target,
+        task,
+        drop_missing=drop_missing_target,
+        decimal=decimal,
+        words=form.missing,
+    )
+    if unknown := [each for each in drop if each not in table.columns]:
+        raise ParameterError("drop", f"must name columns of the table, got {unknown[0]!r}")
+    table = table.without([target, *drop])
+    if len(found.rows) < table.n_rows:
+        table = table.taken(found.rows)
+    if not table.columns:
+        raise TableError(f"{path}: holds nothing but the target {target!r}")
+    schema = Schema.infer(table, columns, missing=form.missing, decimal=decimal)
+    return Dataset(
+        "csv",
+        schema.encode(table),
+        found.y,
+        classes=found.classes,
+        feature_names=schema.names,
+        path=os.path.abspath(path),
+        schema=schema,
+        notes=(*found.notes, *schema.notes),
+    )

@@ -1,0 +1,163 @@
+"""What the columns of a table mean: their kinds, labels and ranges, as a model was trained on them.
+
+A schema is inferred from the training table, goes into the model file, and turns any later table
+into the same numbers: `schema.encode(frame)`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from minidl.data.kinds import KINDS, MAX_LABELS, ColumnSchema, Kind, Tally, described, encoded
+from minidl.data.tables import Table, TableError, matched, table_of
+from minidl.errors import ParameterError, require
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a training table, in its order, and how their cells are written.
+
+    missing, decimal: as in `Format`.
+    notes: what the person who trains should know, such as columns that were left out.
+    """
+
+    columns: tuple[ColumnSchema, ...]
+    missing: tuple[str, ...] = ()
+    decimal: str = "."
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def infer(
+        cls,
+        table: Table,
+        kinds: Mapping[str, str] | None = None,
+        *,
+        missing: Sequence[str] = (),
+        decimal: str = ".",
+        max_labels: int = MAX_LABELS,
+    ) -> Self:
+        """Tell from the cells of a table what its columns mean.
+
+        kinds: of columns where the user says so: number, category, date, "date FORMAT" with a
+        format of `datetime.strptime`, or ignore.
+        max_labels: of a category; the most frequent ones are kept.
+        Raises TableError for a cell that does not fit its column: file, line, column and value.
+        """
+        kinds = dict(kinds or {})
+        for name, kind in kinds.items():
+            require("columns", repr(name), name in table.columns, "names of columns of the table")
+            word, _, form = kind.partition(" ")
+            if word not in KINDS or (form and word != "date"):
+                raise ParameterError(
+                    "columns", f"must be {', '.join(KINDS)} or 'date FORMAT', got {name}: {kind!r}"
+                )
+        notes: list[str] = []
+        columns = tuple(
+            described(table, name, kinds.get(name), decimal, max_labels, notes)
+            for name in table.columns
+        )
+        if all(column.kind == "ignore" for column in columns):
+            raise TableError(f"{table.source}: has no column to learn from" + _listed(notes))
+        return cls(columns, tuple(missing), decimal, tuple(notes))
+
+    @classmethod
+    def plain(
+        cls, names: Sequence[str], labels: Sequence[Sequence[str]], dates: Sequence[int] = ()
+    ) -> Self:
+        """Return a schema of categories, where a column has labels, and of dates and numbers."""
+        columns = []
+        for j, (name, each) in enumerate(zip(names, labels, strict=True)):
+            kind: Kind = "category" if each else "date" if j in dates else "number"
+            columns.append(ColumnSchema(name, kind, tuple(each), "iso" if kind == "date" else ""))
+        return cls(tuple(columns))
+
+    @property
+    def used(self) -> tuple[ColumnSchema, ...]:
+        """The columns that are encoded: all but the ignored ones."""
+        return tuple(column for column in self.columns if column.kind != "ignore")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns that are encoded."""
+        return tuple(column.name for column in self.used)
+
+    @property
+    def labels(self) -> tuple[tuple[str, ...], ...]:
+        """Labels of each column that is encoded; () where it is no category."""
+        return tuple(column.labels for column in self.used)
+
+    @property
+    def dates(self) -> tuple[int, ...]:
+        """Which of the columns that are encoded are dates."""
+        return tuple(j for j, column in enumerate(self.used) if column.kind == "date")
+
+    def encode(self, X: Any, tally: Tally | None = None) -> np.ndarray:
+        """Return numbers, codes of labels and seconds of dates, (n_rows, n_used) float64.
+
+        NaN stands for a gap and for a label that was never seen.  X: a Table, a data frame, whose
+        columns are taken by name and may hold others as well, or an array with all the columns or
+        all those used, by position.
+        What the training table did not hold is added to `tally`, or without one is a warning.
+        Raises TableError for a missing column, and for a cell that does not fit its column.
+        """
+        table = table_of(X, self.missing)
+        columns = matched(table, [column.name for column in self.columns], self.names)
+        counted = Tally() if tally is None else tally
+        counted.n_rows += table.n_rows
+        values = np.empty((table.n_rows, len(columns)))
+        for j, column in enumerate(self.used):
+            values[:, j] = encoded(table, columns[column.name], column, self.decimal, counted)
+        if tally is None and (messages := counted.messages()):
+            warnings.warn("; ".join(messages), stacklevel=3)
+        return values
+
+    def state(self) -> np.ndarray:
+        """Return the schema as bytes, uint8, for a model file."""
+        columns = [
+            {k: None if v != v else v for k, v in asdict(column).items()} for column in self.columns
+        ]
+        document = {"columns": columns, "missing": self.missing, "decimal": self.decimal}
+        return np.frombuffer(json.dumps(document).encode(), np.uint8)
+
+    @classmethod
+    def restore(cls, state: np.ndarray) -> Self:
+        """Return the schema of `state`.  Raises ValueError for what is none."""
+        if state.dtype != np.uint8 or state.ndim != 1:
+            raise ValueError("its schema is no bytes")
+        document = json.loads(state.tobytes())
+        columns = tuple(_restored(given) for given in document["columns"])
+        missing, decimal = tuple(document["missing"]), document["decimal"]
+        if not all(type(word) is str for word in missing) or decimal not in (".", ","):
+            raise ValueError("its schema holds unknown marks")
+        if len({column.name for column in columns}) < len(columns):
+            raise ValueError("its schema names a column twice")
+        return cls(columns, missing, decimal)
+
+
+def _listed(notes: Iterable[str]) -> str:
+    return "".join(f"\n  {note}" for note in notes)
+
+
+def _restored(given: Mapping[str, Any]) -> ColumnSchema:
+    """Return the column that `asdict` described.  Raises for what is none."""
+    low, high, gaps = (
+        math.nan if given[key] is None else given[key] for key in ("low", "high", "gaps")
+    )
+    labels, kind = tuple(given["labels"]), given["kind"]
+    column = ColumnSchema(given["name"], kind, labels, given["form"], low, high, gaps)
+    right = (
+        all(type(text) is str for text in (column.name, column.form, *labels))
+        and all(isinstance(value, float | int) for value in (low, high, gaps))
+        and kind in KINDS
+        and (kind == "category") == bool(labels)
+    )
+    if not right:
+        raise ValueError("its schema holds a column of no known kind")
+    return column

@@ -1,0 +1,108 @@
+"""The target column of a table as class numbers or as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import numpy as np
+
+from minidl.data.cells import is_word
+from minidl.data.kinds import ColumnSchema, Tally, category, encoded
+from minidl.data.tables import Table, TableError
+
+Task = Literal["auto", "classification", "regression"]
+
+MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is to be predicted.
+
+    y: (n_rows,) class numbers, int64, or float64.  classes: the labels; None for a regression.
+    rows: which rows of the table have a target.  notes: what the person who trains should know.
+    """
+
+    y: np.ndarray
+    classes: tuple[Any, ...] | None
+    rows: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def target_of(
+    table: Table,
+    name: str,
+    task: Task = "auto",
+    *,
+    drop_missing: bool = False,
+    decimal: str = ".",
+    words: tuple[str, ...] = (),
+) -> Target:
+    """Return the target column of that name.
+
+    task auto: text, or up to MAX_CLASSES different whole numbers, are classes; else a regression.
+    drop_missing: whether rows without a target are left out.
+    Raises TableError for a column that is not there, for gaps, and for labels in a regression.
+    """
+    if name not in table.columns:
+        raise TableError(
+            f"{table.source}: has no column {name!r} for the target" + _known(table, name)
+        )
+    column = table.columns[name]
+    numeric = column.texts is None
+    if numeric or task == "regression":
+        values = encoded(table, column, ColumnSchema(name, "number"), decimal, Tally())
+    else:
+        described = category(name, column, max_labels=table.n_rows + 1, notes=[])
+        values = encoded(table, column, described, decimal, Tally())
+    notes = []
+    gaps = np.isnan(values)
+    if gaps.any():
+        what = f"the target {name!r} is missing in {gaps.sum()} of {len(gaps)} rows"
+        if not drop_missing:
+            raise TableError(
+                f"{table.where(int(gaps.argmax()))}: {what}; set data.drop_missing_target: true "
+                "to leave them out"
+            )
+        if gaps.all():
+            raise TableError(f"{table.source}: {what}")
+        notes.append(f"{what}: left out")
+    rows = np.flatnonzero(~gaps)
+    values = values[rows]
+    if not numeric and task != "regression":
+        labels = described.labels
+        notes += [
+            f"the target {name!r} holds {label!r} ({(values == code).sum()} rows), which is taken "
+            f"for a class; if it marks a gap, set data.missing: [{label}]"
+            for code, label in enumerate(labels)
+            if is_word(label, words)
+        ]
+        if len(labels) > max(MAX_CLASSES, len(values) / 2):
+            raise TableError(
+                f"{table.source}: the target {name!r} holds {len(labels)} different labels in "
+                f"{len(values)} rows: they hardly repeat, so there is nothing to learn"
+            )
+        return Target(values.astype(np.int64), labels, rows, tuple(notes))
+    different = np.unique(values)
+    whole = bool((different == np.round(different)).all())
+    if task == "regression" or (task == "auto" and not (len(different) <= MAX_CLASSES and whole)):
+        return Target(values, None, rows, tuple(notes))
+    if len(different) > max(MAX_CLASSES, len(values) / 2):
+        raise TableError(
+            f"{table.source}: the target {name!r} holds {len(different)} different numbers in "
+            f"{len(values)} rows: that is a regression; set data.task: regression and a loss such "
+            "as mse"
+        )
+    classes = tuple(int(value) if value == round(value) else float(value) for value in different)
+    return Target(np.searchsorted(different, values).astype(np.int64), classes, rows, tuple(notes))
+
+
+def _known(table: Table, name: str) -> str:
+    near = get_close_matches(name, table.columns, n=3)
+    if near:
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    known = list(table.columns)
+    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+    return f"; it has {', '.join(known[:20])}{more}"
