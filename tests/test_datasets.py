@@ -112,6 +112,9 @@ def test_options_shape_what_is_generated():
         ("classification", {"flip_y": 1.1}),
         ("classification", {"class_sep": -1.0}),
         ("openml", {"id": ""}),
+        ("openml", {"id": "../secret"}),
+        ("openml", {"id": ".."}),
+        ("openml", {"id": "a/b"}),
     ],
 )
 def test_an_option_out_of_range_is_named(name, options):
@@ -263,7 +266,7 @@ from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.splits import split
 data = load_dataset("mnist", path=sys.argv[1])
 train, _, _ = split(data, validation=0, test=0, rng=numpy.random.default_rng(0))
-PREPROCESSINGS["mean_std"]().fit(train.X).transform(train.X)
+PREPROCESSINGS["global_standard"]().fit(train.X).transform(train.X)
 fingerprint(data)
 print(*{"sklearn", "scipy", "pandas", "yaml", "pydantic", "tqdm"} & set(sys.modules))
 """

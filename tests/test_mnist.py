@@ -175,3 +175,25 @@ def test_the_real_mnist():
     ]  # fmt: skip
     assert data.X.mean() == pytest.approx(33.318421)
     assert data.y[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+def test_an_unreadable_folder_and_no_home_are_said_or_passed_over(places, tmp_path, monkeypatch):
+    np.savez(places[1], **arrays())
+    denied = PermissionError(13, "Permission denied")
+
+    def opened(path, *args, **kwargs):
+        if str(path) == str(places[0]):
+            raise denied
+        return open(path, *args, **kwargs)
+
+    monkeypatch.setattr("minidl.data.textfiles.open", opened, raising=False)
+    assert len(load_dataset("mnist").y) == 6
+    with pytest.raises(DataError, match=r"mnist\.npz: Permission denied; set data\.path"):
+        load_dataset("mnist", path=str(places[0]))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: os.fspath(path))  # as without a home
+    with pytest.raises(DataError, match=r"mnist\.npz \(Permission denied\), openml mnist_784"):
+        load_dataset("mnist")
+    monkeypatch.delenv("MINIDL_DATA_DIR")
+    with pytest.raises(DataError, match=r"tried \$MINIDL_DATA_DIR \(not set\), openml"):
+        load_dataset("mnist")

@@ -28,7 +28,7 @@ train:
   checkpoint_every: {epochs: 1}
 """
 RICH = """
-data: {name: digits, preprocessing: mean_std, augmentation: [shift: 1]}
+data: {name: digits, preprocessing: global_standard, augmentation: [shift: 1]}
 model: [linear: 8, batch_norm, relu, dropout: 0.2, linear: auto]
 train:
   epochs: 3

@@ -62,6 +62,12 @@ def test_a_rare_class_is_left_for_validation_and_for_training():
         assert [(part.y == 0).sum() for part in parts] == [1, 1, 1]
 
 
+def test_a_class_of_a_single_row_is_trained_on():
+    for sizes in ((0.2, 0.2), (5, 5), (1, 15), (15, 1)):
+        parts = split(labelled([20, 1, 5]), validation=sizes[0], test=sizes[1], rng=rng())
+        assert [(part.y == 1).sum() for part in parts] == [1, 0, 0]
+
+
 def test_parts_hold_the_rows_their_indices_name():
     data = labelled([20, 30])
     for method in ("stratified", "random", "last"):
@@ -153,7 +159,6 @@ def sparse_nan() -> Dataset:
     [
         (labelled([10]), "table: y holds one class only"),
         (labelled([10, 0]), "table: y holds one class only"),
-        (labelled([10, 1]), "table: class 'b' has a single row"),
         (labelled([1, 1, 0]), "table: 2 rows are fewer than 3 classes"),
         (
             replace(labelled([5, 5]), y=np.arange(10)),

@@ -158,7 +158,7 @@ def test_what_is_no_table_is_refused(write, text, reason, monkeypatch):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv: No such file"):
+    with pytest.raises(DataError, match=r"none\.csv: no such file"):
         read_table(tmp_path / "none.csv")
     with pytest.raises(DataError, match="is a folder"):
         open_data(tmp_path)

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, RobustScaler
 
 from minidl.data.preprocessing import PREPROCESSINGS, from_state
-from minidl.data.preprocessing.tabular import PiecewiseLinear, Quantile, SmoothClip
+from minidl.data.preprocessing.tabular import PiecewiseLinear, QuantileTransform, SmoothClip
 from minidl.data.schema import Schema
 from minidl.data.tables import table_of
 from minidl.errors import CheckpointError, DataError
@@ -51,19 +51,19 @@ def test_smooth_clip_of_equal_quartiles_uses_the_range():
 
 
 def test_quantiles_become_normal(numbers):
-    fitted = Quantile().fit(numbers)
+    fitted = QuantileTransform().fit(numbers)
     y = fitted.transform(numbers, dtype=np.float64)
     ranks = numbers.argsort(axis=0).argsort(axis=0)
     assert np.allclose(y, norm.ppf((ranks + 0.5) / 999), atol=1e-12)
     assert np.allclose(fitted.transform(numbers.max(axis=0)[None] + 1), norm.ppf(998.5 / 999))
     knots = np.quantile(numbers, [0.1, 0.5, 0.9], axis=0, method="hazen")
-    coarse = Quantile(5).fit(numbers).transform(knots)
+    coarse = QuantileTransform(5).fit(numbers).transform(knots)
     assert np.allclose(coarse, norm.ppf([0.1, 0.5, 0.9])[:, None], atol=1e-6)
 
 
 def test_equal_values_get_the_middle_of_their_ranks():
     x = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 4], float)[:, None]
-    y = Quantile().fit(x).transform(np.array([[0.0]]), dtype=np.float64)
+    y = QuantileTransform().fit(x).transform(np.array([[0.0]]), dtype=np.float64)
     assert np.isclose(y[0, 0], (norm.ppf(0.05) + norm.ppf(0.55)) / 2)
 
 
@@ -193,6 +193,6 @@ def test_what_cannot_be_fitted_is_refused(name):
 
 def test_settings_out_of_range_are_named():
     with pytest.raises(ValueError, match=r"^n_quantiles must"):
-        Quantile(1)
+        QuantileTransform(1)
     with pytest.raises(ValueError, match=r"^n_bins must"):
         PiecewiseLinear(0)

@@ -100,3 +100,12 @@ def test_a_target_that_cannot_be_learnt_is_refused(load, tmp_path):
         load("a,b\ninf,0\n1,1\n2,1\n", "b")
     with pytest.raises(ValueError, match=r"^target must name a column"):
         load_dataset("csv", path=path)
+
+
+def test_uneven_classes_are_pointed_out(load):
+    data = load("x,y\n" + "".join(f"{i / 2},{int(i < 3)}\n" for i in range(60)) + "7,2\n", "y")
+    assert data.notes == (
+        "the target 'y' has a single row of class 2: it is trained on, not tested",
+        "the target 'y' is uneven: 57 of 61 rows are of class 0; the balanced accuracy says more "
+        "than the accuracy",
+    )

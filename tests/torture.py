@@ -48,7 +48,7 @@ from minidl.runs.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = """
-data: {name: digits, preprocessing: mean_std}
+data: {name: digits, preprocessing: global_standard}
 model: [linear: 32, relu, linear: auto]
 train:
   epochs: 6
@@ -58,7 +58,7 @@ train:
   checkpoint_every: {steps: 29}
 """
 RICH = """
-data: {name: digits, preprocessing: mean_std, augmentation: [shift: 1]}
+data: {name: digits, preprocessing: global_standard, augmentation: [shift: 1]}
 model: [linear: 32, batch_norm, relu, dropout: 0.2, linear: auto]
 train:
   epochs: 4

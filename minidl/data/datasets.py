@@ -6,6 +6,8 @@ scikit-learn is imported by the functions that use it: MNIST from a file needs N
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ def mnist(*, path: str | None = None) -> Dataset:
         arrays["y_test"],
         classes=tuple(range(10)),
         image_shape=(28, 28, 1),
-        path=None if file is None else str(file.expanduser().absolute()),
+        path=None if file is None else os.path.abspath(os.path.expanduser(file)),
     )
 
 
@@ -173,8 +175,8 @@ def classification(
 
 def openml(*, id: str, target: str | None = None) -> Dataset:
     """The data set of openml.org with this name or number; `target` names another target column."""
-    if not id:
-        raise ParameterError("id", "must be the name or the number of a data set on openml.org")
+    named = re.fullmatch(r"[\w.-]*\w[\w.-]*", id, re.ASCII)  # part of a path in the cache
+    require("id", repr(id), bool(named), "the name or the number of a data set on openml.org")
     arrays = downloads.fetch("openml", id, target or "")
     if "X" in arrays:
         X = arrays["X"].astype(np.float64)

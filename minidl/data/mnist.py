@@ -13,6 +13,7 @@ import numpy as np
 
 from minidl.archive import read_arrays, write_archive
 from minidl.data import downloads
+from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError
 
 N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part
@@ -30,43 +31,60 @@ def find_mnist(path: str | None = None) -> dict[str, np.ndarray]:
     a file that is there but cannot be used: to pass over it would train on other data than meant.
     """
     if path is not None:
-        file = Path(path).expanduser()
-        if not file.exists():
-            raise DataError(f"mnist: {file}: no such file; {ADVICE}")
+        file = Path(os.path.expanduser(path))
+        if problem := _problem(file):
+            raise DataError(f"mnist: {file}: {problem}; {ADVICE}")
         return _read(file)
-    tried = []
-    folder = os.environ.get("MINIDL_DATA_DIR")
-    cached = _cache_folder() / "mnist.npz"
-    if not folder:
-        tried.append("$MINIDL_DATA_DIR (not set)")
-    for file in [Path(folder, "mnist.npz"), cached] if folder else [cached]:
-        if file.exists():
+    tried = [] if os.environ.get("MINIDL_DATA_DIR") else ["$MINIDL_DATA_DIR (not set)"]
+    for file in _places():
+        if not (problem := _problem(file)):
             return _read(file)
-        tried.append(f"{file} (no such file)")
+        tried.append(f"{file} ({problem})")
     try:
         arrays = _from_openml()
     except DataError as error:
         tried.append(f"{error}")
         raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(cached, arrays, {"source": "OpenML mnist_784"}, kind="mnist", version=1)
-    except (OSError, CheckpointError) as error:
-        warnings.warn(f"mnist is not kept for the next time: {error}", stacklevel=2)
+    if (folder := _cache_folder()) is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            about = {"source": "OpenML mnist_784"}
+            write_archive(folder / "mnist.npz", arrays, about, kind="mnist", version=1)
+        except (OSError, CheckpointError) as error:
+            warnings.warn(f"mnist is not kept for the next time: {error}", stacklevel=2)
     return arrays
 
 
 def local_copy() -> Path | None:
     """The file that `find_mnist` without a path finds first; None where it finds none."""
-    folder = os.environ.get("MINIDL_DATA_DIR")
-    files = [Path(folder, "mnist.npz")] if folder else []
-    return next((file for file in [*files, _cache_folder() / "mnist.npz"] if file.exists()), None)
+    return next((file for file in _places() if not _problem(file)), None)
 
 
-def _cache_folder() -> Path:
-    """The folder after the XDG specification, which tells to ignore a relative path."""
+def _places() -> list[Path]:
+    folder, cache = os.environ.get("MINIDL_DATA_DIR"), _cache_folder()
+    folders = [Path(folder)] if folder else []
+    return [each / "mnist.npz" for each in (*folders, *([] if cache is None else [cache]))]
+
+
+def _problem(file: Path) -> str:
+    """Why a file cannot be opened; "" where it can."""
+    try:
+        with open_data(file):
+            return ""
+    except DataError as error:
+        return str(error).removeprefix(f"{file}: ")
+
+
+def _cache_folder() -> Path | None:
+    """The folder after the XDG specification, which says to ignore a relative path.
+
+    None for a user without a home folder.
+    """
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (root if root.is_absolute() else Path.home() / ".cache") / "minidl"
+    home = Path(os.path.expanduser("~"))
+    if not root.is_absolute():
+        root = home / ".cache"
+    return root / "minidl" if root.is_absolute() else None
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:

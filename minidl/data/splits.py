@@ -43,9 +43,9 @@ def split(
     set with a test part of its own keeps it: `test` is then not used, and the share is of the
     other rows.
     method: "stratified" keeps the share of each class within one row, and where it can gives each
-    part a row of every class; "random" draws without regard to classes (a regression is always
-    drawn so); "last" takes the last rows for the test part and those before them for validation,
-    as views.  Rows keep their order.
+    part a row of every class; a class of a single row stays in the training part.  "random" draws
+    without regard to classes; a regression is always drawn so.  "last" takes the last rows for the
+    test part and those before them for validation, as views.  Rows keep their order.
 
     Raises ValueError for a share or count out of range, DataError for data that cannot be used.
     """
@@ -99,18 +99,13 @@ def _stratified(
     """Return the part of each row: 0 train, 1 validation, 2 test."""
     assert dataset.classes is not None
     labels, counts = np.unique(dataset.y, return_counts=True)
-    if counts.min() == 1:
-        raise DataError(
-            f"{dataset.name}: class {dataset.classes[labels[counts.argmin()]]!r} has a single row, "
-            "which cannot be in two parts: drop it, or split with method random"
-        )
     n_train = len(dataset.y) - n_validation - n_test
     if n_train < len(labels):
         raise DataError(
             f"{dataset.name}: {n_train} rows are left for training, but {len(labels)} classes"
         )
     # A row of each class stays for training, and one for validation where that can have them all.
-    reserved = np.minimum(1 + (n_validation >= len(labels)), counts - 1)
+    reserved = np.minimum(1 + (n_validation >= len(labels)), np.maximum(counts - 1, 1))
     of_test = _share_out(n_test, counts, counts - reserved)
     of_validation = _share_out(n_validation, counts, counts - of_test - 1)
     assigned = np.zeros(len(dataset.y), dtype=np.int8)

@@ -14,6 +14,7 @@ from minidl.data.tables import Table, TableError
 
 Task = Literal["auto", "classification", "regression"]
 
+MOST_OF_ALL = 0.9  # a larger share of one class is said
 MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
 
 
@@ -84,7 +85,8 @@ def target_of(
                 f"{table.source}: the target {name!r} holds {len(labels)} different labels in "
                 f"{len(values)} rows: they hardly repeat, so there is nothing to learn"
             )
-        return Target(values.astype(np.int64), labels, rows, tuple(notes))
+        y = values.astype(np.int64)
+        return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
     different = np.unique(values)
     whole = bool((different == np.round(different)).all())
     if task == "regression" or (task == "auto" and not (len(different) <= MAX_CLASSES and whole)):
@@ -96,7 +98,24 @@ def target_of(
             "as mse"
         )
     classes = tuple(int(value) if value == round(value) else float(value) for value in different)
-    return Target(np.searchsorted(different, values).astype(np.int64), classes, rows, tuple(notes))
+    y = np.searchsorted(different, values).astype(np.int64)
+    return Target(y, classes, rows, (*notes, *_uneven(name, y, classes)))
+
+
+def _uneven(name: str, y: np.ndarray, classes: tuple[Any, ...]) -> list[str]:
+    """What to know of classes with few rows."""
+    counts = np.bincount(y, minlength=len(classes))
+    notes = [
+        f"the target {name!r} has a single row of class {label!r}: it is trained on, not tested"
+        for label, count in zip(classes, counts, strict=True)
+        if count == 1
+    ]
+    if len(classes) > 1 and counts.max() > MOST_OF_ALL * len(y):
+        notes.append(
+            f"the target {name!r} is uneven: {counts.max()} of {len(y)} rows are of class "
+            f"{classes[counts.argmax()]!r}; the balanced accuracy says more than the accuracy"
+        )
+    return notes
 
 
 def _known(table: Table, name: str) -> str:

@@ -15,7 +15,6 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -86,7 +85,7 @@ def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
     Devices, pipes and sockets have no end, and files of /proc no size: they are refused.
     """
     try:
-        file = open(Path(path).expanduser(), "rb", opener=_open_without_waiting)
+        file = open(os.path.expanduser(path), "rb", opener=_open_without_waiting)
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_size > 0:
             if file.peek(2)[:2] != b"\x1f\x8b":
@@ -97,7 +96,9 @@ def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
         file.close()
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, not a file") from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     raise DataError(f"{path}: {'is empty' if stat.S_ISREG(status.st_mode) else 'is not a file'}")
 

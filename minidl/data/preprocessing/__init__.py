@@ -8,28 +8,33 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.data.preprocessing.affine import (
-    Affine,
-    MeanStd,
+from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.preprocessing.scaling import (
+    GlobalStandard,
     MinMax,
     Robust,
+    Scaling,
     Standard,
     Unchanged,
     Unit,
 )
-from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.preprocessing.tabular import PiecewiseLinear, Quantile, SmoothClip, Tabular
+from minidl.data.preprocessing.tabular import (
+    PiecewiseLinear,
+    QuantileTransform,
+    SmoothClip,
+    Tabular,
+)
 from minidl.errors import CheckpointError
 
 __all__ = [
     "PREPROCESSINGS",
-    "Affine",
-    "MeanStd",
+    "GlobalStandard",
     "MinMax",
     "PiecewiseLinear",
     "Preprocessing",
-    "Quantile",
+    "QuantileTransform",
     "Robust",
+    "Scaling",
     "SmoothClip",
     "Standard",
     "Tabular",
@@ -43,15 +48,16 @@ PREPROCESSINGS: dict[str, type[Preprocessing]] = {
     for kind in (
         Unchanged,
         Unit,
-        MeanStd,
+        GlobalStandard,
         Standard,
         MinMax,
         Robust,
         SmoothClip,
-        Quantile,
+        QuantileTransform,
         PiecewiseLinear,
     )
 }
+PREPROCESSINGS["mean_std"] = GlobalStandard  # its former name, in older configs and model files
 
 
 def from_state(name: str, arrays: Mapping[str, np.ndarray]) -> Preprocessing:

@@ -245,7 +245,7 @@ class SmoothClip(Tabular):
         )
 
 
-class Quantile(Tabular):
+class QuantileTransform(Tabular):
     """Each column made normal: its ranks in the training part as quantiles of N(0, 1).
 
     y = Phi^-1(F(x)), Phi^-1 interpolated linearly between knots at F = (k + 0.5) / n, k = 0..n-1

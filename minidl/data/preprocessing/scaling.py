@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-class Affine(Preprocessing):
+class Scaling(Preprocessing):
     """A shift and a scale, for all features or for each.
 
     y = (x - center) * scale
@@ -126,7 +126,7 @@ class Affine(Preprocessing):
         return self._constants[dtype]
 
 
-class Unchanged(Affine):
+class Unchanged(Scaling):
     """The features as they are.
 
     y = x
@@ -139,7 +139,7 @@ class Unchanged(Affine):
         return 0.0, 1.0
 
 
-class Unit(Affine):
+class Unit(Scaling):
     """Into [-1, 1], zeros kept.
 
     y = x / 255 for bytes, else y = x / max(abs(x)) over all features
@@ -155,13 +155,13 @@ class Unit(Affine):
         return 0.0, max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
-class MeanStd(Affine):
+class GlobalStandard(Scaling):
     """One mean and one standard deviation over all features, which keeps the contrast of an image.
 
     y = (x - mean(x)) / std(x)
     """
 
-    name = "mean_std"
+    name = "global_standard"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
         origin, n_values, total, squares = float(X[0, 0]), X.size, 0.0, 0.0
@@ -171,7 +171,7 @@ class MeanStd(Affine):
         return _mean_and_deviation(origin, n_values, total, squares)
 
 
-class Standard(Affine):
+class Standard(Scaling):
     """Mean 0 and standard deviation 1 for each feature.
 
     y = (x - mean(x)) / std(x)
@@ -188,7 +188,7 @@ class Standard(Affine):
         return _mean_and_deviation(origin, len(X), total, squares)
 
 
-class MinMax(Affine):
+class MinMax(Scaling):
     """Each feature into [0, 1] on the training part.
 
     y = (x - min(x)) / (max(x) - min(x))
@@ -201,7 +201,7 @@ class MinMax(Affine):
         return least, X.max(axis=0) - least
 
 
-class Robust(Affine):
+class Robust(Scaling):
     """The median and the range of the middle half of each feature, which outliers do not move.
 
     y = (x - median(x)) / (quantile(x, 0.75) - quantile(x, 0.25))
