@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -138,6 +138,15 @@ def width_of(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
     except (OSError, ValueError):
         return DEFAULT_WIDTH
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """Figures as text.
+
+    >>> figures_text({"loss": 0.12345, "accuracy": 1.0})
+    'loss 0.1235 accuracy 1.0000'
+    """
+    return " ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
 
 
 def wrapped(text: str, width: int | None) -> str:

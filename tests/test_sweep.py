@@ -2,24 +2,25 @@
 
 import csv
 import fcntl
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from minidl.commands.train import train
 from minidl.config import load_config
-from minidl.errors import ConfigError, DataError
+from minidl.errors import ConfigError, DataError, MinidlError
+from minidl.runs import sweep as sweep_room
+from minidl.runs.comparison import Outcome, Row, best_first, csv_text, table
 from minidl.runs.folder import RunFolder
-from minidl.runs.sweep import processes
-from minidl.runs.sweep.comparison import Outcome, Spread, compare, csv_text, table
-from minidl.runs.sweep.planning import Setting, plan, split_values
+from minidl.runs.plan import plan, split_values
+from minidl.terminal import ProgressBar
 
 TEXT = """\
 data: {name: iris, validation: 0.2}
@@ -32,42 +33,33 @@ train:
 
 
 class Here:
-    """Stands in for subprocess.Popen: does in this process, at once, what the child would do."""
+    """Stands in for the process of a run: does in this process, at once, what it would do."""
 
     started: list[str]
 
-    def __init__(self, command, *, stderr, env, **_):
-        assert command[:3] == [sys.executable, "-m", "minidl.runs.sweep.processes"]
-        assert {env[name] for name in processes.THREAD_VARIABLES} == {"1"}
-        self.started.append(Path(command[3]).name)
-        self.returncode = self.run(command[3], stderr)
+    def __init__(self, folder):
+        self.started.append(folder.path.name)
+        self.stdin = io.StringIO()
+        self.returncode, text = self.run(folder.path)
+        self.stderr = io.StringIO(text)
 
-    def run(self, path, stderr):
-        with redirect_stderr(stderr):
-            return processes._main([path])
+    def run(self, path):
+        try:
+            return train(["--quiet", "--resume", str(path)]), ""
+        except MinidlError as error:
+            return error.exit_code, str(error)
 
-    def poll(self):
+    def wait(self):
         return self.returncode
-
-    wait = poll
-
-    def terminate(self):
-        pass
 
 
 @pytest.fixture
 def here(monkeypatch):
-    """No processes and no pauses; gives the names of the runs that were begun."""
+    """No processes; gives the names of the runs that were begun."""
     Here.started = []
-    put_in_place(monkeypatch, Here)
-    monkeypatch.setattr(processes, "PAUSE", 0)
+    monkeypatch.setattr(sweep_room, "_start", Here)
+    monkeypatch.setattr(sweep_room, "PAUSE", 0.001)
     return Here.started
-
-
-def put_in_place(patch, popen):
-    """Let the sweep, and nobody else, start its processes by `popen`."""
-    names = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)
-    patch.setattr(processes, "subprocess", names)
 
 
 def rows_of(text):
@@ -123,7 +115,7 @@ def test_runs_are_every_combination_with_every_seed(planned):
     assert {run.config.train.epochs for run in sweep.runs} == {1}
     assert sweep.runs[1].title == "model.1=relu train.batch_size=16 seed=0"
     assert sweep.runs[1].folder == "model.1-relu_train.batch_size-16_seed-0"
-    assert [run.config.seed for run in sweep.runs_of(sweep.settings[2])] == [0, 1]
+    assert [run.config.seed for run in sweep.settings[2]] == [0, 1]
 
 
 def test_seeds_begin_with_the_configs_own(planned):
@@ -164,8 +156,8 @@ def test_a_folders_name_depends_on_no_other_setting(planned):
         (["train.epochs=1,x", "model.1=tahn,relu"], ["did you mean 'tanh'?", "got 'x'"]),
         (["train.epochs=1,0", "train.batch_size=1,2"], ["expected a number >= 1"]),
         (["model=[linear: 4],[linear: 5]"], ["has 4 outputs", "has 5 outputs"]),
-        (["train.epochs=1", "train.epochs=2"], ["train.epochs stands here twice"]),
-        (["train.epochs=1,1"], ["a value stands here twice"]),
+        (["train.epochs=1", "train.epochs=2"], ["train.epochs is set twice"]),
+        (["train.epochs=1,1"], ["a value is given twice"]),
         (["seed=1,2"], ["give the first seed, and how many by --seeds"]),
         (["train.blas_threads=2"], ["each run of a sweep has one thread; use --jobs"]),
         (["data.validation=0.2,0"], ["data.validation: settings are chosen on validation data"]),
@@ -224,8 +216,7 @@ DIVERGED = Outcome(4, "training diverged in epoch 1")
 
 
 def compared(by, *outcomes):
-    settings = [Setting({"k": str(i)}, ()) for i in range(len(outcomes))]
-    return compare(settings, outcomes, by)
+    return best_first([Row({"k": str(i)}, each) for i, each in enumerate(outcomes)], by)
 
 
 def test_the_best_stands_first():
@@ -238,7 +229,7 @@ def test_the_test_figures_have_no_part_in_the_order():
     rows = compared("loss", [done(0.2, test=9.0)], [done(0.3, test=0.1)])
     assert [row.values["k"] for row in rows] == ["0", "1"]
     assert "9.0" not in table(rows) + csv_text(rows) and "test" not in table(rows) + csv_text(rows)
-    assert rows[0].test["loss"].mean == 9.0
+    assert rows[0].spreads("test")["loss"] == (9.0, None)
 
 
 def test_what_did_not_finish_stands_last_with_its_reason():
@@ -248,8 +239,8 @@ def test_what_did_not_finish_stands_last_with_its_reason():
     )
     assert [row.values["k"] for row in rows] == ["3", "2", "1", "0"]
     assert rows[2].unfinished == "1 diverged: training diverged in epoch 1"
-    assert rows[2].validation["loss"] == Spread(0.1, None)
-    assert rows[3].validation == {} and rows[3].seconds is None
+    assert rows[2].spreads("validation")["loss"] == (0.1, None)
+    assert rows[3].spreads("validation") == {} and rows[3].finished == []
     assert rows[0].unfinished == ""
 
 
@@ -281,7 +272,7 @@ def test_the_table_holds_means_and_sample_deviations():
 
 
 def test_a_sweep_leaves_run_folders_and_a_table(minidl, here):
-    code, out, err = minidl("sweep config.yaml train.batch_size=8,64 --seeds 2 --out o")
+    code, out, err = minidl("sweep config.yaml train.batch_size=8,64 --seeds 2 --jobs 1 --out o")
     assert code == 0
     assert out.splitlines()[-1] == "sweep folder: o" and "test" not in out
     assert [row[:2] for row in rows_of(out)[:2]] == [["8", "2/2"], ["64", "2/2"]]
@@ -330,7 +321,7 @@ def test_the_test_figures_are_shown_when_asked_for_of_the_first_setting_alone(mi
 
 
 def test_what_is_finished_is_not_trained_again(minidl, here):
-    command = "sweep config.yaml train.batch_size=8,64 --out o"
+    command = "sweep config.yaml train.batch_size=8,64 --jobs 1 --out o"
     assert minidl(f"{command} --seeds 1")[0] == 0
     models = {path: path.read_bytes() for path in Path("o").glob("*/model.npz")}
     assert len(models) == 2
@@ -364,9 +355,8 @@ def test_a_run_that_diverges_stops_no_other(minidl, here):
     ],
 )
 def test_a_process_that_fails_says_why(minidl, here, monkeypatch, status, text, word):
-    def run(self, path, stderr):
-        stderr.write(text)
-        return status
+    def run(self, path):
+        return status, text
 
     monkeypatch.setattr(Here, "run", run)
     code, out, err = minidl("sweep config.yaml --seeds 1 --test --out o")
@@ -409,6 +399,29 @@ def test_a_folder_that_holds_something_else_is_refused(minidl, here):
     assert not Path("o/seed-1").exists()
 
 
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ("train.batch_size=8,16", "o/model.1-tanh_seed-0: model.1 was tanh and is relu now"),
+        ("model.1=relu,tanh seed=3 train.epochs=1", "train.epochs was 2 and is 1 now"),
+    ],
+)
+def test_a_sweep_of_other_settings_keeps_off_the_table(minidl, here, settings, said):
+    assert minidl("sweep config.yaml model.1=relu,tanh --seeds 1 --out o")[0] == 0
+    before = Path("o/sweep.csv").read_bytes()
+    code, _, err = minidl(f"sweep config.yaml {settings} --seeds 1 --out o")
+    assert code == 2 and "o holds runs of other settings" in err and said in err
+    assert Path("o/sweep.csv").read_bytes() == before
+    assert minidl("sweep config.yaml model.1=relu,elu --seeds 1 --out o")[0] == 0
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(minidl, here, monkeypatch):
+    monkeypatch.setattr(ProgressBar, "is_possible", lambda: True)
+    _, _, err = minidl("sweep config.yaml train.batch_size=8,64 --seeds 1 --jobs 1 --out o")
+    assert re.search(r" 0%\|.*\| 0/2 runs \[00:00<\?\]", err)
+    assert re.search(r" 50%\|.*\| 1/2 runs \[\d+:\d+<\d+:\d+\]", err)
+
+
 def test_two_sweeps_never_share_a_folder(minidl, here):
     minidl("sweep config.yaml --seeds 1 --out o")
     with RunFolder.open(Path("o")):
@@ -421,8 +434,8 @@ def test_two_sweeps_never_share_a_folder(minidl, here):
 # Asks the sweep to stop after five steps, and goes on only when it is asked to stop itself.
 ASKING = """
 import os, signal, sys
+from minidl.cli import main
 from minidl.runs.run import Run
-from minidl.runs.sweep.processes import _main
 
 steps = Run.steps
 
@@ -435,7 +448,7 @@ def asking(run):
                 pass
 
 Run.steps = asking
-sys.exit(_main(sys.argv[1:]))
+sys.exit(main())
 """
 
 
@@ -443,11 +456,12 @@ sys.exit(_main(sys.argv[1:]))
 def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, monkeypatch):
     command = "sweep config.yaml train.epochs=3,4 --seeds 1 --jobs 1 --out"
     with monkeypatch.context() as patch:
+        popen = subprocess.Popen
 
-        def popen(command, **options):
-            return subprocess.Popen([command[0], "-c", ASKING, *command[3:]], **options)
+        def asking(command, **options):
+            return popen([command[0], "-c", ASKING, *command[3:]], **options)
 
-        put_in_place(patch, popen)
+        patch.setattr(subprocess, "Popen", asking)
         code, out, err = minidl(f"{command} o")
     assert (code, out) == (143, "")
     assert err.splitlines() == [
@@ -460,7 +474,7 @@ def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, 
     assert sorted(os.listdir("o")) == ["lock", "sweep.csv", "train.epochs-3_seed-0"]
     assert Path("o/train.epochs-3_seed-0/checkpoints/last.npz").exists()
     assert minidl(f"{command} o --jobs 2")[0] == 0
-    put_in_place(monkeypatch, Here)
+    monkeypatch.setattr(sweep_room, "_start", Here)
     Here.started = []
     assert minidl(f"{command} whole")[0] == 0
     for name in Here.started:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
-from minidl.runs.sweep.comparison import in_words, table
-from minidl.runs.sweep.planning import plan
-from minidl.runs.sweep.sweeping import train_and_compare
-from minidl.terminal import say, warn
+from minidl.runs.comparison import Outcome, spread_text, table
+from minidl.runs.interrupts import signal_name
+from minidl.runs.plan import PlannedRun, plan
+from minidl.runs.sweep import Sweep
+from minidl.terminal import ProgressBar, duration, figures_text, say, warn
 
 
 def sweep(arguments: Sequence[str]) -> int:
@@ -45,16 +45,35 @@ def sweep(arguments: Sequence[str]) -> int:
     options = parser.options(arguments)
     path, overrides = parser.config(options.arguments)
     planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
-    swept = train_and_compare(planned, options.out, jobs=options.jobs, announce=warn)
+    n_runs = len(planned.runs)
+    with (
+        Sweep.open(planned, options.out) as swept,
+        ProgressBar(total=n_runs, unit="runs", disable=not ProgressBar.is_possible()) as bar,
+    ):
+
+        def ended(run: PlannedRun, outcome: Outcome) -> None:
+            bar.update()
+            warn(f"{swept.n_ended}/{n_runs}  {run.title}  {_outcome_text(outcome)}")
+
+        swept.train(options.jobs, ended)
     if swept.stopped_by is not None:
         out = [] if options.out is not None else ["--out", str(swept.path)]
         warn(
-            f"stopped by {signal.Signals(swept.stopped_by).name}; go on with the sweep by\n  "
+            f"stopped by {signal_name(swept.stopped_by)}; go on with the sweep by\n  "
             + again("sweep", *arguments, *out)
         )
         return swept.exit_code
-    say(table(swept.rows), end="")
-    if options.test and swept.rows[0].test:
-        say(f"test, of the first setting alone: {in_words(swept.rows[0].test)}")
+    rows = swept.rows
+    say(table(rows), end="")
+    if options.test and (test := rows[0].spreads("test")):
+        figures = " ".join(f"{name} {spread_text(value)}" for name, value in test.items())
+        say(f"test, of the first setting alone: {figures}")
     say(f"sweep folder: {swept.path}")
     return swept.exit_code
+
+
+def _outcome_text(outcome: Outcome) -> str:
+    """How a run ended, for people who wait."""
+    if outcome.code:
+        return f"{outcome.status}: {outcome.reason}"
+    return f"validation {figures_text(outcome.validation)}  {duration(outcome.seconds)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,18 @@ from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
 from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder
+from minidl.runs.interrupts import signal_name, stop_with_standard_input
 from minidl.runs.run import Run
-from minidl.runs.sweep.comparison import in_words
-from minidl.terminal import OutputError, ProgressBar, duration, say, warn, width_of, wrapped
+from minidl.terminal import (
+    OutputError,
+    ProgressBar,
+    duration,
+    figures_text,
+    say,
+    warn,
+    width_of,
+    wrapped,
+)
 
 LATEST = "latest"
 
@@ -47,7 +55,10 @@ def train(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--summary", action="store_true", help="print the table of layers")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--stop-with-stdin", action="store_true", help=argparse.SUPPRESS)
     options = parser.options(arguments)
+    if options.stop_with_stdin:
+        stop_with_standard_input()
     if options.print_schema:
         say(json.dumps(json_schema(), indent=2))
         return 0
@@ -116,8 +127,9 @@ def _resume(parser: Parser, options: argparse.Namespace) -> int:
                 config = settled(config, load_config(folder.config))
             experiment = build_or_fall_back(config, warn)
         with Run(experiment, folder) as run:
-            if not run.resume(warn):
-                warn(f"{path} has no checkpoint yet: starting it over")
+            note = (lambda text: None) if options.quiet else warn
+            if not run.resume(note):
+                note(f"{path} has no checkpoint yet: starting it over")
             elif run.already_finished:
                 return _nothing_left(folder)
             return _train(run, quiet=options.quiet)
@@ -159,7 +171,7 @@ def _train(run: Run, *, quiet: bool) -> int:
         raise CheckpointError(f"{error}\nthen {go_on}") from error
     if run.stopped_by is not None:
         step = run.training.progress["step"]
-        warn(f"stopped by {signal.Signals(run.stopped_by).name} after step {step}; {go_on}")
+        warn(f"stopped by {signal_name(run.stopped_by)} after step {step}; {go_on}")
         return 128 + run.stopped_by
     if unwritten is not None:
         if str(unwritten):
@@ -184,9 +196,9 @@ def _bar(run: Run, quiet: bool) -> ProgressBar:
 def epoch_line(epoch: Epoch, epochs: int, width: int | None) -> str:
     """One line of what an epoch gave: the longest that fits into `width` columns, if given."""
     short = f"{epoch.epoch}/{epochs}"
-    train = f"train {in_words(epoch.train)}"
+    train = f"train {figures_text(epoch.train)}"
     train_loss = f"train loss {epoch.train['loss']:.4f}"
-    figures = in_words(epoch.validation or epoch.train)
+    figures = figures_text(epoch.validation or epoch.train)
     validation = [f"validation {figures}"] if epoch.validation else []
     time = duration(epoch.seconds)
     lines = [
@@ -210,4 +222,4 @@ def _verdict(results: Mapping[str, object]) -> str:
         for name, value in results.items()
         if isinstance(value, float) and name.startswith("test_")
     }
-    return f"test {in_words(figures)}" if figures else "trained; no test part was set aside"
+    return f"test {figures_text(figures)}" if figures else "trained; no test part was set aside"

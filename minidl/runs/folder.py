@@ -147,6 +147,16 @@ class RunFolder:
         files = (self.model, self.results)
         return self.status().get("status") == "finished" and all(map(os.path.isfile, files))
 
+    def prepare(self, config: str) -> None:
+        """Make the folder of a run that a process will `open`, unless it is there already."""
+        if self.config.exists():
+            return
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.path}: {error.strerror}") from error
+        self.write_text(self.config, config)
+
     def begin(self, config: str) -> None:
         """Write the config of the run that begins, and make room for its checkpoints."""
         self.write_text(self.config, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -41,3 +42,24 @@ class Interrupts:
         for each in self._former:
             hangup = each == number and signal.Signals(each).name == "SIGHUP"
             signal.signal(each, signal.SIG_IGN if hangup else signal.SIG_DFL)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal: SIGTERM for 15."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def stop_with_standard_input() -> None:
+    """Raise SIGTERM in this process when its standard input ends: its parent closed it or died."""
+
+    def watch() -> None:
+        while os.read(
+            0, 4096
+        ):  # not through sys.stdin, which a waiting thread keeps locked at exit
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from minidl.config import Config, load_config
 from minidl.config.document import brief, fail
@@ -18,95 +19,89 @@ from minidl.runs.experiment import Experiment
 # One thread each, so that a run has the same bits however many others run beside it.
 ONE_THREAD = {"train.blas_threads": "1"}
 LONGEST_NAME = 120
-OPENING, CLOSING = "[{", "]}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One combination of values.
-
-    values: those of the keys that vary, as they were typed.  configs: one for each seed, resolved:
-    training from it is the run.
-    """
-
-    values: Mapping[str, str]
-    configs: tuple[Config, ...]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep.
+    """One run of a sweep: a setting with one seed.
 
-    title: its setting and seed, for people.  folder: the name of its folder.
+    values: those of the keys that vary, as they were typed.  config: resolved, training from it is
+    the run.
     """
 
-    title: str
-    folder: str
+    values: Mapping[str, str]
     config: Config
+
+    @property
+    def title(self) -> str:
+        """The setting and the seed, for people."""
+        return " ".join([*(f"{key}={value}" for key, value in self.values.items()), self._seed])
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, of letters, digits, '.', '_' and '-' only.
+
+        It depends on no other setting, so that a sweep of more values finds the runs of before.
+        """
+        text = "_".join(f"{key}-{value}" for key, value in self.values.items())
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:LONGEST_NAME]
+        if name != text:  # another text may give the same
+            name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return "_".join(filter(None, [name, self._seed.replace("=", "-")]))
+
+    @property
+    def _seed(self) -> str:
+        return f"seed={self.config.seed}"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """All that is to be trained and compared.
+class Plan:
+    """All runs of a sweep.
 
-    name, directory: those of the config.  by: the validation figure that the settings are put in
-    order by.
+    settings: the runs of each setting, one a seed.  by: the validation figure that the settings are
+    compared by.  name, directory: those of the config.
     """
 
+    settings: Sequence[Sequence[PlannedRun]]
+    by: str
     name: str
     directory: str
-    by: str
-    settings: tuple[Setting, ...]
 
     @property
     def runs(self) -> list[PlannedRun]:
         """Every setting with the first seed, then with the next: so all are soon compared."""
-        each = [self.runs_of(setting) for setting in self.settings]
-        return [run for same_seed in zip(*each, strict=True) for run in same_seed]
-
-    def runs_of(self, setting: Setting) -> list[PlannedRun]:
-        """The runs of one setting, in the order of their seeds."""
-        return [planned_run(setting, config) for config in setting.configs]
+        return [run for same_seed in zip(*self.settings, strict=True) for run in same_seed]
 
 
-def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Sweep:
+def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Plan:
     """Return the sweep of a config file with `key=v1,v2` arguments, all combinations checked.
 
-    Each combination gets the config's seed and the n_seeds - 1 that follow it; as a seed also draws
-    the split, all settings are compared on the same splits.  `by` is the loss or a metric of the
-    loss function; None stands for the figure that the config monitors.
+    Each combination gets the config's seed and the n_seeds - 1 that follow it. A seed also draws
+    the split, so that all settings are compared on the same splits. `by` is the loss or a metric of
+    the loss; None stands for the figure that the config monitors.
 
     Raises ConfigError with all that is wrong in any combination, as a single run would say it, and
-    DataError where the data cannot be had: another data set, as `data.fallback` names one, is not
-    what was to be compared.
+    DataError where the data cannot be had: `data.fallback` is not used.
     """
     values = _values(arguments)
     varied = [key for key, options in values.items() if len(options) > 1]
-    configs: list[tuple[dict[str, str], Config]] = []
-    errors: list[ConfigError] = []
-    for combination in product(*values.values()):
-        setting = dict(zip(values, combination, strict=True))
-        overrides = [f"{key}={value}" for key, value in {**setting, **ONE_THREAD}.items()]
-        try:
-            config = load_config(path, overrides)
-            configs.append(({key: setting[key] for key in varied}, config))
-        except ConfigError as error:
-            errors.append(error)
-    _raise_all(errors)
-    by = _order(by, [config for _, config in configs])
+    combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+
+    def load(setting: dict[str, str]) -> Config:
+        return load_config(
+            path, [f"{key}={value}" for key, value in (setting | ONE_THREAD).items()]
+        )
+
+    configs = _all_or_errors(load, combinations)
+    by = _figure(by, configs)
     settings = []
-    for setting, config in configs:
-        try:
-            resolved = _resolved(config)
-        except ConfigError as error:
-            errors.append(error)
-            continue
+    for setting, config in zip(combinations, _all_or_errors(_resolved, configs), strict=True):
+        shown = {key: setting[key] for key in varied}
         seeds = range(config.seed, config.seed + n_seeds)
-        of_seeds = tuple(resolved.model_copy(update={"seed": seed}) for seed in seeds)
-        settings.append(Setting(setting, of_seeds))
-    _raise_all(errors)
-    first = configs[0][1]
-    return Sweep(first.name, first.output.directory, by, tuple(settings))
+        settings.append(
+            [PlannedRun(shown, config.model_copy(update={"seed": seed})) for seed in seeds]
+        )
+    return Plan(settings, by, configs[0].name, configs[0].output.directory)
 
 
 def split_values(text: str) -> list[str]:
@@ -122,30 +117,15 @@ def split_values(text: str) -> list[str]:
             quote = "" if character == quote else quote
         elif character in "'\"" and begins:  # within a word it is an apostrophe
             quote = character
-        elif character in OPENING:
+        elif character in "[{":
             depth += 1
-        elif character in CLOSING:
+        elif character in "]}":
             depth -= 1
         elif character == "," and depth <= 0:
             values.append("")
             continue
         values[-1] += character
     return [value.strip() for value in values]
-
-
-def planned_run(setting: Setting, config: Config) -> PlannedRun:
-    """The run of a setting with one of its configs.
-
-    The folder's name holds letters, digits, '.', '_' and '-' only, so that its path is taken for no
-    override, and depends on no other setting: a sweep of more values finds the runs of before.
-    """
-    pairs = setting.values.items()
-    title = " ".join([*(f"{key}={value}" for key, value in pairs), f"seed={config.seed}"])
-    text = "_".join(f"{key}-{value}" for key, value in pairs)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:LONGEST_NAME]
-    if name != text:  # another text may give the same
-        name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    return PlannedRun(title, "_".join(filter(None, [name, f"seed-{config.seed}"])), config)
 
 
 def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -157,21 +137,34 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
         key, options = key.strip(), split_values(value)
         where = f"override {brief(text)}"
         if key in values:
-            errors.append(f"{where}: {key} stands here twice")
+            errors.append(f"{where}: {key} is set twice")
         if key in ONE_THREAD:
             errors.append(f"{where}: each run of a sweep has one thread; use --jobs")
         if key == "seed" and len(options) > 1:
             errors.append(f"{where}: give the first seed, and how many by --seeds")
         if len(set(options)) < len(options):
-            errors.append(f"{where}: a value stands here twice")
+            errors.append(f"{where}: a value is given twice")
         values[key] = options
     if errors:
         raise fail(errors)
     return values
 
 
-def _order(by: str | None, configs: Sequence[Config]) -> str:
-    """The figure that puts the settings in order, checked to be one that can be compared."""
+def _all_or_errors(make: Callable[[Any], Config], sources: Iterable[Any]) -> list[Config]:
+    """Make a config of each source, or raise all that is wrong, each line once."""
+    made, lines = [], []
+    for source in sources:
+        try:
+            made.append(make(source))
+        except ConfigError as error:
+            lines += str(error).splitlines()
+    if lines:
+        raise fail(list(dict.fromkeys(lines)))
+    return made
+
+
+def _figure(by: str | None, configs: Sequence[Config]) -> str:
+    """The figure that settings are compared by, checked to be one that all of them have."""
     figures = [comparable_figures(config.loss) for config in configs]
     common = [figure for figure in figures[0] if all(figure in others for others in figures)]
     if by is not None and by not in common:
@@ -198,9 +191,3 @@ def _resolved(config: Config) -> Config:
         )
     experiment.training()  # checks what only the loop knows
     return experiment.config
-
-
-def _raise_all(errors: Sequence[ConfigError]) -> None:
-    """Raise what is wrong, said once however many combinations it is wrong in."""
-    if errors:
-        raise fail(list(dict.fromkeys(line for e in errors for line in str(e).splitlines())))
