@@ -51,7 +51,14 @@ def _gradcheck() -> Command:
     return gradcheck
 
 
-COMMANDS = {"train": _train, "sweep": _sweep, "gradcheck": _gradcheck}
+def _configs() -> Command:
+    """List the shipped configs, or copy one to edit it."""
+    from minidl.commands.configs import configs
+
+    return configs
+
+
+COMMANDS = {"train": _train, "sweep": _sweep, "gradcheck": _gradcheck, "configs": _configs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidl"
 
 # Each room stands on a floor and imports from its own floor and those below.
 FLOORS = {
-    0: "_version startup errors terminal memory blas kernels _kernels atomic archive "
+    0: "_version startup errors terminal shipped memory blas kernels _kernels atomic archive "
     "layers losses optimizers schedules data",
     1: "model",
     2: "gradcheck evaluation divergence lbfgs epoch best parallel training training_state fitting "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minidl.errors import ConfigError
+from minidl.shipped import find_config
 
 SECTIONS = ("name", "seed", "data", "model", "loss", "train", "evaluation", "output")
 
@@ -36,7 +37,8 @@ class Parser(argparse.ArgumentParser):
             "arguments",
             nargs="*",
             metavar="CONFIG | section.key=value",
-            help="a YAML file (- for standard input), and settings that override what stands in it",
+            help="a YAML file, the name of a shipped config, or - for standard input; and settings "
+            "that override what stands in it",
         )
 
     def options(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -61,7 +63,15 @@ class Parser(argparse.ArgumentParser):
         if len(paths) != 1:
             given = f"got {len(paths)}: {', '.join(paths)}" if paths else "got none"
             raise ConfigError(f"{self.prog}: give one config file, {given}")
-        return Path(paths[0]), [one for one in arguments if is_override(one)]
+        return find_config(paths[0]), [one for one in arguments if is_override(one)]
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """Raise ConfigError where an output file exists and may not be replaced."""
+    if os.path.lexists(out) and not force:
+        raise ConfigError(
+            f"{out}: exists and is kept; choose another file, or replace it by --force"
+        )
 
 
 def is_override(argument: str) -> bool:

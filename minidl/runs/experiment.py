@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +27,7 @@ from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
 from minidl.schedules import Schedule
+from minidl.shipped import find_fallback
 from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
@@ -229,7 +229,7 @@ def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Exper
         given = config.data.dataset.options.get("path") is not None
         if config.data.fallback is None or given:  # what was asked for by its path is not replaced
             raise
-        fallback = load_config(Path(config.data.fallback))
+        fallback = load_config(find_fallback(config.data.fallback))
         announce(
             f"{config.data.dataset.name} cannot be had: {error}\n"
             f"training {config.data.fallback} instead, with its own settings, on "

@@ -1,0 +1,41 @@
+"""`minidl configs`: list the shipped configs, or copy one to edit it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minidl.atomic import replace_file
+from minidl.commands.arguments import Parser, refuse_existing
+from minidl.errors import ConfigError
+from minidl.shipped import copy_of, description, shipped_configs
+from minidl.terminal import say, width_of
+
+
+def configs(arguments: Sequence[str]) -> int:
+    """List the shipped configs, or copy one."""
+    parser = Parser("configs", "List the shipped configs, or copy one to edit it.")
+    parser.add_argument("--copy", metavar="NAME", help="write this config to NAME.yaml")
+    parser.add_argument("--out", metavar="FILE", help="write it to this file instead")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+    options = parser.parse_args(arguments)
+    shipped = shipped_configs()
+    if options.copy is None:
+        longest = max(map(len, shipped), default=0)
+        for name, file in shipped.items():
+            say(f"{name:<{longest}}  {description(file)}"[: width_of(sys.stdout)])
+        say("minidl train NAME trains one; minidl configs --copy NAME writes it to NAME.yaml")
+        return 0
+    name = options.copy.removesuffix(".yaml")
+    if name not in shipped:
+        near = difflib.get_close_matches(name, shipped, 1)
+        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(shipped)}"
+        raise ConfigError(f"{parser.prog}: no shipped config {name!r}; {hint}")
+    out = Path(options.out or f"{name}.yaml")
+    refuse_existing(out, force=options.force)
+    text = copy_of(shipped[name])
+    replace_file(out, lambda file: file.write(text.encode()))
+    say(f"{out} written; train it by\n  minidl train {out}")
+    return 0
