@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import string
@@ -455,8 +456,11 @@ def test_layers_hold_layers(nesting, load):
 
 def test_errors_within_layers_of_layers_are_located(nesting, errors):
     assert errors(NESTED, "model.1.around.3.linear=7", "model.1.around.2.around.0.linear=3") == [
-        "c.yaml:4:33: model.1.around.2: begins with 4 features and ends with 3; must be equal",
-        "c.yaml:4:5: model.1: begins with 8 features and ends with 7; must be equal",
+        "c.yaml:4:33, with override 'model.1.around.2.around.0.linear=3': model.1.around.2: begins "
+        "with 4 features and ends with 3; must be equal",
+        "c.yaml:4:5, with override 'model.1.around.2.around.0.linear=3', with override "
+        "'model.1.around.3.linear=7': model.1: begins with 8 features and ends with 7; must be "
+        "equal",
     ]
     assert errors(NESTED, "model.1.around.3.linear=auto", "model.1.around.1=reluu") == [
         "override 'model.1.around.1=reluu': model.1.around.1: unknown layer 'reluu'; "
@@ -752,3 +756,68 @@ def test_thousands_of_damaged_files_each_within_a_second(content):
 @given(rearranged_files(), st.lists(override_texts, max_size=3))
 def test_thousands_of_rearranged_files_each_within_a_second(content, overrides):
     accepted_or_refused(content, overrides)
+
+
+# --- overrides and other sources -----------------------------------------------------------------
+
+WITH_OPTIONS = """\
+data: {name: moons, noise: 0.1}
+model:
+  - linear: 8
+  - linear: auto
+loss: {name: softmax_cross_entropy, label_smoothing: 0.1}
+train: {early_stopping: {patience: 3}, shards: 4, optimizer: {name: sgd, momentum: 0.9}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.validation=0", "c.yaml:6:25, with override 'data.validation=0': train.early_stop"),
+        ("train.batch_size=2", "c.yaml:6:48, with override 'train.batch_size=2': train.shards"),
+        ("data.name=iris", "c.yaml:1:21, with override 'data.name=iris': data.noise: unknown key"),
+        ("loss.name=mse", "c.yaml:5:37, with override 'loss.name=mse': loss.label_smoothing: unk"),
+        (
+            "train.optimizer.name=adam",
+            "c.yaml:6:74, with override 'train.optimizer.name=adam': train.optimizer.momentum: unk",
+        ),
+        ("data.name=openml", "c.yaml:1:7, with override 'data.name=openml': data.id: missing"),
+        (
+            "train.early_stopping.patience=0",
+            "override 'train.early_stopping.patience=0': train.early_stopping.patience: expected",
+        ),
+        ("loss.label_smoothing=2", "override 'loss.label_smoothing=2': loss.label_smoothing: must"),
+        ("model.0.linear=0", "override 'model.0.linear=0': model.0.linear: n_out must be at"),
+        ("model.1=reluu", "override 'model.1=reluu': model.1: unknown layer"),
+    ],
+)
+def test_an_error_names_the_override_that_caused_it(errors, override, line):
+    assert any(found.startswith(line) for found in errors(WITH_OPTIONS, override))
+
+
+def test_an_error_without_a_part_of_an_override_does_not_name_it(errors):
+    (found,) = errors(WITH_OPTIONS.replace("8", "0"), "train.epochs=3", "model.1.linear=2")
+    assert found.startswith("c.yaml:3:13: model.0.linear: n_out must be")
+
+
+def test_a_misspelt_key_beside_an_unknown_data_set_is_reported_with_it(errors):
+    found = errors(BASE.replace("digits", "{name: mnits, validaton: 0.2, n_samples: 3, test: 0.1}"))
+    assert len(found) == 2
+    assert "data: unknown data set 'mnits'; did you mean 'mnist'?" in found[0]
+    assert found[1] == "c.yaml:1:21: data.validaton: unknown key; did you mean 'validation'?"
+
+
+def test_a_config_from_standard_input(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def piped(content: bytes) -> Config:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return load_config("-")
+
+    config = piped(BASE.replace("digits", "{name: mnist, path: m.npz}").encode())
+    assert config.name == "run"
+    assert config.data.dataset.options["path"] == str(tmp_path / "m.npz")
+    with pytest.raises(ConfigError, match=r"^<stdin>:3:5: model.0: unknown layer"):
+        piped(BASE.replace("linear: 256", "linera: 256").encode())
+    with pytest.raises(ConfigError, match=r"^<stdin>: a config has at most 65536 bytes"):
+        piped(b"#" * 100_000)

@@ -1,8 +1,8 @@
-"""From the bytes of a YAML file to plain values that know where they stand.
+"""From the text of a YAML file to plain values that know where they stand.
 
-One pass over PyYAML's parse events, without recursion, refuses what a config never needs and what
-hides mistakes: anchors, tags, equal keys, several documents, deep nesting. Scalars follow the core
-schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3), not PyYAML's YAML 1.1.
+PyYAML composes the nodes.  On the way a config is refused what it never needs and what hides
+mistakes: anchors, tags, duplicate keys, several documents, deep nesting.  Unquoted scalars follow
+the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3), not PyYAML's YAML 1.1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
@@ -29,12 +29,11 @@ MAX_DIGITS = 40
 MAX_ERRORS = 40
 
 Scalar: TypeAlias = bool | int | float | str | None
-Place: TypeAlias = Callable[[int, int], str]  # line and column, from 0, in words
 
-_OVERRIDE = "override "  # before the text of one, where a place in the file would stand
+_OVERRIDE = "override "  # in front of its text, where the name of a file would stand
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NAMED: dict[str, Scalar] = {
+_CONSTANTS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -49,7 +48,11 @@ _NAMED: dict[str, Scalar] = {
 
 @dataclass(slots=True)
 class Node:
-    """One value of the document and where it, and the key in front of it, begin."""
+    """One value of the document.
+
+    where: "file:line:column", or "override '...'" for a value from the command line.
+    key_where: the same for the key in front of the value.
+    """
 
     value: Scalar | list[Node] | dict[str, Node]
     where: str
@@ -57,7 +60,7 @@ class Node:
 
     @property
     def is_override(self) -> bool:
-        """Whether the command line has put it here."""
+        """Whether the value comes from the command line."""
         return self.where.startswith(_OVERRIDE)
 
     def plain(self) -> object:
@@ -69,10 +72,10 @@ class Node:
         return self.value
 
     def walk(self, steps: Sequence[str | int]) -> tuple[Node, list[str]]:
-        """Follow the steps that exist here and pass over the others; the end and its key path.
+        """Follow the steps that exist here and skip the others; return the node and its key path.
 
-        A validator's path names more than the file does (the chosen branch of a union, the option
-        that a short notation leaves out); what the file does not hold is passed over.
+        pydantic's path names more than the file does: the chosen branch of a union, or an option
+        that a short notation leaves out.
         """
         node, path = self, []
         for step in steps:
@@ -85,11 +88,28 @@ class Node:
             path.append(str(step))
         return node, path
 
+    def overrides(self) -> Iterator[str]:
+        """The overrides that set this value, or a part of it."""
+        if self.is_override:
+            yield self.where
+        elif isinstance(self.value, dict):
+            for node in self.value.values():
+                yield from node.overrides()
+        elif isinstance(self.value, list):
+            for node in self.value:
+                yield from node.overrides()
+
+
+def place(node: Node, *others: Node) -> str:
+    """Where an error at `node` comes from: its place, and the overrides that have a part in it."""
+    found = [where for each in (node, *others) for where in each.overrides()]
+    return ", with ".join(dict.fromkeys([node.where, *found]))
+
 
 def resolve(text: str) -> Scalar:
     """The value of an unquoted scalar: `1e-3` is a number, `on`, `010_000` and `1:30` are text."""
-    if text in _NAMED:
-        return _NAMED[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if _INT.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"a number of more than {MAX_DIGITS} digits")
@@ -114,117 +134,127 @@ def brief(value: object) -> str:
 
 
 def fail(errors: Sequence[str]) -> ConfigError:
-    """The one exception that carries all errors, one a line."""
+    """One exception for all errors, one on each line."""
     shown = list(errors[:MAX_ERRORS])
     if len(errors) > MAX_ERRORS:
         shown.append(f"... and {len(errors) - MAX_ERRORS} more errors")
     return ConfigError("\n".join(shown))
 
 
-def parse(text: str, place: Place) -> Node | None:
-    """One YAML document as nodes, None where it is empty. Raises ConfigError."""
+class _Composer(yaml.SafeLoader):
+    """PyYAML's composer with limits.
+
+    `problems` collects what is refused and can be passed over, so that all of it is reported.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.problems: list[tuple[yaml.Mark, str]] = []
+        self._depth = self._n_nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        event = self.peek_event()
+        mark = event.start_mark
+        self._n_nodes += 1
+        if self._n_nodes > MAX_NODES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {MAX_NODES} values; this is no config", problem_mark=mark
+            )
+        if self._depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark
+            )
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            problem = "anchors and aliases (& and *) are not allowed; write it out"
+            self.problems.append((mark, problem))
+            event.anchor = None
+        if getattr(event, "tag", None) is not None:
+            problem = "tags (!) are not allowed; quote the text if it begins with !"
+            self.problems.append((mark, problem))
+            event.tag = None
+        if isinstance(event, yaml.AliasEvent):
+            self.get_event()
+            return yaml.ScalarNode("", "", mark, mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def compose_one(self) -> yaml.Node | None:
+        """The one document of the text; None where there is none."""
+        node = self.get_node() if self.check_node() else None
+        if self.check_node():
+            mark = self.peek_event().start_mark
+            self.problems.append((mark, "a second document begins here; a config is one document"))
+        return node
+
+
+def parse(text: str, name: str) -> Node:
+    """The one YAML document of the text, null where it is empty. Raises ConfigError.
+
+    name: the file, or an override, which has no lines.
+    """
+
+    def where(line: int, column: int) -> str:
+        return name if name.startswith(_OVERRIDE) else f"{name}:{line + 1}:{column + 1}"
+
+    def convert(node: yaml.Node) -> Node:
+        here = where(node.start_mark.line, node.start_mark.column)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([convert(item) for item in node.value], here)
+        if isinstance(node, yaml.MappingNode):
+            return Node(convert_map(node), here)
+        try:
+            if re.search("[\ud800-\udfff]", node.value):
+                raise ValueError("an escape that is half a character (\\ud800 to \\udfff)")
+            return Node(resolve(node.value) if node.style is None else node.value, here)
+        except ValueError as error:
+            errors.append(f"{here}: {error}")
+            return Node(None, here)
+
+    def convert_map(node: yaml.MappingNode) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        for key, item in node.value:
+            key_where = where(key.start_mark.line, key.start_mark.column)
+            if not isinstance(key, yaml.ScalarNode):
+                kind = "a list" if isinstance(key, yaml.SequenceNode) else "a map"
+                errors.append(f"{key_where}: a key must be a plain word, not {kind}")
+                continue
+            if key.value in entries:
+                errors.append(f"{key_where}: {brief(key.value)} stands here twice")
+            entries[key.value] = convert(item)
+            entries[key.value].key_where = key_where
+        return entries
+
     errors: list[str] = []
     try:
-        node = _build(yaml.parse(text, Loader=yaml.SafeLoader), place, errors)
+        composer = _Composer(text)
+        composed = composer.compose_one()
+        errors = [f"{where(mark.line, mark.column)}: {what}" for mark, what in composer.problems]
+        node = Node(None, where(0, 0)) if composed is None else convert(composed)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        assert mark is not None  # one of them is always set
-        where = place(mark.line, mark.column)
+        assert mark is not None  # PyYAML always sets one of them
         problem = error.problem or error.context or "cannot be read"
         if "\\t" in problem:
             problem += " (indent with spaces, not with tabs)"
-        raise ConfigError(f"{where}: not valid YAML: {problem}") from None
+        kind = "" if type(error) is yaml.MarkedYAMLError else "not valid YAML: "
+        raise ConfigError(f"{where(mark.line, mark.column)}: {kind}{problem}") from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        where = place(before.count("\n"), error.position - before.rfind("\n") - 1)
-        raise ConfigError(f"{where}: not valid YAML: an unprintable character") from None
-    except (ValueError, OverflowError):  # PyYAML's own slips: "\UFFFFFFFF", %YAML 1.99...9
-        raise ConfigError(f"{place(0, 0)}: not valid YAML: a number is out of range") from None
+        here = where(before.count("\n"), error.position - before.rfind("\n") - 1)
+        raise ConfigError(f"{here}: not valid YAML: an unprintable character") from None
+    except (ValueError, OverflowError):  # raised by PyYAML for "\UFFFFFFFF" and %YAML 1.99...9
+        raise ConfigError(f"{where(0, 0)}: not valid YAML: a number is out of range") from None
     if errors:
         raise fail(errors)
     return node
 
 
-def _build(events: Iterator[yaml.Event], place: Place, errors: list[str]) -> Node | None:
-    """Turn the events into nodes with an explicit stack; None for an empty document."""
-    root: Node | None = None
-    stack: list[tuple[Node, str | None, str]] = []  # an open collection, its pending key, where
-    n_nodes = n_documents = 0
-    for event in events:
-        mark = event.start_mark
-        assert mark is not None  # the parser always sets it
-        where = place(mark.line, mark.column)
-        if isinstance(event, yaml.DocumentStartEvent):
-            n_documents += 1
-            if n_documents > 1:
-                errors.append(f"{where}: a second document begins here; a config is one document")
-                return root
-        if isinstance(event, yaml.CollectionEndEvent):
-            stack.pop()
-        if not isinstance(event, yaml.NodeEvent):
-            continue
-        n_nodes += 1
-        if n_nodes > MAX_NODES:
-            errors.append(f"{where}: more than {MAX_NODES} values; this is no config")
-            return root
-        value = _value(event, where, errors)
-        node = Node(value, where)
-        if not stack:
-            if isinstance(event, yaml.ScalarEvent) and event.value == "" and event.implicit[0]:
-                return None
-            root = node
-        else:
-            parent, key, key_where = stack[-1]
-            if isinstance(parent.value, list):
-                parent.value.append(node)
-            elif isinstance(parent.value, dict) and key is None:
-                name = event.value if isinstance(event, yaml.ScalarEvent) else ""
-                if not isinstance(event, yaml.ScalarEvent):
-                    errors.append(f"{where}: a key must be a plain word, not {brief(value)}")
-                elif name in parent.value:
-                    errors.append(f"{where}: {brief(name)} stands here twice")
-                stack[-1] = (parent, name, where)
-            elif isinstance(parent.value, dict) and key is not None:
-                node.key_where = key_where
-                parent.value[key] = node
-                stack[-1] = (parent, None, "")
-        if isinstance(event, yaml.CollectionStartEvent):
-            if len(stack) == MAX_DEPTH:
-                errors.append(f"{where}: nested more than {MAX_DEPTH} deep")
-                return root
-            stack.append((node, None, ""))
-    return root
-
-
-def _value(
-    event: yaml.NodeEvent, where: str, errors: list[str]
-) -> Scalar | list[Node] | dict[str, Node]:
-    """The (still empty) value of one event; what no config may hold goes into `errors`."""
-    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        errors.append(f"{where}: anchors and aliases (& and *) are not allowed; write it out")
-    if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent | yaml.ScalarEvent):
-        if event.tag is not None:
-            errors.append(f"{where}: tags (!) are not allowed; quote the text if it begins with !")
-    if isinstance(event, yaml.SequenceStartEvent):
-        return []
-    if isinstance(event, yaml.MappingStartEvent):
-        return {}
-    if not isinstance(event, yaml.ScalarEvent):
-        return None
-    if any("\ud800" <= character <= "\udfff" for character in event.value):
-        errors.append(f"{where}: an escape that is half a character (\\ud800 to \\udfff)")
-        return None
-    try:
-        return resolve(event.value) if event.style is None else str(event.value)
-    except ValueError as error:
-        errors.append(f"{where}: {error}")
-        return None
-
-
 def read(path: str | PathLike[str]) -> Node:
-    """The document of a config file, a map; nothing is read before its size is known.
+    """The document of a config file, a map; "-" is standard input.
 
-    The path "-" stands for standard input.
+    The size is checked before anything is read.  Raises ConfigError.
     """
     file = Path(path)
     if str(file) == STANDARD_INPUT:
@@ -240,7 +270,7 @@ def read(path: str | PathLike[str]) -> Node:
                 f"{file}: {status.st_size} bytes; a config has at most {MAX_BYTES} (64 KiB)"
             )
         with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)[:MAX_BYTES]
+            content = stream.read(MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file") from None
     except OSError as error:
@@ -260,15 +290,15 @@ def standard_input() -> bytes:
 
 
 def from_bytes(content: bytes, name: str) -> Node:
-    """The document in the bytes of the file called `name`."""
+    """The document, a map, in the bytes of the file called `name`. Raises ConfigError."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text (byte {error.start}); is it a config?") from None
     if "\0" in text:
         raise ConfigError(f"{name}: a binary file, not a config")
-    root = parse(text, lambda line, column: f"{name}:{line + 1}:{column + 1}")
-    if root is None:
+    root = parse(text, name)
+    if root.value is None:
         raise ConfigError(f"{name}: empty; a config needs at least data and model")
     if not isinstance(root.value, dict):
         raise ConfigError(f"{root.where}: expected a map of sections, got {brief(root.value)}")
@@ -278,9 +308,9 @@ def from_bytes(content: bytes, name: str) -> Node:
 def override(root: Node, text: str, first_option: Mapping[str, str]) -> None:
     """Set one value of the document, as `key.path=value`; list entries are counted from 0.
 
-    A choice on the way that is written in short is written out: `optimizer: sgd` becomes
-    `{name: sgd}`, and `linear: 256` becomes `linear: {n_out: 256}` for the `first_option` of
-    linear. Raises ConfigError.
+    A choice in short notation on the way is written out: `optimizer: sgd` becomes `{name: sgd}`,
+    and `linear: 256` becomes `linear: {n_out: 256}`.  Raises ConfigError.
+    first_option: the option that `name: value` sets, for each name.
     """
     where = f"{_OVERRIDE}{brief(text)}"
     keys, equals, value_text = text.partition("=")
@@ -289,7 +319,7 @@ def override(root: Node, text: str, first_option: Mapping[str, str]) -> None:
         raise ConfigError(f"{where}: write key.path=value, for example train.epochs=3")
     if len(steps) > MAX_DEPTH:
         raise ConfigError(f"{where}: nested more than {MAX_DEPTH} deep")
-    new = parse(value_text, lambda line, column: where) or Node(None, where)
+    new = parse(value_text, where)
     new.key_where = where
     node, before = root, ""
     for i, step in enumerate(steps):

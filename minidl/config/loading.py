@@ -74,7 +74,7 @@ def validate(root: Node, path: Path) -> Config:
         found = error.errors(include_url=False)
         raise document.fail(explain(root, found)) from None
     config._document = root
-    wrong = [located(root, steps, message) for steps, message in config.conflicts()]
+    wrong = [located(root, *conflict) for conflict in config.conflicts()]
     if wrong:
         raise document.fail(wrong)
     return config
@@ -103,6 +103,9 @@ def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
         elif kind == "extra_forbidden":
             place.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
             place.where = node.key_where or node.where
+            parent = root.walk(steps[:-1])[0].value  # the name in it decides which keys are known
+            if isinstance(parent, dict) and (name := parent.get("name")) and name.is_override:
+                place.where = ", with ".join(dict.fromkeys([place.where, name.where]))
         elif kind == "constructor" and path and path[-1] == steps[-1]:
             place.wrong.append(reason.removeprefix(f"{path[-1]} "))
         elif kind in _EXPECTED:
@@ -116,7 +119,7 @@ class _Place:
     """What is wrong at one place; each branch of a union says what it would have taken."""
 
     def __init__(self, node: Node):
-        self.where = node.where
+        self.where = document.place(node)
         self.value = node.value
         self.expected: list[str] = []
         self.wrong: list[str] = []

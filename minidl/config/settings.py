@@ -17,7 +17,7 @@ from minidl.config.choices import (
     file_name,
     mark_unknown,
 )
-from minidl.config.document import Node, fail
+from minidl.config.document import Node, fail, place
 from minidl.data.augmentation import AUGMENTATIONS
 from minidl.data.datasets import DATASETS
 from minidl.data.preprocessing import PREPROCESSINGS
@@ -53,7 +53,6 @@ Parts: TypeAlias = Annotated[int, Field(ge=1, le=1024)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Auto: TypeAlias = Literal["auto"]
-Names: TypeAlias = tuple[str | int, ...]
 
 
 class Data(Settings):
@@ -93,9 +92,11 @@ class Data(Settings):
         if "name" not in rest:
             unknown = Unknown(["name", *own])
             return {**section, **dict.fromkeys(rest, unknown), "dataset": {"name": None}}
-        model = DATASET.models.get(str(rest["name"]))
-        known = [*model.model_fields, *own] if model else list(rest)
-        return {**section, "dataset": mark_unknown(rest, known)}
+        if model := DATASET.models.get(str(rest["name"])):
+            return {**section, "dataset": mark_unknown(rest, [*model.model_fields, *own])}
+        options = {key for model in DATASET.models.values() for key in model.model_fields}
+        stray = dict.fromkeys(rest.keys() - options, Unknown([*own, *sorted(options)]))
+        return {**section, **stray, "dataset": {"name": rest["name"]}}
 
 
 class Multipliers(Settings):
@@ -206,36 +207,36 @@ class Config(Settings):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and dict(self) == dict(other)
 
-    def error(self, path: str, message: str) -> ConfigError:
+    def error(self, path: str, message: str, *others: str) -> ConfigError:
         """The error for what turned out wrong later, with the place in the file of `path`.
 
         path: dotted, for example "model.0" or "data.n_samples"; the nearest key above it is
         located where the file leaves it to its default.
+        others: settings that have a part in the error; overrides of them are named.
         """
-        steps = [int(step) if step.isdigit() else step for step in path.split(".")]
-        return fail([located(self._document, steps, message)])
+        return fail([located(self._document, path, message, others)])
 
-    def conflicts(self) -> Iterator[tuple[Names, str]]:
-        """Settings that are right one by one and wrong together, each as its place and why."""
+    def conflicts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Settings that are wrong together: path, reason, the paths of the others."""
         sized = [i for i, layer in enumerate(self.model) if "n_out" in layer.options]
         if not sized:
-            yield ("model",), "has no linear layer; end it with 'linear: auto'"
-        _, wrong = _sizes(self.model, ("model",), auto_at=sized[-1] if sized else -1)
-        yield from wrong
+            yield "model", "has no linear layer; end it with 'linear: auto'", ()
+        _, wrong = _sizes(self.model, "model", auto_at=sized[-1] if sized else -1)
+        yield from ((path, reason, ()) for path, reason in wrong)
         train = self.train
         if train.early_stopping is not None and self.data.validation == 0:
             reason = "needs a validation part to watch, and data.validation is 0"
-            yield ("train", "early_stopping"), reason
+            yield "train.early_stopping", reason, ("data.validation",)
         figures = comparable_figures(self.loss)
         if train.monitor not in figures:
             reason = f"{self.loss.name} gives {' and '.join(figures)}, not {train.monitor}"
-            yield ("train", "monitor"), reason
+            yield "train.monitor", reason, ("loss",)
         if train.schedule.options["warmup"] >= train.epochs:
             reason = f"warmup must be shorter than the {train.epochs} epochs of the run"
-            yield ("train", "schedule", "warmup"), reason
+            yield "train.schedule.warmup", reason, ("train.epochs",)
         if train.shards != "auto" and train.shards > train.batch_size:
             reason = f"at most one for each row of a batch, {train.batch_size}, got {train.shards}"
-            yield ("train", "shards"), reason
+            yield "train.shards", reason, ("train.batch_size",)
 
 
 def comparable_figures(loss: Choice) -> tuple[str, ...]:
@@ -244,28 +245,35 @@ def comparable_figures(loss: Choice) -> tuple[str, ...]:
 
 
 def _sizes(
-    layers: Sequence[Choice], path: Names, *, auto_at: int, n: int | None = None
-) -> tuple[int | None, list[tuple[Names, str]]]:
-    """Follow the number of features, where it can be told, through the layers."""
-    wrong: list[tuple[Names, str]] = []
+    layers: Sequence[Choice], path: str, *, auto_at: int, n: int | None = None
+) -> tuple[int | None, list[tuple[str, str]]]:
+    """Follow the number of features, where it is known, through the layers."""
+    wrong: list[tuple[str, str]] = []
     for i, layer in enumerate(layers):
-        here = (*path, i)
+        here = f"{path}.{i}"
         if "n_out" in layer.options:
             n_out = layer.options["n_out"]
             if n_out == "auto" and i != auto_at:
-                wrong.append(((*here, layer.name), "auto is for the last linear layer only"))
+                wrong.append((f"{here}.{layer.name}", "auto is for the last linear layer only"))
             n = n_out if isinstance(n_out, int) else None
         if layer.nested:
-            end, within = _sizes(layer.nested, (*here, layer.name), auto_at=-1, n=n)
+            end, within = _sizes(layer.nested, f"{here}.{layer.name}", auto_at=-1, n=n)
             wrong += within
             if n is not None and end is not None and end != n:
                 wrong.append((here, f"begins with {n} features and ends with {end}; must be equal"))
     return n, wrong
 
 
-def located(document: Node | None, steps: Sequence[str | int], message: str) -> str:
-    """One line: where the file says it, the key path, and what is wrong."""
+def located(document: Node | None, path: str, message: str, others: Sequence[str] = ()) -> str:
+    """One line: the place in the file, the key path, and what is wrong.
+
+    others: the key paths of settings that have a part in the error.
+    """
     if document is None:
-        return f"{'.'.join(map(str, steps))}: {message}"
-    node, path = document.walk(steps)
-    return ": ".join(filter(None, (node.where, ".".join(path), message)))
+        return f"{path}: {message}"
+    (node, found), *rest = (
+        document.walk([int(step) if step.isdigit() else step for step in each.split(".")])
+        for each in (path, *others)
+    )
+    where = place(node, *(other for other, steps in rest if steps))
+    return ": ".join(filter(None, (where, ".".join(found), message)))
