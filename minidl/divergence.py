@@ -7,21 +7,24 @@ import numpy as np
 from minidl.data.batches import Rows
 from minidl.model import Sequential
 
+ADVICE = "try a smaller learning_rate, a warmup, or clip_grad_norm"
+
 
 def origin(model: Sequential, batch: Rows, step: int) -> str:
-    """Return where the first number that is not finite came from in a step that went wrong.
+    """Return where the first number that is not finite came from, and what to do about it.
 
     model: as the step left it. Its forward pass over the batch is made again, with the noise of
     that step.
     """
     with np.errstate(all="ignore"):
-        return _origin(model, batch, step)
+        x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
+        if not np.isfinite(x).all():
+            advice = "look for NaN and infinite values in the data and its preprocessing"
+            return f"the inputs of this batch are not finite; {advice}"
+        return f"{_origin(model, batch, step)}; {ADVICE}"
 
 
 def _origin(model: Sequential, batch: Rows, step: int) -> str:
-    x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
-    if not np.isfinite(x).all():
-        return "the inputs of this batch are not finite"
     # Backward goes from the last layer to the first, so the last one is where it began.
     for name, parameter in reversed(list(model.named_parameters())):
         if not np.isfinite(parameter).all():

@@ -15,7 +15,7 @@ import numpy as np
 from minidl import kernels
 from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
-from minidl.divergence import origin
+from minidl.divergence import ADVICE, origin
 from minidl.epoch import Epoch
 from minidl.errors import DivergenceError, ParameterError, require
 from minidl.evaluation import evaluate, figures_of, predict_outputs
@@ -289,7 +289,7 @@ class Training:
             if self.validation is not None:
                 validation = self._measure(self.validation)
                 if not isfinite(loss := validation["loss"]):
-                    where = "that is the loss on the validation rows"
+                    where = f"that is the loss on the validation rows; {ADVICE}"
                     raise self._divergence(at.epoch, loss, where)
                 improved = self.best.judge(validation)
         self._feed = None
@@ -311,6 +311,5 @@ class Training:
         self._diverged = True
         return DivergenceError(
             f"training diverged in epoch {epoch}, step {self._at.step} (learning rate "
-            f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}; try a smaller "
-            "learning_rate, a warmup, or clip_grad_norm"
+            f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}"
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -152,8 +152,8 @@ class _Composer(yaml.SafeLoader):
         self.problems: list[tuple[yaml.Mark, str]] = []
         self._depth = self._n_nodes = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        event = self.peek_event()
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
         self._n_nodes += 1
         if self._n_nodes > MAX_NODES:
@@ -173,7 +173,7 @@ class _Composer(yaml.SafeLoader):
             self.problems.append((mark, problem))
             event.tag = None
         if isinstance(event, yaml.AliasEvent):
-            self.get_event()
+            self.get_event()  # type: ignore[no-untyped-call]
             return yaml.ScalarNode("", "", mark, mark)
         self._depth += 1
         node = super().compose_node(parent, index)
@@ -184,7 +184,8 @@ class _Composer(yaml.SafeLoader):
         """The one document of the text; None where there is none."""
         node = self.get_node() if self.check_node() else None
         if self.check_node():
-            mark = self.peek_event().start_mark
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            mark = event.start_mark
             self.problems.append((mark, "a second document begins here; a config is one document"))
         return node
 
@@ -204,6 +205,7 @@ def parse(text: str, name: str) -> Node:
             return Node([convert(item) for item in node.value], here)
         if isinstance(node, yaml.MappingNode):
             return Node(convert_map(node), here)
+        assert isinstance(node, yaml.ScalarNode)
         try:
             if re.search("[\ud800-\udfff]", node.value):
                 raise ValueError("an escape that is half a character (\\ud800 to \\udfff)")
