@@ -812,12 +812,13 @@ def test_a_config_from_standard_input(monkeypatch, tmp_path):
 
     def piped(content: bytes) -> Config:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        document.standard_input.cache_clear()
         return load_config("-")
 
     config = piped(BASE.replace("digits", "{name: mnist, path: m.npz}").encode())
     assert config.name == "run"
     assert config.data.dataset.options["path"] == str(tmp_path / "m.npz")
-    with pytest.raises(ConfigError, match=r"^<stdin>:3:5: model.0: unknown layer"):
+    with pytest.raises(ConfigError, match=r"^standard input:3:5: model.0: unknown layer"):
         piped(BASE.replace("linear: 256", "linera: 256").encode())
-    with pytest.raises(ConfigError, match=r"^<stdin>: a config has at most 65536 bytes"):
+    with pytest.raises(ConfigError, match=r"^standard input: a config has at most 65536 bytes"):
         piped(b"#" * 100_000)
