@@ -13,14 +13,14 @@ from scipy.sparse import csr_matrix
 from sklearn import datasets as sklearn_datasets
 
 from minidl.data.dataset import Dataset, fingerprint
-from minidl.data.datasets import DATASETS, load_dataset
+from minidl.data.datasets import DATASETS, known_name, load_dataset
 from minidl.data.downloads import fetch
 from minidl.data.schema import Schema
+from minidl.data.scikit import BUNDLED, DOWNLOADED, MADE, SETS
 from minidl.data.targets import Task
 from minidl.errors import DataError
 
-BUNDLED = ["digits", "iris", "wine", "breast_cancer", "diabetes"]
-GENERATED = ["moons", "circles", "blobs", "classification"]
+GENERATED = [name for name in MADE if name != "sparse_coded_signal"]
 
 
 @pytest.fixture
@@ -41,20 +41,22 @@ def answer(monkeypatch):
     return answer
 
 
-@pytest.mark.parametrize("name", BUNDLED + GENERATED)
+@pytest.mark.parametrize("name", [*BUNDLED, *MADE])
 def test_the_arrays_are_as_the_class_says(name):
     data = load_dataset(name)
     n_samples, n_features = data.X.shape
     assert data.name == name
     assert data.X.dtype == np.float64
     assert data.X.flags.c_contiguous
-    assert data.y.shape == (n_samples,)
+    assert data.y.shape[0] == n_samples and data.y.ndim in (1, 2)
     assert data.n_features == n_features
     assert data.X_test is None
     assert data.y_test is None
     assert data.feature_names is None or len(data.feature_names) == n_features
     assert data.image_shape is None or np.prod(data.image_shape) == n_features
-    if data.is_classification:
+    if data.is_classification and data.y.ndim == 2:
+        assert data.y.dtype == np.uint8 and data.y.shape[1] == data.n_classes and data.y.max() == 1
+    elif data.is_classification:
         assert data.y.dtype == np.int64
         assert np.unique(data.y).tolist() == list(range(data.n_classes))
         assert {type(label) for label in data.classes} <= {int, str}
@@ -107,10 +109,11 @@ def test_options_shape_what_is_generated():
         ("blobs", {"n_features": 0}),
         ("blobs", {"cluster_std": float("inf")}),
         ("classification", {"n_informative": 0}),
-        ("classification", {"n_informative": 21}),
-        ("classification", {"n_informative": 2, "n_classes": 3}),
+        ("gaussian_quantiles", {"cov": -1.0}),
+        ("biclusters", {"n_clusters": 0}),
+        ("blobs", {"n_samples": 10**12}),
         ("classification", {"flip_y": 1.1}),
-        ("classification", {"class_sep": -1.0}),
+        ("classification", {"class_sep": float("nan")}),
         ("openml", {"id": ""}),
         ("openml", {"id": "../secret"}),
         ("openml", {"id": ".."}),
@@ -124,7 +127,7 @@ def test_an_option_out_of_range_is_named(name, options):
 
 
 def test_unknown_names_and_options_are_refused():
-    with pytest.raises(ValueError, match=r"^name must be one of mnist, digits, .*, got 'mnits'"):
+    with pytest.raises(ValueError, match=r"^name must be one of mnist, file, .*, got 'mnits'"):
         load_dataset("mnits")
     with pytest.raises(TypeError, match="n_sample"):
         load_dataset("moons", n_sample=3)
@@ -177,7 +180,7 @@ def test_openml_may_be_sparse_and_a_regression(answer):
 def test_openml_with_several_class_targets_asks_for_one(answer):
     names = np.array(["a"])
     answer.arrays = {"X": np.eye(1), "y": np.array([["yes", "no"]]), "feature_names": names}
-    with pytest.raises(DataError, match=r"^openml 7: has several class targets; name one"):
+    with pytest.raises(DataError, match=r"^openml:7: has several class targets; name one"):
         load_dataset("openml", id="7")
 
 
@@ -185,31 +188,56 @@ def test_california_is_a_regression(answer):
     X, y = np.arange(16.0).reshape(2, 8), np.array([0.5, 4.526])
     answer.arrays = {"X": X, "y": y, "feature_names": np.array(["a", "b"] * 4)}
     data = load_dataset("california")
-    assert answer.asked == ("california",)
-    assert data.name == "california" and data.X is X and data.y is y
+    assert answer.asked == ("scikit", "california_housing", "{}")
+    assert data.name == "california" and np.array_equal(data.X, X) and np.array_equal(data.y, y)
     assert not data.is_classification
     assert data.feature_names == ("a", "b") * 4
 
 
 def test_covtype_keeps_the_labels_of_its_source_and_is_half_as_large(answer):
     X = np.zeros((3, 54), np.float32)
-    answer.arrays = {
-        "X": X,
-        "y": np.array([1, 7, 2], np.int32),
-        "feature_names": np.array([f"{i}" for i in range(54)]),
-    }
+    answer.arrays = {"X": X, "y": np.array([1, 7, 2], np.int32)}
     data = load_dataset("covtype")
-    assert answer.asked == ("covtype",)
     assert data.X is X
-    assert data.y.tolist() == [0, 6, 1] and data.y.dtype == np.int64
-    assert data.classes == (1, 2, 3, 4, 5, 6, 7)
-    assert len(data.feature_names) == 54
+    assert data.y.tolist() == [0, 2, 1] and data.y.dtype == np.int64
+    assert data.classes == (1, 2, 7)
 
 
-@pytest.mark.parametrize("name", ["california", "covtype"])
+def test_every_data_set_of_scikit_learn_has_its_name():
+    for function in dir(sklearn_datasets):
+        prefix, _, name = function.partition("_")
+        elsewhere = ("files", "file", "openml", "svmlight_file", "svmlight_files", "20newsgroups")
+        if prefix in ("load", "make", "fetch") and name not in elsewhere:
+            assert known_name(function) in SETS, function
+            theirs = set(inspect.signature(getattr(sklearn_datasets, function)).parameters)
+            ours = {**BUNDLED, **MADE, **DOWNLOADED}.get(name, {}).keys() - {"seed"}
+            if name in ("biclusters", "checkerboard"):
+                theirs |= {"n_samples", "n_features"}
+            assert ours - {"n_classes" if name == "blobs" else ""} <= theirs
+    assert load_dataset("load_iris").name == "iris"
+    for name in ("make_low_rank_matrix", "load_sample_image"):
+        with pytest.raises(ValueError, match="has no target: nothing can be learnt"):
+            load_dataset(name)
+    with pytest.raises(ValueError, match=r"classification: .*n_informative"):
+        load_dataset("classification", n_informative=2, n_classes=3)
+
+
+def test_made_sets_are_scikit_learns():
+    data = load_dataset("friedman1", n_samples=30, noise=0.5, seed=3)
+    X, y = sklearn_datasets.make_friedman1(30, noise=0.5, random_state=3)
+    assert np.array_equal(data.X, X) and np.array_equal(data.y, y)
+    assert load_dataset("hastie_10_2", n_samples=50).classes == (-1, 1)
+    assert load_dataset("linnerud").y.shape == (20, 3)
+    sparse = load_dataset("multilabel_classification", sparse=True)
+    assert isinstance(sparse.X, csr_matrix) and sparse.y.shape == (1000, 5)
+    code = load_dataset("sparse_coded_signal", n_samples=40)
+    assert code.X.shape == (40, 20) and code.y.shape == (40, 15)
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
 def test_a_download_that_fails_says_in_one_line_what_to_do(name, monkeypatch):
-    def fetch(source):
-        raise DataError(f"{source}: no answer within 15 s")
+    def fetch(source, function, options):
+        raise DataError(f"{function}: no answer within 15 s")
 
     monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
     with pytest.raises(DataError) as caught:

@@ -1,22 +1,23 @@
 from __future__ import annotations
 
 import socket
-from types import SimpleNamespace
 
 import joblib
 import numpy as np
 import pytest
 from scipy.sparse import csc_matrix
+from sklearn.utils import Bunch
 
 from minidl.archive import read_arrays
 from minidl.data import downloads
+from minidl.data.datasets import load_dataset
 from minidl.errors import DataError
 
 
 @pytest.fixture
 def bunch(monkeypatch):
     """What scikit-learn's fetch_openml returns; holds the arguments of the call."""
-    bunch = SimpleNamespace(
+    bunch = Bunch(
         data=np.array([[1.0, np.nan], [0.5, 3.0]]),
         target=np.array(["yes", "no"], dtype=object),
         feature_names=["height", "width"],
@@ -37,7 +38,9 @@ def download(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "_exit_when_silent", lambda folder, silence: None)
 
     def run(source="openml", *arguments):
-        arguments = arguments or (["weather"] if source == "openml" else [])
+        if source != "openml":
+            source, arguments = "scikit", [source, *(arguments or ["{}"])]
+        arguments = arguments or ["weather"]
         downloads._main(str(tmp_path / "arrays.npz"), "15", source, *arguments)
         return read_arrays(tmp_path / "arrays.npz")
 
@@ -92,7 +95,7 @@ def test_california_from_the_cache_of_scikit_learn(download, tmp_path):
     # value, income, age, rooms, bedrooms, people, households, latitude, longitude
     row = [452_600.0, 8.25, 41.0, 880.0, 129.0, 320.0, 128.0, 37.875, -122.25]
     joblib.dump(np.array([row, row]), tmp_path / "cal_housing_py3.pkz")
-    arrays = download("california")
+    arrays = download("california_housing")
     assert arrays["X"].dtype == arrays["y"].dtype == np.float64
     assert arrays["X"][1].tolist() == [8.25, 41, 6.875, 1.0078125, 320, 2.5, 37.875, -122.25]
     assert arrays["y"].tolist() == [4.526, 4.526]
@@ -116,21 +119,66 @@ def test_a_failed_download_is_tried_again_once_and_soon(name, download, monkeypa
         raise OSError(f"asked with {sorted(asked.items())}\nand failed")
 
     monkeypatch.setattr(f"sklearn.datasets.{name}", fetch)
-    source = "covtype" if "covtype" in name else "california"
+    source = name.removeprefix("fetch_")
     with pytest.raises(SystemExit) as caught:
         download(source)
     assert caught.value.code == "asked with [('delay', 0.5), ('n_retries', 2)] and failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "bunch", "shape"),
+    [
+        ("rcv1", {"data": csc_matrix(np.eye(3)), "target": csc_matrix(np.eye(3)[:, :2])}, None),
+        (
+            "olivetti_faces",
+            {"data": np.zeros((3, 12), np.float32), "target": np.array([0, 1, 1]),
+             "images": np.zeros((3, 4, 3))},
+            (4, 3, 1),
+        ),
+        (
+            "lfw_people",
+            {"data": np.zeros((3, 12)), "target": np.array([0, 1, 1]),
+             "images": np.zeros((3, 2, 2, 3)), "target_names": np.array(["Ann", "Bo"])},
+            (2, 2, 3),
+        ),
+        (
+            "kddcup99",
+            {"data": np.array([[0, b"tcp", 1.5], [1, b"udp", 2.5]], object),
+             "target": np.array([b"normal.", b"smurf."], object),
+             "feature_names": ["duration", "protocol", "rate"]},
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_sets_of_all_shapes_travel(name, bunch, shape, download, monkeypatch):
+    monkeypatch.setattr(f"sklearn.datasets.fetch_{name}", lambda **asked: Bunch(**bunch))
+    arrays = download(name)
+    monkeypatch.setattr(downloads, "fetch", lambda *asked: arrays)
+    data = load_dataset(name)
+    assert data.image_shape == shape and data.n_classes == 2
+    if name == "kddcup99":
+        assert data.X.tolist() == [[0, 0, 1.5], [1, 1, 2.5]]
+        assert data.categories == ((), ("tcp", "udp"), ()) and data.classes[0] == "normal."
+    if name == "lfw_people":
+        assert data.classes == ("Ann", "Bo")
+
+
+def test_places_of_species(download, monkeypatch):
+    points = np.array([(b"bear", 1.0, 2.0), (b"ape", 3.0, 4.0)],
+                      [("species", "S9"), ("dd long", "f4"), ("dd lat", "f4")])  # fmt: skip
+    bunch = Bunch(train=points[:1], test=points[1:])
+    monkeypatch.setattr("sklearn.datasets.fetch_species_distributions", lambda **asked: bunch)
+    arrays = download("species_distributions")
+    assert arrays["X"].tolist() == [[1, 2], [3, 4]] and arrays["y"].tolist() == ["bear", "ape"]
 
 
 def test_the_watch_looks_where_the_bytes_arrive(monkeypatch, tmp_path):
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
     watched = []
     monkeypatch.setattr(downloads, "_exit_when_silent", lambda *what: watched.append(what))
-    for name in downloads.DOWNLOADS:
-        monkeypatch.setitem(downloads.DOWNLOADS, name, lambda: {})
-        downloads._main(str(tmp_path / "arrays.npz"), "15", name)
-    folders = [tmp_path / "openml", tmp_path, tmp_path / "covertype"]
-    assert sorted(watched) == sorted((folder, 15.0) for folder in folders)
+    monkeypatch.setitem(downloads.DOWNLOADS, "openml", lambda: {})
+    downloads._main(str(tmp_path / "arrays.npz"), "15", "openml")
+    assert watched == [(tmp_path, 15.0)]
 
 
 @pytest.fixture
@@ -200,7 +248,14 @@ def test_parsing_is_not_cut_off(clock, tmp_path):
     assert clock.watch(tmp_path) > 60
 
 
-@pytest.mark.parametrize("what", [("openml", "weather", "rain"), ("california",), ("covtype",)])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("openml", "weather", "rain"),
+        ("scikit", "california_housing", "{}"),
+        ("scikit", "rcv1", "{}"),
+    ],
+)
 def test_a_connection_that_says_nothing_ends_in_one_line(tmp_path, monkeypatch, what):
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
     for name in ("no_proxy", "NO_PROXY"):

@@ -19,7 +19,7 @@ from minidl.config.choices import (
 )
 from minidl.config.document import Node, fail, place
 from minidl.data.augmentation import AUGMENTATIONS
-from minidl.data.datasets import DATASETS
+from minidl.data.datasets import DATASETS, known_name
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.errors import ConfigError
 from minidl.layers import LAYERS
@@ -89,6 +89,10 @@ class Data(Settings):
         short = [key for key in rest if key in DATASET.models]
         if "name" not in rest and len(short) == 1:
             rest |= DATASET.spell_out({short[0]: rest.pop(short[0])})
+        if "name" not in rest and "path" in rest:
+            rest["name"] = "file"
+        if isinstance(rest.get("name"), str):
+            rest["name"] = known_name(rest["name"])
         if "name" not in rest:
             unknown = Unknown(["name", *own])
             return {**section, **dict.fromkeys(rest, unknown), "dataset": {"name": None}}

@@ -23,8 +23,9 @@ class Dataset:
 
     X, X_test: (n_samples, n_features), uint8 for pixels kept as bytes, float32 for a large table of
     whole numbers, else float64; or SciPy CSR.
-    y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; or float64 targets, (n_samples,) or
-    (n_samples, n_targets).  The test arrays are None where the source has no test part of its own.
+    y, y_test: (n_samples,) int64 class numbers 0..n_classes-1; (n_samples, n_classes) uint8, 1 for
+    each of the labels that a row has; or float64 targets, (n_samples,) or (n_samples, n_targets).
+    The test arrays are None where the source has no test part of its own.
     classes: the labels in the order of the class numbers, None for a regression.
     schema: what the columns mean of X from a table, in which NaN stands for a missing value and a
     category is the code of its label; None where all are numbers and none may be missing.

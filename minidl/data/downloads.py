@@ -7,6 +7,7 @@ process that fetches.  The raw download stays in scikit-learn's cache: it happen
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
 
 from minidl.archive import read_arrays
+from minidl.data.bunches import arrays_of
 from minidl.errors import DataError
 
 SILENCE = 15.0  # seconds
@@ -52,6 +54,26 @@ def fetch(source: str, *arguments: str, silence: float = SILENCE) -> dict[str, n
         return read_arrays(path, max_bytes=MAX_BYTES)
 
 
+def scikit(function: str, options: str) -> dict[str, np.ndarray]:
+    """The arrays of scikit-learn's fetch function of this name; options: its arguments as JSON."""
+    from sklearn import datasets
+
+    fetch = getattr(datasets, f"fetch_{function}")
+    bunch = fetch(**json.loads(options), **RETRIES)
+    if function == "species_distributions":
+        points = np.concatenate([bunch.train, bunch.test])
+        places = [points["dd long"], points["dd lat"]]
+        bunch = {
+            "data": np.stack(places, axis=1).astype(np.float64),
+            "target": points["species"].astype(str),
+            "feature_names": ["longitude", "latitude"],
+        }
+    arrays = arrays_of(bunch)
+    if function == "covtype":  # whole numbers that float32 holds exactly, in half of the memory
+        arrays["X"] = arrays["X"].astype(np.float32)
+    return arrays
+
+
 def openml(id: str, target: str = "") -> dict[str, np.ndarray]:
     """The OpenML data set with this name or number, read without pandas.
 
@@ -71,50 +93,18 @@ def openml(id: str, target: str = "") -> dict[str, np.ndarray]:
     )
     if bunch.target is None or bunch.target.size == 0:
         raise ValueError("the data set has no target of its own; name a column with `target`")
-    y = np.asarray(bunch.target)
-    # scikit-learn hands out class labels as objects, which only pickle can store.
-    arrays = {"y": y.astype(str) if y.dtype == object else y}
-    arrays["feature_names"] = np.array(bunch.feature_names, dtype=str)
-    X = bunch.data
-    if isinstance(X, np.ndarray):
-        X = np.asarray(X, dtype=np.float64)
+    arrays = arrays_of(bunch)
+    if "X" in arrays:
+        X = arrays["X"]
         with np.errstate(invalid="ignore"):
             small = X.astype(np.uint8)
-        arrays["X"] = small if np.array_equal(small, X) else X
-    else:
-        X = X.tocsr()
-        arrays |= {"X_data": X.data, "X_indices": X.indices, "X_indptr": X.indptr}
-        arrays["X_shape"] = np.array(X.shape)
+        if np.array_equal(small, X):
+            arrays["X"] = small
+    arrays.pop("target_names", None)  # names of columns, not of classes
     return arrays
 
 
-def california() -> dict[str, np.ndarray]:
-    """X (n_samples, 8) and y (n_samples,), float64, and feature_names."""
-    from sklearn.datasets import fetch_california_housing
-
-    bunch = fetch_california_housing(**RETRIES)
-    return {"X": bunch.data, "y": bunch.target, "feature_names": np.array(bunch.feature_names)}
-
-
-def covtype() -> dict[str, np.ndarray]:
-    """X (n_samples, 54) float32, y (n_samples,) of labels from 1, and feature_names.
-
-    All are whole numbers below 2**24, which float32 holds exactly, in half of the memory.
-    """
-    from sklearn.datasets import fetch_covtype
-
-    bunch = fetch_covtype(**RETRIES)
-    X = bunch.data.astype(np.float32)
-    return {"X": X, "y": bunch.target, "feature_names": np.array(bunch.feature_names)}
-
-
-DOWNLOADS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
-    "openml": openml,
-    "california": california,
-    "covtype": covtype,
-}
-# Where in scikit-learn's cache the bytes of each arrive.
-FOLDERS = {"openml": "openml", "california": "", "covtype": "covertype"}
+DOWNLOADS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"openml": openml, "scikit": scikit}
 
 
 def _size(folder: Path) -> int:
@@ -149,7 +139,9 @@ def _exit_when_silent(folder: Path, silence: float) -> None:
 def _main(path: str, silence: str, source: str, *arguments: str) -> None:
     from sklearn.datasets import get_data_home
 
-    folder = Path(get_data_home(), FOLDERS[source])
+    if not os.path.isabs(os.path.expanduser("~")):  # scikit-learn would make a folder called ~
+        os.environ.setdefault("SCIKIT_LEARN_DATA", os.path.join(gettempdir(), "scikit_learn_data"))
+    folder = Path(get_data_home())
     watch = threading.Thread(target=_exit_when_silent, args=(folder, float(silence)), daemon=True)
     watch.start()
     try:

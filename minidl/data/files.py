@@ -1,4 +1,4 @@
-"""From a file to a data set: text tables, Parquet and Arrow."""
+"""From a file to a data set: tables in text, Parquet and Arrow, arrays, images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from minidl.data import arrays
 from minidl.data.dataset import Dataset
 from minidl.data.schema import Schema
-from minidl.data.tables import TableError, read_table
+from minidl.data.tables import FRAMES, TableError, read_table
 from minidl.data.targets import Task, target_of
 from minidl.data.textfiles import Format
 from minidl.errors import ParameterError
 
 TABS = (".tsv", ".tab")
+SVMLIGHT = (".svm", ".svmlight", ".libsvm")
 
 
 def file(
     *,
     path: str,
     target: str | None = None,
+    features: str | None = None,
     columns: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     missing: Sequence[str] = (),
@@ -30,22 +33,31 @@ def file(
     encoding: str = "utf-8",
     header: bool = True,
 ) -> Dataset:
-    """A table in a file: CSV or TSV, gzipped or not, Parquet, Arrow.
+    """The rows in a file: CSV, TSV, Parquet, Arrow, .npz, .npy, IDX images, svmlight; or gzipped.
 
-    target: the column to predict.  columns: what a column is, where the file does not tell: number,
-    category, date, "date FORMAT" or ignore.  drop: columns to leave out.  missing: further texts
-    that mark a gap.  task auto: text, or up to 20 different whole numbers, are classes; else it is
-    a regression.  drop_missing_target: leave out rows without a target.
+    target: the column to predict; in .npz the name of an array, as `features` is of the inputs'.
+    columns: what a column is, where the file does not tell: number, category, date, "date FORMAT"
+    or ignore.  drop: columns to leave out.  missing: further texts that mark a gap.
+    task auto: text, or up to 20 different whole numbers, are classes; else it is a regression.
+    drop_missing_target: leave out rows without a target.
     delimiter, decimal, encoding, header: how a text file is written; by default a comma, or in .tsv
     a tab, divides cells, and the first line names the columns.
     """
+    name = path.lower().removesuffix(".gz")
+    if name.endswith(".npz"):
+        return arrays.npz(path, features, target)
+    if name.endswith(".npy"):
+        return arrays.npy(path, target)
+    if name.endswith(SVMLIGHT):
+        return arrays.svmlight(path)
+    if not name.endswith(FRAMES) and arrays.is_idx(path):
+        return arrays.idx(path)
     if not target:
         raise ParameterError(
             "target",
             "must name a column; names such as 2015, null, '#x' or 'a: b' stand in quotes: "
             'target: "#x"',
         )
-    name = path.lower().removesuffix(".gz")
     form = Format(
         delimiter or ("\t" if name.endswith(TABS) else ","),
         encoding,

@@ -44,8 +44,9 @@ def split(
     other rows.
     method: "stratified" keeps the share of each class within one row, and where it can gives each
     part a row of every class; a class of a single row stays in the training part.  "random" draws
-    without regard to classes; a regression is always drawn so.  "last" takes the last rows for the
-    test part and those before them for validation, as views.  Rows keep their order.
+    without regard to classes; a regression, and rows of several labels, are always drawn so.
+    "last" takes the last rows for the test part and those before them for validation, as views.
+    Rows keep their order.
 
     Raises ValueError for a share or count out of range, DataError for data that cannot be used.
     """
@@ -70,7 +71,7 @@ def split(
     if method == "last" or n_validation + n_test == 0:
         cuts = [slice(end - n_validation), slice(end - n_validation, end), slice(end, None)]
     else:
-        if method == "stratified" and dataset.classes is not None:
+        if method == "stratified" and dataset.classes is not None and dataset.y.ndim == 1:
             assigned = _stratified(dataset, n_validation, n_test, rng)
         else:
             assigned = rng.permutation(
@@ -139,7 +140,7 @@ def _check(dataset: Dataset) -> None:
     name, n_samples = dataset.name, len(dataset.y)
     if dataset.X.shape[0] != n_samples:
         raise DataError(f"{name}: X has {dataset.X.shape[0]} rows and y has {n_samples}")
-    if dataset.classes is not None:
+    if dataset.classes is not None and dataset.y.ndim == 1:
         n_classes = len(dataset.classes)
         if n_samples < n_classes:
             raise DataError(f"{name}: {n_samples} rows are fewer than {n_classes} classes")
@@ -178,7 +179,7 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: b
 
 
 def _check_classes(dataset: Dataset, train: Split) -> None:
-    if dataset.classes is None:
+    if dataset.classes is None or dataset.y.ndim == 2:
         return
     n_classes = len(dataset.classes)
     absent = np.bincount(dataset.y, minlength=n_classes) > 0

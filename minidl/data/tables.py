@@ -17,6 +17,7 @@ from minidl.data.cells import blank, is_missing, is_word, numbers, text_of
 from minidl.data.textfiles import Block, Format, TextTable, open_data
 from minidl.errors import DataError
 
+FRAMES = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 ROWS = 65_536  # of the tables that `tables_of` yields
 
 
@@ -129,7 +130,7 @@ def tables_of(
 def read_frame(path: str | os.PathLike[str]) -> Any:
     """Return the frame of a Parquet or Arrow (Feather) file; None for files of other kinds."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".parquet", ".pq", ".arrow", ".feather", ".ipc"):
+    if suffix not in FRAMES:
         return None
     try:
         import polars

@@ -303,8 +303,18 @@ def _n_outputs(config: Config, dataset: Dataset, loss_function: Loss) -> int:
     wants_labels = loss_function.task != "regression"
     if wants_labels != dataset.is_classification:
         kind = "a classification" if dataset.is_classification else "a regression"
-        raise config.error("loss", f"{config.loss.name} does not fit {dataset.name}, {kind}")
-    if loss_function.task == "multilabel" and dataset.n_classes != 2:
+        fitting = "softmax_cross_entropy" if dataset.is_classification else "mse"
+        raise config.error(
+            "loss", f"{config.loss.name} does not fit {dataset.name}, {kind}; {fitting} does"
+        )
+    several = dataset.y.ndim == 2 and dataset.is_classification
+    if several and loss_function.task == "classification":
+        raise config.error(
+            "loss",
+            f"{config.loss.name} is for one label a row, and those of {dataset.name} have several; "
+            "use sigmoid_cross_entropy",
+        )
+    if loss_function.task == "multilabel" and not several and dataset.n_classes != 2:
         raise config.error(
             "loss", f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}"
         )

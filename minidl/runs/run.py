@@ -246,7 +246,7 @@ class Run:
                 outputs = experiment.outputs(test.X)
                 figures = figures_of(experiment.loss_function, outputs, test.y)
             results |= {f"test_{name}": value for name, value in figures.items()}
-            if experiment.dataset.n_classes is not None:
+            if experiment.dataset.n_classes is not None and test.y.ndim == 1:
                 predicted = experiment.loss_function.decide(outputs).reshape(-1)
                 matrix = _confusion_matrix(predicted, test.y, experiment.dataset.n_classes)
                 results["confusion_matrix"] = matrix

@@ -1,0 +1,176 @@
+"""Data sets in files of arrays: .npz, .npy, IDX images, and svmlight."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.archive import read_arrays
+from minidl.data.bunches import arrays_of, dataset_of
+from minidl.data.dataset import Dataset
+from minidl.data.textfiles import open_data
+from minidl.errors import CheckpointError, DataError, ParameterError
+from minidl.memory import memory_bytes
+
+# Names under which the arrays of a data set are found in a .npz file, features before target.
+PAIRS = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("X", "y"),
+    ("x", "y"),
+    ("data", "target"),
+    ("images", "labels"),
+    ("features", "labels"),
+)
+IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def is_idx(path: str) -> bool:
+    """Whether a file, gzipped or not, begins as those of MNIST do."""
+    with open_data(path) as file:
+        start = file.read(4)
+    return len(start) == 4 and start[:2] == b"\0\0" and start[2] in IDX_TYPES and 0 < start[3] < 5
+
+
+def npz(path: str, features: str | None, target: str | None) -> Dataset:
+    """Return the data set in a .npz file; features, target: names of its arrays, or None."""
+    try:
+        arrays = read_arrays(Path(path), max_bytes=memory_bytes() or 2**34)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    pair: tuple[str, ...] = (features or "", target or "")
+    if not all(pair):
+        found = [names for names in PAIRS if set(names[:2]) <= set(arrays)]
+        if not found:
+            raise ParameterError(
+                "features", f"and target must name arrays of {path}: {', '.join(arrays)}"
+            )
+        pair = found[0]
+    if missing := [name for name in pair[:2] if name not in arrays]:
+        raise DataError(f"{path}: has no array {missing[0]!r}; it has {', '.join(arrays)}")
+    parts = [arrays[name] for name in pair if name in arrays]
+    return _of_arrays(path, *parts[: 4 if len(parts) == 4 else 2])
+
+
+def npy(path: str, target: str | None) -> Dataset:
+    """Return the data set in a .npy file of rows; target: the number of a column, or the last."""
+    try:
+        column = -1 if target is None else int(target)
+    except ValueError:
+        raise ParameterError("target", f"must be the number of a column, got {target!r}") from None
+    with open_data(path) as file:
+        try:
+            table = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    if table.ndim != 2 or not -table.shape[1] <= column < table.shape[1] or table.shape[1] < 2:
+        raise DataError(f"{path}: must hold rows with a column {column}, got {table.shape}")
+    return _of_arrays(path, np.delete(table, column, axis=1), table[:, column])
+
+
+def idx(path: str) -> Dataset:
+    """Return the images in an IDX file and their labels, found in a file beside it.
+
+    The names differ in "images" and "labels", "idx3" and "idx1"; the test part, where it is there,
+    has "t10k" or "test" for "train".
+    """
+    name = os.path.basename(path)
+    if "images" not in name:
+        raise DataError(f"{path}: name the file of the images, with 'images' in its name")
+    tested = [name.replace("train", word) for word in ("t10k", "test")] if "train" in name else []
+    files = [each for each in tested if os.path.exists(_beside(path, each))][:1]
+    parts = []
+    for each in (name, *files):
+        images = _beside(path, each)
+        labels = _beside(path, each.replace("images", "labels").replace("idx3", "idx1"))
+        parts += [read_idx(images), read_idx(labels)]
+    return _of_arrays(path, *parts)
+
+
+def svmlight(path: str) -> Dataset:
+    """Return the sparse rows in a file of svmlight's format."""
+    from sklearn.datasets import load_svmlight_file
+
+    with open_data(path) as file:
+        try:
+            X, y = load_svmlight_file(file)
+        except ValueError as error:
+            raise DataError(f"{path}: is not in svmlight's format: {error}") from error
+    few = len(np.unique(y)) <= 20 and bool((y == np.round(y)).all())
+    return _named(path, dataset_of("file", arrays_of((X, y)), classes=few))
+
+
+def read_idx(path: str) -> np.ndarray:
+    """Return the array in an IDX file.
+
+    LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
+    """
+    with open_data(path) as file:
+        try:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES:
+                raise DataError(f"{path}: is not an IDX file")
+            shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
+            dtype = np.dtype(IDX_TYPES[start[2]])
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if n_bytes > (memory_bytes() or 2**34):
+                raise DataError(f"{path}: claims {shape} values: more than there is memory")
+            data = file.read(n_bytes + 1)
+        except (OSError, EOFError, struct.error) as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(data) != n_bytes:
+        raise DataError(f"{path}: claims {shape} values and holds {len(data)} bytes")
+    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def _of_arrays(
+    path: str,
+    X: Any,
+    y: Any,
+    X_test: np.ndarray | None = None,
+    y_test: np.ndarray | None = None,
+) -> Dataset:
+    """Return the data set of arrays; X of 3 or 4 dimensions is images."""
+    shape = None
+    if y.ndim == 2 and y.shape[1] == 1:
+        y, y_test = y[:, 0], None if y_test is None else y_test[:, 0]
+    if X.ndim in (3, 4):
+        shape = (*X.shape[1:], 1)[:3]
+        X, X_test = (None if each is None else each.reshape(len(each), -1) for each in (X, X_test))
+    if X.ndim != 2 or X.dtype.kind not in "biuf" or len(X) != len(y) or y.ndim not in (1, 2):
+        raise DataError(
+            f"{path}: features and target must be rows of numbers, got {X.shape} "
+            f"{X.dtype} and {y.shape}"
+        )
+    everything: Any = y if y_test is None else np.concatenate([y, y_test])
+    few = y.ndim == 1 and len(np.unique(everything)) <= 20
+    if y.dtype.kind == "f" and few and bool((everything == np.round(everything)).all()):
+        everything = everything.astype(np.int64)
+    whole = X.dtype.kind == "b"
+    arrays = {"X": X.astype(np.uint8) if whole else X, "y": everything}
+    if everything.ndim == 1 and everything.dtype.kind in "iu" and not few and shape is None:
+        arrays["y"] = everything.astype(np.float64)  # a regression on whole numbers
+    data = dataset_of("file", arrays)
+    parts = {}
+    if X_test is not None and y_test is not None:
+        parts = {"X_test": X_test.astype(data.X.dtype), "y_test": data.y[len(y) :]}
+    return _named(path, data, y=data.y[: len(y)], image_shape=shape, **parts)
+
+
+def _named(path: str, data: Dataset, **changes: Any) -> Dataset:
+    return replace(data, path=os.path.abspath(path), **changes)
+
+
+def _beside(path: str, name: str) -> str:
+    """The file of that name in the same folder, gzipped or not."""
+    file = os.path.join(os.path.dirname(path), name)
+    other = re.sub(r"\.gz$", "", file) if file.endswith(".gz") else file + ".gz"
+    return file if os.path.exists(file) or not os.path.exists(other) else other
