@@ -254,7 +254,7 @@ def test_sections_of_the_wrong_kind_or_missing(errors):
         "c.yaml:2:8: train: expected a map, got 3",
     ]
     (first, second) = errors(BASE.replace("data: digits", "data: {nmae: digits}"))
-    assert first.startswith("c.yaml:1:7: data: the data set has no name; known: mnist, digits,")
+    assert first.startswith("c.yaml:1:7: data: the data set has no name; known: mnist, file,")
     assert second == "c.yaml:1:8: data.nmae: unknown key; did you mean 'name'?"
 
 
@@ -562,7 +562,9 @@ def test_shipped_configs_load_and_come_back_equal_from_what_is_printed(path, loa
 def test_what_is_printed_reads_well(load):
     model = BASE.replace("relu", "relu\n  - dropout: 0.2")
     text = dump(load(model, "train.optimizer.momentum=0.9", name="digits.yaml"))
-    assert text.startswith("name: digits\nseed: 0\n\ndata:\n  name: digits\n  validation: 0.1\n")
+    assert text.startswith(
+        "name: digits\nseed: 0\n\ndata:\n  name: digits\n  n_class: 10\n  validation: 0.1\n"
+    )
     assert "\n  - linear: {n_out: 256, init: he_normal, " in text
     assert "\n  - relu\n  - dropout: 0.2\n" in text
     assert "\n  optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9, " in text

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import dump_svmlight_file
 
+from minidl.config import load_config
 from minidl.data.datasets import load_dataset
 from minidl.errors import DataError
+from minidl.runs.experiment import Experiment
 
 
 def idx(array):
@@ -47,6 +50,23 @@ def test_images_find_their_labels_and_test_part(tmp_path, names, zipped):
     if len(names) == 4:
         assert np.array_equal(data.X_test, parts[2].reshape(9, 20))
         assert data.y_test.tolist() == list(range(9))
+
+
+def test_the_recipe_for_images_trains(tmp_path):
+    for part in ("train", "t10k"):
+        images = np.zeros((6000, 3, 3), np.uint8)
+        labels = (np.arange(6000) % 10).astype(np.uint8)
+        images[:, 0, 0] = labels
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    config = load_config(
+        Path(__file__).parents[1] / "configs" / "fashion_mnist.yaml",
+        [f"data.path={tmp_path / 'train-images-idx3-ubyte'}"],
+    )
+    experiment = Experiment.build(config)
+    assert len(experiment.train) == 1000 and len(experiment.test) == 6000
+    next(experiment.training().steps())
+    assert np.isfinite(experiment.model.params).all()
 
 
 def test_a_bad_idx_file_ends_in_one_line(tmp_path):

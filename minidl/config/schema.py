@@ -44,7 +44,8 @@ def _notations(family: Family, own: dict[str, Any] | None = None) -> list[dict[s
         if not required:
             bare.append(name)
         tag = {"name": {"const": name}}
-        named.append({**about, **_map({**tag, **options, **(own or {})}, ["name", *required])})
+        named_so = [] if name == "file" else ["name"]  # a path alone names a file
+        named.append({**about, **_map({**tag, **options, **(own or {})}, [*named_so, *required])})
         first = next(iter(options), None)
         values = [_map(options, required)]
         if first is not None and set(required) <= {first}:

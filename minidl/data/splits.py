@@ -138,6 +138,8 @@ def _share_out(n_rows: int, counts: np.ndarray, limit: np.ndarray) -> np.ndarray
 def _check(dataset: Dataset) -> None:
     """Raise DataError where nothing could be learnt, or where a number is not finite."""
     name, n_samples = dataset.name, len(dataset.y)
+    if n_samples == 0:
+        raise DataError(f"{name}: there is no row")
     if dataset.X.shape[0] != n_samples:
         raise DataError(f"{name}: X has {dataset.X.shape[0]} rows and y has {n_samples}")
     if dataset.classes is not None and dataset.y.ndim == 1:
