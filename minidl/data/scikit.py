@@ -178,9 +178,9 @@ def _called(function: str, options: Options) -> Any:
     try:
         return getattr(datasets, function)(**options)
     except ValueError as error:
-        if "informative" in str(error):
-            raise ParameterError("n_informative", f"does not fit: {error}") from error
         if (found := _PARAMETER.match(str(error))) is None:
+            if "informative" in str(error):
+                raise ParameterError("n_informative", f"does not fit: {error}") from error
             raise ValueError(f"{function}: {error}") from error
         parameter, rule, value = found.groups()
         raise ParameterError(_OURS.get(parameter, parameter), f"{rule}, got {value}") from error
