@@ -12,11 +12,10 @@ import numpy as np
 
 from minidl.errors import require
 from minidl.kernels import Array
+from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import WeightAverage
 from minidl.training_state import Progress
-
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "deviance")
 
 
 @dataclass
@@ -50,8 +49,14 @@ class BestWeights:
         require("ema", ema, ema is None or 0 < ema < 1, "in (0, 1)")
         self.monitor, self.early_stopping, self.ema = monitor, early_stopping, ema
 
-    def watch(self, model: Sequential, progress: Progress) -> None:
-        """Begin with a model's weights; `progress` is where the best score and epoch are noted."""
+    def watch(self, model: Sequential, loss_function: Loss, progress: Progress) -> None:
+        """Begin with a model's weights; `progress` is where the best score and epoch are noted.
+
+        Raises ValueError where the loss function has no figure that is to be monitored.
+        """
+        figures = loss_function.figure_names()
+        require("monitor", self.monitor, self.monitor in figures, f"one of {', '.join(figures)}")
+        self._sign = -1 if self.monitor in loss_function.lower_is_better else 1
         self._vectors, self._progress = (model.params, model.buffers), progress
         self._average = None if self.ema is None else WeightAverage(self.ema, *self._vectors)
         self._kept: tuple[Array, Array] | None = None
@@ -80,7 +85,7 @@ class BestWeights:
         Returns whether they are. Counts the epochs without an improvement.
         """
         at, stopping = self._progress, self.early_stopping
-        score = figures[self.monitor] * (-1 if self.monitor in LOWER_IS_BETTER else 1)
+        score = figures[self.monitor] * self._sign
         best = at.best_score  # None in the first epoch, and after nothing but NaN
         margin = 0.0 if stopping is None else stopping.min_delta
         better = best is None or score > best + margin

@@ -10,21 +10,21 @@ from minidl.model import Sequential
 ADVICE = "try a smaller learning_rate, a warmup, or clip_grad_norm"
 
 
-def origin(model: Sequential, batch: Rows, step: int) -> str:
+def explain_divergence(model: Sequential, batch: Rows, step: int) -> str:
     """Return where the first number that is not finite came from, and what to do about it.
 
-    model: as the step left it. Its forward pass over the batch is made again, with the noise of
-    that step.
+    model: as the step left it. Its forward pass over the batch is repeated, with the noise of that
+    step.
     """
     with np.errstate(all="ignore"):
         x = batch.X if isinstance(batch.X, np.ndarray) else batch.X.data
         if not np.isfinite(x).all():
             advice = "look for NaN and infinite values in the data and its preprocessing"
             return f"the inputs of this batch are not finite; {advice}"
-        return f"{_origin(model, batch, step)}; {ADVICE}"
+        return f"{_locate(model, batch, step)}; {ADVICE}"
 
 
-def _origin(model: Sequential, batch: Rows, step: int) -> str:
+def _locate(model: Sequential, batch: Rows, step: int) -> str:
     # Backward goes from the last layer to the first, so the last one is where it began.
     for name, parameter in reversed(list(model.named_parameters())):
         if not np.isfinite(parameter).all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def evaluate(
     *,
     transform: Transform | None = None,
 ) -> dict[str, float]:
-    """Return {"loss": ..., and the loss's metrics} of the model on X, (n_samples, n_in), and y.
+    """Return {"loss": ..., and all metrics of the loss} of a model on X, (n_samples, n_in), and y.
 
     Raises ValueError for targets that do not fit X or the outputs, and where there is no row.
     """
@@ -37,15 +37,23 @@ def evaluate(
         raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
     outputs = predict_outputs(model, X, transform=transform)
     loss_function.check_targets(y, outputs.shape[1])
-    return figures_of(loss_function, outputs, y, sample_weight)
+    extra = loss_function.extra_metric_names
+    return loss_and_metrics(loss_function, outputs, y, sample_weight, extra)
 
 
-def figures_of(
-    loss_function: Loss, outputs: Array, y: Array, sample_weight: Array | None = None
+def loss_and_metrics(
+    loss_function: Loss,
+    outputs: Array,
+    y: Array,
+    sample_weight: Array | None = None,
+    extra: Collection[str] = (),
 ) -> dict[str, float]:
-    """Return {"loss": ..., and the loss's metrics} of outputs, for targets checked before."""
+    """Return {"loss": ..., and the loss's metrics} of outputs, for targets checked before.
+
+    extra: which metrics are wanted that take longer, of the loss's `extra_metric_names`.
+    """
     loss, _ = loss_function(outputs, y, sample_weight)
-    return {"loss": loss, **loss_function.metrics(outputs, y, sample_weight)}
+    return {"loss": loss, **loss_function.metrics(outputs, y, sample_weight, extra)}
 
 
 def predict_outputs(

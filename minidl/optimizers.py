@@ -72,8 +72,15 @@ class Optimizer:
     4. with a group's `max_norm` m:  each column of its matrices, the incoming weights of one unit,
        is scaled down to norm m where it is longer (Srivastava et al., Dropout, 2014).
 
+    groups: `model.groups` or `model.parameter_groups(...)`. A `Training` gives the model's groups
+    to an optimizer without any. In `step` a `weight_decay` without groups is refused, as it could
+    not tell weights from biases.
     `params` and `grads` must be the same two arrays in each call. Gradients are left as they were.
-    Without `groups` everything is one group that decays. Settings out of range raise ValueError.
+    Settings out of range raise ValueError.
+
+    PyTorch's weight_decay covers biases and scales as well. scikit-learn's alpha does not, but its
+    strength depends on the size of the batch: d = g + alpha / n_samples * p. PyTorch's
+    clip_grad_norm_ scales by min(1, c / (norm + 1e-6)).
     """
 
     learning_rate: float = 0.1
@@ -171,6 +178,10 @@ class Optimizer:
                     f"params must have the shape of the {name} so far, {average.shape}, "
                     f"got {params.shape}"
                 )
+        if self.groups is None and self.weight_decay:
+            raise ParameterError(
+                "groups", "must say which parameters decay: give groups=model.groups"
+            )
         groups = self.groups or (ParameterGroup("all", slice(0, params.size)),)
         runs: list[tuple[int, int, float, float]] = []  # groups that are treated alike are joined
         for group in groups:
@@ -213,6 +224,8 @@ class SGD(Optimizer):
     p = p - learning_rate * v                       (nesterov: learning_rate * (d + momentum * v))
 
     The gradient is a mean over the batch, so the strength of the decay does not depend on its size.
+    As in PyTorch. In scikit-learn the velocity contains the learning rate,
+    v = momentum * v - learning_rate * g and p = p + v, which differs where the rate changes.
     Polyak 1964; Nesterov 1983 in the form of Sutskever et al. 2013.
     """
 
@@ -257,6 +270,9 @@ class Adam(Optimizer):
     p = p - learning_rate * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps)
 
     t counts steps from 1. Kingma and Ba, Adam, 2015 (the last line as at the end of section 2).
+    eps is added before the bias correction, as in scikit-learn. PyTorch adds it after:
+    p = p - learning_rate / (1 - beta1**t) * m / (sqrt(v / (1 - beta2**t)) + eps), which is the line
+    above with eps * sqrt(1 - beta2**t) for eps.
     """
 
     average_names = ("mean", "square")
@@ -312,6 +328,7 @@ class AdamW(Adam):
     p = p - learning_rate * weight_decay * p
     then Adam's step with d = g.
 
+    The default weight_decay of 0.01 and the factor learning_rate are PyTorch's.
     Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
     """
 
@@ -330,6 +347,7 @@ class RMSprop(Optimizer):
     v = decay * v + (1 - decay) * d**2
     p = p - learning_rate * d / (sqrt(v) + eps)
 
+    As in PyTorch, whose name for `decay` is alpha.
     Tieleman and Hinton, Lecture 6.5 of Neural Networks for Machine Learning, 2012.
     """
 
@@ -382,6 +400,8 @@ class WeightAverage:
     average = d * average + (1 - d) * params
 
     t counts updates from 0; the short memory at the start forgets the random first weights.
+    PyTorch's AveragedModel with get_ema_multi_avg_fn has no warm-up: it copies the parameters at
+    the first update, and then d = decay.
     Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
 

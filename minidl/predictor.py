@@ -64,7 +64,7 @@ class Predictor:
         the model knows them.  Raises ValueError for other features, and for values that are no
         numbers or not finite.  With several labels a row: 0 or 1 for each.
         """
-        decided = self.loss_function.decide(self._outputs(X))
+        decided = self.loss_function.predict_targets(self._outputs(X))
         if decided.ndim == 2 and decided.shape[1] == 1:
             decided = decided[:, 0]
         if self._labels is None or decided.ndim == 2:

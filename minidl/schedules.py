@@ -82,6 +82,9 @@ class ExponentialDecay(Schedule):
     """Down by the factor gamma in each epoch, smoothly.
 
     factor = gamma ** epoch
+
+    epoch has a fraction: the rate falls with each step, where PyTorch's ExponentialLR falls once an
+    epoch.
     """
 
     gamma: float = 0.95
@@ -119,6 +122,8 @@ class Cosine(Schedule):
 
     factor = final + (1 - final) * (1 + cos(pi * t)) / 2
 
+    PyTorch's CosineAnnealingLR is the same curve at the start of each step, t = step / total_steps,
+    and not at its middle.
     Loshchilov and Hutter, SGDR, 2017, without restarts.
     """
 
@@ -142,6 +147,8 @@ class OneCycle(Schedule):
              (1 - t) / (1 - peak)       after it
 
     It has no `warmup`: its first part is one.
+    PyTorch's OneCycleLR follows half a cosine up from 1/25 to 1 at the share 0.3, and half a cosine
+    down to 1/250,000; it lowers the momentum while the rate is high.
     Smith and Topin, Super-Convergence, 2018.
     """
 

@@ -15,10 +15,10 @@ import numpy as np
 from minidl import kernels
 from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
-from minidl.divergence import ADVICE, origin
+from minidl.divergence import ADVICE, explain_divergence
 from minidl.epoch import Epoch
 from minidl.errors import DivergenceError, ParameterError, require
-from minidl.evaluation import evaluate, figures_of, predict_outputs
+from minidl.evaluation import loss_and_metrics, predict_outputs
 from minidl.kernels import Array
 from minidl.layers.layer import Scratch
 from minidl.losses import Loss
@@ -78,6 +78,8 @@ class Training:
             is_count = value >= 1 and value == int(value)
             require(name, value, is_count, "a whole number, at least 1")
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
+        if optimizer.groups is None:
+            optimizer.groups = model.groups
         self.epochs, self.batch_size, self.train_metrics = epochs, batch_size, train_metrics
         self.best = BestWeights() if best is None else best
         if self.best.early_stopping is not None and validation is None:
@@ -89,7 +91,6 @@ class Training:
             self.validation = None
             if validation is not None:
                 self.validation = self._check_rows("validation", validation, transform)
-                self._check_monitor(self.validation.select(slice(0, 1)), transform)
             n_rows = self.train.X.shape[0]
             require("shards", shards, shards <= n_rows, f"at most {n_rows}, the training rows")
             self._transform = transform
@@ -115,7 +116,7 @@ class Training:
         self._first_step, self._diverged = 0, False
         self._epoch_start = self._rng.bit_generator.state
         self._feed: Iterator[Rows] | None = None
-        self.best.watch(model, self._at)
+        self.best.watch(model, loss_function, self._at)
 
     @property
     def finished(self) -> bool:
@@ -157,7 +158,7 @@ class Training:
         loss, finite = self._step(batch, rate, at.step)
         if not (finite and isfinite(loss) and self._buffers_finite()):
             self.model.leave_loop()
-            where = origin(self.model, batch, at.step)
+            where = explain_divergence(self.model, batch, at.step)
             at.step += 1
             raise self._divergence(at.epoch + 1, loss, where)
         self.best.after_step()
@@ -248,11 +249,6 @@ class Training:
             raise ValueError(f"{name}: {error}") from None
         return rows
 
-    def _check_monitor(self, row: Rows, transform: Transform | None) -> None:
-        monitor = self.best.monitor
-        figures = evaluate(self.model, self.loss_function, row.X, row.y, transform=transform)
-        require("monitor", monitor, monitor in figures, f"one of {', '.join(figures)}")
-
     def _transform_once(self, transform: Transform) -> None:
         """Transform all rows now and not in each epoch, where the memory for them is there."""
         dtype = self.model.dtype
@@ -301,7 +297,9 @@ class Training:
     def _measure(self, rows: Rows) -> dict[str, float]:
         """The figures of rows whose targets were checked once, at the start."""
         outputs = predict_outputs(self.model, rows.X, transform=self._transform)
-        return figures_of(self.loss_function, outputs, rows.y, rows.sample_weight)
+        loss_function, monitor = self.loss_function, self.best.monitor
+        extra = (monitor,) if monitor in loss_function.extra_metric_names else ()
+        return loss_and_metrics(loss_function, outputs, rows.y, rows.sample_weight, extra)
 
     def _buffers_finite(self) -> bool:
         buffers = self.model.buffers

@@ -237,8 +237,9 @@ def test_every_wrong_value_is_reported_at_once_with_its_place_and_path(errors):
         "c.yaml:28:39: train.learning_rate_multipliers.biases: expected a number >= 0, got -1",
         "c.yaml:25:8: train.ema: expected a number < 1, got 1",
         "c.yaml:26:20: train.early_stopping.patince: unknown key; did you mean 'patience'?",
-        "c.yaml:30:12: train.monitor: expected 'loss', 'accuracy', 'r2', 'rmse', 'mae' or "
-        "'deviance', got 'accurracy'; did you mean 'accuracy'?",
+        "c.yaml:30:12: train.monitor: expected 'loss', 'accuracy', 'balanced_accuracy', "
+        "'macro_f1', 'roc_auc', 'log_loss', 'brier', 'f1', 'r2', 'rmse', 'mae' or 'deviance', "
+        "got 'accurracy'; did you mean 'accuracy'?",
         "c.yaml:29:11: train.shards: expected a whole number or 'auto', got 'many'",
         "c.yaml:27:21: train.checkpoint_every: give one of seconds, steps and epochs",
         "c.yaml:31:21: output.directory: not a file name",
@@ -280,7 +281,8 @@ def test_a_flood_of_errors_is_cut(errors):
         (
             BASE,
             ["train.monitor=rmse"],
-            "train.monitor: softmax_cross_entropy gives loss and accuracy, not rmse",
+            "train.monitor: softmax_cross_entropy gives loss, accuracy, balanced_accuracy, "
+            "macro_f1, roc_auc, log_loss, brier; not rmse",
         ),
         (
             BASE,

@@ -9,6 +9,7 @@ from scipy.special import softmax as scipy_softmax
 from sklearn import metrics
 
 from minidl.errors import ParameterError
+from minidl.evaluation import loss_and_metrics
 from minidl.gradcheck import check_gradients
 from minidl.layers import Identity
 from minidl.losses import (
@@ -17,11 +18,12 @@ from minidl.losses import (
     MSE,
     Huber,
     Loss,
+    Pinball,
     Poisson,
-    Quantile,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
+from minidl.losses.metrics import roc_auc
 
 N, K = 12, 3
 
@@ -71,9 +73,9 @@ SAMPLES: dict[str, list[tuple[Loss, Callable[[], np.ndarray]]]] = {
     "mae": [(MAE(), numbers), (MAE(), column(numbers))],
     "huber": [(Huber(), numbers), (Huber(delta=0.3), column(numbers))],
     "quantile": [
-        (Quantile(), numbers),
-        (Quantile(0.9), column(numbers)),
-        (Quantile([0.1, 0.5, 0.9]), column(numbers)),
+        (Pinball(), numbers),
+        (Pinball(0.9), column(numbers)),
+        (Pinball([0.1, 0.5, 0.9]), column(numbers)),
     ],
     "poisson": [(Poisson(), counts), (Poisson(), column(counts))],
 }
@@ -249,7 +251,7 @@ def test_regression_losses_are_those_of_scikit_learn():
     assert MSE()(z, t)[0] == pytest.approx(metrics.mean_squared_error(t, z), rel=1e-13)
     assert MAE()(z, t)[0] == pytest.approx(metrics.mean_absolute_error(t, z), rel=1e-13)
     pinball = metrics.mean_pinball_loss(t, z, alpha=0.8)
-    assert Quantile(0.8)(z, t)[0] == pytest.approx(pinball, rel=1e-13)
+    assert Pinball(0.8)(z, t)[0] == pytest.approx(pinball, rel=1e-13)
     c = counts()
     deviance = np.mean([metrics.mean_poisson_deviance(c[:, j], np.exp(z[:, j])) for j in range(K)])
     assert 2 * Poisson()(z, c)[0] == pytest.approx(deviance, rel=1e-12)
@@ -263,9 +265,9 @@ def test_huber_is_a_parabola_with_straight_arms():
 
 
 def test_several_quantiles_of_one_target():
-    loss_function, t = Quantile([0.1, 0.5, 0.9]), numbers()[:, 0]
+    loss_function, t = Pinball([0.1, 0.5, 0.9]), numbers()[:, 0]
     z = outputs(loss_function, t)
-    each = [Quantile(q)(z[:, [j]], t)[0] for j, q in enumerate((0.1, 0.5, 0.9))]
+    each = [Pinball(q)(z[:, [j]], t)[0] for j, q in enumerate((0.1, 0.5, 0.9))]
     assert loss_function(z, t)[0] == pytest.approx(np.mean(each), rel=1e-13)
     inside = (t >= z[:, 0]) & (t <= z[:, 2])
     assert loss_function.metrics(z, t)["coverage"] == pytest.approx(inside.mean())
@@ -276,12 +278,12 @@ def test_several_quantiles_of_one_target():
 def test_a_quantile_has_its_share_of_targets_below_where_its_loss_is_least():
     t = rng().exponential(size=4001)
     best = np.full((4001, 1), np.quantile(t, 0.8))
-    least = Quantile(0.8)(best, t)[0]
-    assert all(Quantile(0.8)(best + d, t)[0] > least for d in (-0.01, 0.01))
-    assert Quantile(0.8).metrics(best, t)["coverage"] == pytest.approx(0.8, abs=1e-3)
+    least = Pinball(0.8)(best, t)[0]
+    assert all(Pinball(0.8)(best + d, t)[0] > least for d in (-0.01, 0.01))
+    assert Pinball(0.8).metrics(best, t)["coverage"] == pytest.approx(0.8, abs=1e-3)
 
 
-@pytest.mark.parametrize("loss_function", [MAE(), Huber(), Quantile(0.8), MSE()])
+@pytest.mark.parametrize("loss_function", [MAE(), Huber(), Pinball(0.8), MSE()])
 def test_a_perfect_prediction_costs_nothing_and_pulls_nowhere(loss_function):
     loss, dz = loss_function(numbers(), numbers())
     assert loss == 0
@@ -297,25 +299,19 @@ def test_poisson_predicts_counts_and_goes_on_along_its_tangent():
     assert above[1] == at[1]
 
 
-def test_classification_metrics():
+def test_the_likeliest_class_of_soft_targets_is_the_right_one():
     z, y, w = outputs(SoftmaxCrossEntropy(), labels()), labels(), rng(3).random(N)
-    expected = metrics.accuracy_score(y, z.argmax(axis=1), sample_weight=w)
-    assert SoftmaxCrossEntropy().metrics(z, y, w) == {"accuracy": pytest.approx(expected)}
-    assert SoftmaxCrossEntropy().metrics(z, np.eye(K)[y], w)["accuracy"] == pytest.approx(expected)
+    loss_function = SoftmaxCrossEntropy()
+    extra = loss_function.extra_metric_names
+    soft_targets = loss_function.metrics(z, np.eye(K)[y], w, extra)
+    assert soft_targets == pytest.approx(loss_function.metrics(z, y, w, extra), rel=1e-12)
 
 
-def test_multilabel_metrics():
-    t, w = yes_or_no(), rng(3).random(N)
-    z = outputs(SigmoidCrossEntropy(), t)
-    assert SigmoidCrossEntropy().metrics(z, t, w) == {
-        "accuracy": pytest.approx(metrics.accuracy_score(t, z > 0, sample_weight=w)),
-        "f1": pytest.approx(metrics.f1_score(t, z > 0, sample_weight=w, average="micro")),
-    }
+def test_f1_without_a_hit_is_0():
+    t = yes_or_no()
     for nothing in (t, np.zeros_like(t)):
-        assert SigmoidCrossEntropy().metrics(np.full((N, K), -1.0), nothing)["f1"] == 0
-    assert SigmoidCrossEntropy().metrics(z[:, :1], t[:, 0]) == {
-        "accuracy": pytest.approx(metrics.accuracy_score(t[:, 0], z[:, 0] > 0))
-    }
+        found = SigmoidCrossEntropy().metrics(np.full((N, K), -1.0), nothing)
+        assert found["f1"] == found["macro_f1"] == 0
 
 
 @pytest.mark.parametrize("loss_function", [MSE(), MAE(), Huber(), Poisson()])
@@ -352,7 +348,7 @@ def test_r2_of_constant_targets():
         (MSE(), np.zeros((4, 2)), 1, r"shape \(4, 2\) need 2 outputs, not 1"),
         (MSE(), np.array([0.0, np.nan]), 1, "must be finite, but row 1 is nan"),
         (Poisson(), np.array([0.0, -2.0]), 1, r"must be at least 0, but row 1 is -2\.0"),
-        (Quantile([0.2, 0.8]), np.zeros(3), 1, "need 2 outputs, not 1"),
+        (Pinball([0.2, 0.8]), np.zeros(3), 1, "need 2 outputs, not 1"),
     ],
 )
 def test_targets_that_do_not_fit_are_named_with_row_and_value(
@@ -372,7 +368,7 @@ def test_the_number_of_outputs_follows_from_the_targets():
     assert SoftmaxCrossEntropy().n_outputs(soft()) == K
     assert MSE().n_outputs(np.zeros(5)) == 1
     assert MSE().n_outputs(np.zeros((5, 2))) == 2
-    assert Quantile([0.1, 0.9]).n_outputs(np.zeros(5)) == 2
+    assert Pinball([0.1, 0.9]).n_outputs(np.zeros(5)) == 2
 
 
 @pytest.mark.parametrize(
@@ -383,9 +379,9 @@ def test_the_number_of_outputs_follows_from_the_targets():
         (SoftmaxCrossEntropy, {"class_weight": [1.0, -1.0]}),
         (SoftmaxCrossEntropy, {"class_weight": [1.0, np.nan]}),
         (Huber, {"delta": 0.0}),
-        (Quantile, {"quantile": 1.0}),
-        (Quantile, {"quantile": [0.5, 0.0]}),
-        (Quantile, {"quantile": []}),
+        (Pinball, {"quantile": 1.0}),
+        (Pinball, {"quantile": [0.5, 0.0]}),
+        (Pinball, {"quantile": []}),
     ],
 )
 def test_bad_arguments_are_named(make, options):
@@ -394,7 +390,7 @@ def test_bad_arguments_are_named(make, options):
         make(**options)
 
 
-@pytest.mark.parametrize("loss_function", [MSE, MAE, Huber, Quantile])
+@pytest.mark.parametrize("loss_function", [MSE, MAE, Huber, Pinball])
 def test_scaled_targets_are_a_change_of_unit(loss_function):
     rng = np.random.default_rng(0)
     y = rng.normal([1e6, -3], [10, 0.1], (50, 2))
@@ -435,8 +431,8 @@ def test_a_scale_that_is_none_is_refused():
         (lambda: MSE(center=[1.0, float("nan")]), "center"),
         (lambda: Huber(scale=[1.0, 0.0]), "scale"),
         (lambda: Huber(scale=[]), "scale"),
-        (lambda: Quantile(quantile=[]), "quantile"),
-        (lambda: Quantile(quantile=[[0.5]]), "quantile"),
+        (lambda: Pinball(quantile=[]), "quantile"),
+        (lambda: Pinball(quantile=[[0.5]]), "quantile"),
     ],
 )
 def test_a_wrong_option_of_a_loss_is_named(make, parameter):
@@ -462,3 +458,115 @@ def test_labels_out_of_range_are_refused_also_without_a_check_before(dtype, wron
     for loss_function in (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(class_weight=[1, 2, 3])):
         with pytest.raises((ValueError, IndexError)):
             loss_function(logits, np.array([0, 1, wrong, 2]))
+
+
+def weights_or_none(n, weighted):
+    return rng(5).integers(0, 4, n).astype(float) if weighted else None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_metrics_of_classes_are_scikit_learns(n_classes, weighted):
+    n = 200
+    z = 2 * rng(3).normal(size=(n, n_classes))
+    t = rng(4).integers(0, n_classes, n)
+    w = weights_or_none(n, weighted)
+    loss_function = SoftmaxCrossEntropy(label_smoothing=0.1)
+    found = loss_function.metrics(z, t, w, extra=loss_function.extra_metric_names)
+    p, y = scipy_softmax(z, axis=1), z.argmax(axis=1)
+    scores = {"y_score": p[:, 1]} if n_classes == 2 else {"y_score": p, "multi_class": "ovr"}
+    one_hot = np.eye(n_classes)[t]
+    brier = np.average(((p - one_hot) ** 2).sum(axis=1), weights=w)
+    expected = {
+        "accuracy": metrics.accuracy_score(t, y, sample_weight=w),
+        "balanced_accuracy": metrics.balanced_accuracy_score(t, y, sample_weight=w),
+        "macro_f1": metrics.f1_score(t, y, average="macro", sample_weight=w),
+        "roc_auc": np.mean(
+            [metrics.roc_auc_score(t == j, p[:, j], sample_weight=w) for j in range(n_classes)]
+        ),
+        "log_loss": metrics.log_loss(t, p, sample_weight=w),
+        "brier": brier / 2 if n_classes == 2 else brier,
+    }
+    assert found == pytest.approx(expected, rel=1e-9)
+    if not weighted:
+        assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(t, **scores), rel=1e-12)
+    if n_classes == 2:
+        binary = SigmoidCrossEntropy()
+        one = binary.metrics(z[:, 1:] - z[:, :1], t, w, extra=binary.extra_metric_names)
+        shared = {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "brier"}
+        assert {k: one[k] for k in shared} == pytest.approx({k: found[k] for k in shared})
+        assert one["f1"] == pytest.approx(metrics.f1_score(t, y, sample_weight=w))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_metrics_of_several_labels_are_scikit_learns(weighted):
+    z, t = rng(3).normal(size=(100, 4)), rng(4).integers(0, 2, (100, 4))
+    t[:, 3], z[:, 2] = 0, -1.0  # a label that never occurs, one that is never found
+    w, y = weights_or_none(100, weighted), (z > 0).astype(int)
+    found = SigmoidCrossEntropy().metrics(z, t, w, extra=("roc_auc",))
+    assert found == pytest.approx({
+        "accuracy": metrics.accuracy_score(t, y, sample_weight=w),
+        "f1": metrics.f1_score(t, y, average="micro", sample_weight=w),
+        "macro_f1": metrics.f1_score(t, y, average="macro", sample_weight=w, zero_division=0),
+        "balanced_accuracy": np.mean([
+            metrics.recall_score(t[:, j], y[:, j], average="macro", sample_weight=w,
+                                 labels=np.unique(t[:, j])) for j in range(4)
+        ]),
+        "roc_auc": np.mean(
+            [metrics.roc_auc_score(t[:, j], z[:, j], sample_weight=w) for j in range(3)]
+        ),
+    })  # fmt: skip
+
+
+def test_metrics_that_the_rows_do_not_define():
+    z, t = rng().normal(size=(5, 3)), np.ones(5, np.int64)
+    found = SoftmaxCrossEntropy().metrics(z, t, extra=("roc_auc",))
+    assert np.isnan(found["roc_auc"])
+    assert np.isfinite([found["balanced_accuracy"], found["macro_f1"]]).all()
+    two = np.array([0, 0, 2, 2, 2])  # a class without rows does not count
+    area = SoftmaxCrossEntropy().metrics(z, two, extra=("roc_auc",))["roc_auc"]
+    p = scipy_softmax(z, axis=1)
+    assert area == pytest.approx(
+        np.mean([metrics.roc_auc_score(two == j, p[:, j]) for j in (0, 2)])
+    )
+
+
+@pytest.mark.parametrize(("loss_function", "targets"), CASES)
+def test_a_loss_says_which_way_its_figures_are_better(loss_function, targets):
+    """Outputs that fit the targets better have better figures."""
+    names = loss_function.figure_names()
+    assert loss_function.lower_is_better <= set(names)
+    t = targets()
+    model_outputs = loss_function.n_outputs(t)
+    good = np.zeros((N, model_outputs))
+    for _ in range(300):
+        good -= 2.0 * loss_function(good, t)[1]
+    bad = 3 * rng(9).normal(size=good.shape)
+    extra = loss_function.extra_metric_names
+    before = loss_and_metrics(loss_function, bad, t, extra=extra)
+    after = loss_and_metrics(loss_function, good, t, extra=extra)
+    for name in names:
+        sign = -1 if name in loss_function.lower_is_better else 1
+        assert sign * after[name] > sign * before[name], name
+
+
+def test_class_weights_with_smoothing_weigh_rows():
+    """The formulas in the docstring: ours, and PyTorch's beside it."""
+    z, t, c, s = rng().normal(size=(8, 3)), rng(1).integers(0, 3, 8), np.array([1.0, 2.0, 5.0]), 0.1
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    soft = (1 - s) * np.eye(3)[t] + s / 3
+    ours = np.sum(c[t] * -(soft * log_p).sum(axis=1)) / c[t].sum()
+    pytorchs = np.sum(-(c * soft * log_p).sum(axis=1)) / c[t].sum()
+    assert SoftmaxCrossEntropy(s, c)(z, t)[0] == pytest.approx(ours)
+    assert abs(ours - pytorchs) > 1e-3
+    plain = np.sum(-(c * np.eye(3)[t] * log_p).sum(axis=1)) / c[t].sum()
+    assert SoftmaxCrossEntropy(0.0, c)(z, t)[0] == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_roc_auc_with_ties_is_scikit_learns(weighted):
+    scores, positive = rng(3).integers(0, 6, 100), rng(4).integers(0, 2, 100) == 1
+    w = weights_or_none(100, weighted)
+    expected = metrics.roc_auc_score(positive, scores, sample_weight=w)
+    assert roc_auc(scores, positive, w) == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(roc_auc(scores, np.ones(100, bool), w))

@@ -11,7 +11,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from minidl import Linear, ReLU, Sequential, SoftmaxCrossEntropy
+from minidl import LayerNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, fit
 from minidl.layers import Sigmoid, Tanh
 from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, ParameterGroup, RMSprop, WeightAverage
 
@@ -112,10 +112,14 @@ def test_steps_are_those_of_the_textbook(rule, settings, dtype, tolerance):
     assert not np.allclose(params[SEEN], start[SEEN], rtol=0.01)
 
 
+def everything(n):
+    return [ParameterGroup("all", slice(0, n))]
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_without_groups_everything_decays_and_the_rate_is_the_optimizers(rule):
+def test_one_group_for_everything_and_the_rate_is_the_optimizers(rule):
     kind, written_out, options = RULES[rule]
-    optimizer = kind(learning_rate=0.03, weight_decay=0.2, **options)
+    optimizer = kind(learning_rate=0.03, weight_decay=0.2, groups=everything(2), **options)
     params = np.array([1.0, -2.0])
     optimizer.step(params, np.array([0.5, 0.1]))
     expected = [
@@ -127,7 +131,7 @@ def test_without_groups_everything_decays_and_the_rate_is_the_optimizers(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_going_on_from_a_state_gives_the_same_bits(rule):
     kind, _, options = RULES[rule]
-    whole, first, second = (kind(**options) for _ in range(3))
+    whole, first, second = (kind(groups=everything(1000), **options) for _ in range(3))
     a = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     b, grads = a.copy(), np.empty_like(a)
     second.restore(first.state())  # of an optimizer that has made no step
@@ -205,7 +209,9 @@ def test_clipping_by_norm_takes_the_whole_gradient_and_only_shortens(optimizer):
     if optimizer == "sgd":
         SGD(1.0, clip_grad_norm=1.0).step(params, grads)
         assert np.allclose(params, [-0.6, 0, -0.8, 0])
-    a, b = (OPTIMIZERS[optimizer](clip_grad_norm=bound) for bound in (5.1, None))
+    a, b = (
+        OPTIMIZERS[optimizer](clip_grad_norm=bound, groups=everything(4)) for bound in (5.1, None)
+    )
     p, q = np.ones(4), np.ones(4)
     a.step(p, grads)
     b.step(q, grads)
@@ -333,3 +339,42 @@ def test_the_average_of_weights_is_its_recurrence(decay):
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def test_weight_decay_means_the_same_however_an_optimizer_is_used():
+    """A bare step, `fit`, and a config: weights decay, biases and scales do not."""
+
+    def build():
+        rng = np.random.default_rng(0)
+        layers = [Linear(3, 4, rng=rng, dtype=np.float64), LayerNorm(4, dtype=np.float64)]
+        model = Sequential([*layers, Linear(4, 2, rng=rng, dtype=np.float64)])
+        model.params[:] = 1 + np.arange(model.params.size) / 10
+        return model
+
+    X, y = np.random.default_rng(1).normal(size=(8, 3)), np.arange(8) % 2
+    for kind in (SGD, Adam, AdamW, RMSprop):
+        by_hand, fitted = build(), build()
+        with pytest.raises(ValueError, match=r"groups=model\.groups"):
+            kind(0.1, weight_decay=0.5).step(by_hand.params, by_hand.grads)
+        optimizer = kind(0.1, weight_decay=0.5, groups=by_hand.groups)
+        order = np.random.default_rng(2).permutation(8)
+        _, dlogits = SoftmaxCrossEntropy()(by_hand.forward(X[order]), y[order])
+        by_hand.backward(dlogits)
+        optimizer.step(by_hand.params, by_hand.grads)
+        loop = fit(fitted, SoftmaxCrossEntropy(), kind(0.1, weight_decay=0.5), (X, y), epochs=1,
+                   batch_size=8, rng=2)  # fmt: skip
+        assert len(list(loop)) == 1
+        np.testing.assert_allclose(by_hand.params, fitted.params, rtol=1e-12)
+
+
+def test_adam_is_pytorchs_with_a_corrected_eps():
+    p, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
+    ours, optimizer = p.copy(), Adam(0.01, eps=1e-2)
+    for t, g in enumerate(np.random.default_rng(0).normal(size=(5, 2)), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        eps = 1e-2 / np.sqrt(1 - 0.999**t)  # PyTorch adds it after the bias correction
+        p = p - 0.01 / (1 - 0.9**t) * m / (np.sqrt(v / (1 - 0.999**t)) + eps)
+        grads = g.copy()
+        optimizer.step(ours, grads)
+        optimizer.restore(optimizer.state())
+    np.testing.assert_allclose(ours, p, rtol=1e-12)

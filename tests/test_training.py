@@ -273,9 +273,11 @@ def test_errors_are_to_be_small_and_scores_large(loss_function, monitor, choose)
 
 
 def test_a_figure_that_is_no_number_is_worse_than_any():
-    values = [0.5, math.nan, math.nan, 0.2, math.nan, 0.3]  # the first for the check at start
+    values = [math.nan, math.nan, 0.2, math.nan, 0.3]
 
     class Odd(SoftmaxCrossEntropy):
+        metric_names = ("odd",)
+
         def metrics(self, *given):
             return {"odd": values.pop(0)}
 
@@ -293,7 +295,7 @@ def test_a_figure_that_is_no_number_is_worse_than_any():
 
 @pytest.mark.parametrize("monitor", ["acuracy", "r2"])
 def test_an_unknown_figure_is_refused_before_anything_is_trained(monitor):
-    with pytest.raises(ValueError, match=f"^monitor must be one of loss, accuracy, got '{monitor}"):
+    with pytest.raises(ValueError, match=f"^monitor must be one of loss, .*, got '{monitor}"):
         make(validation=problem(20, 1), monitor=monitor)
 
 
@@ -381,7 +383,8 @@ def test_the_averaged_weights_are_validated_and_kept():
     assert not np.array_equal(last, average)
     training.use_best()
     assert np.array_equal(training.model.params, average)
-    assert epoch.validation == evaluate(training.model, training.loss_function, *problem(20, 1))
+    measured = evaluate(training.model, training.loss_function, *problem(20, 1))
+    assert epoch.validation == {name: measured[name] for name in epoch.validation}
 
 
 def test_the_averaged_weights_are_kept_where_nothing_is_validated():
@@ -493,7 +496,7 @@ def test_epochs_are_rows_of_a_table():
     table = pandas.DataFrame(epochs)
     assert list(table) == [
         "epoch", "step", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
-        "seconds", "improved",
+        "validation_balanced_accuracy", "validation_macro_f1", "seconds", "improved",
     ]  # fmt: skip
     assert table["validation_loss"].tolist() == [e.validation["loss"] for e in epochs]
     assert dict(epochs[1])["step"] == 10 and epochs[0]["train_loss"] == epochs[0].train["loss"]
@@ -683,3 +686,14 @@ def test_after_a_divergence_the_best_weights_are_those_of_a_finite_epoch():
         run(training)
     training.use_best()
     assert np.array_equal(training.model.params, kept)
+
+
+def test_a_metric_that_takes_long_is_measured_where_it_is_monitored():
+    for monitor in ("loss", "roc_auc", "brier"):
+        training = make(validation=problem(20, 1), monitor=monitor, epochs=3)
+        epochs = run(training)
+        assert all((monitor in epoch.validation) for epoch in epochs)
+        assert all(("roc_auc" in e.validation) == (monitor == "roc_auc") for e in epochs)
+        scores = [epoch.validation[monitor] for epoch in epochs]
+        best = max(scores) if monitor == "roc_auc" else min(scores)
+        assert training.progress["best_epoch"] == 1 + scores.index(best)

@@ -34,6 +34,7 @@ SCHEDULE = Family("schedule", SCHEDULES, default="constant")
 DATASET = Family("data set", DATASETS, trial=False)  # calling one reads or makes the data
 PREPROCESSING = Family("preprocessing", PREPROCESSINGS, default="standard")
 AUGMENTATION = Family("augmentation", AUGMENTATIONS)
+FIGURES = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss.figure_names()))
 FAMILIES = (LAYER, LOSS, OPTIMIZER, SCHEDULE, DATASET, PREPROCESSING, AUGMENTATION)
 
 
@@ -155,7 +156,7 @@ class Train(Settings):
     mixup: Positive | None = None
     """Alpha of the Beta distribution from which the mixing of rows is drawn."""
     early_stopping: EarlyStopping | None = None
-    monitor: Literal["loss", "accuracy", "r2", "rmse", "mae", "deviance"] = "loss"
+    monitor: Literal[*FIGURES] = "loss"  # type: ignore[valid-type]
     """The validation figure that decides which weights are best: loss, or a metric of the loss."""
     dtype: Literal["float32", "float64"] = "float32"
     shards: Parts | Auto = "auto"
@@ -233,7 +234,7 @@ class Config(Settings):
             yield "train.early_stopping", reason, ("data.validation",)
         figures = comparable_figures(self.loss)
         if train.monitor not in figures:
-            reason = f"{self.loss.name} gives {' and '.join(figures)}, not {train.monitor}"
+            reason = f"{self.loss.name} gives {', '.join(figures)}; not {train.monitor}"
             yield "train.monitor", reason, ("loss",)
         if train.schedule.options["warmup"] >= train.epochs:
             reason = f"warmup must be shorter than the {train.epochs} epochs of the run"
@@ -245,7 +246,8 @@ class Config(Settings):
 
 def comparable_figures(loss: Choice) -> tuple[str, ...]:
     """The validation figures of a run with this loss that tell better from worse."""
-    return ("loss", *loss.factory.metric_names)  # type: ignore[attr-defined]
+    names: tuple[str, ...] = loss.factory.figure_names()  # type: ignore[attr-defined]
+    return names
 
 
 def _sizes(

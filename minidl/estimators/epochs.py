@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from minidl.best import LOWER_IS_BETTER
 from minidl.epoch import Epoch
 from minidl.errors import DivergenceError
 from minidl.estimators.callbacks import FitCallbacks
@@ -99,7 +98,7 @@ class EpochLoop:
         score = None
         if curves.validation_scores is not None:
             score = epoch.validation[self.score_name]
-            score = -score if self.score_name in LOWER_IS_BETTER else score
+            score *= -1 if self.score_name in self.training.loss_function.lower_is_better else 1
             curves.validation_scores.append(score)
             self._print(f"Validation score: {score:f}")
         optimizer, rule = self.training.optimizer, self.rule

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
-from minidl.evaluation import figures_of, predict_outputs
+from minidl.evaluation import loss_and_metrics, predict_outputs
 from minidl.kernels import Array
 from minidl.lbfgs import Minimum, fit_lbfgs
 from minidl.losses import Loss
@@ -120,7 +120,7 @@ def minimise(
         measured: Mapping[str, float] = {}
         if held_out is not None:
             outputs = predict_outputs(model, held_out.X)
-            measured = figures_of(loss_function, outputs, held_out.y, held_out.sample_weight)
+            measured = loss_and_metrics(loss_function, outputs, held_out.y, held_out.sample_weight)
         figures = figures_by_part(loss_scale, train={"loss": loss}, validation=measured)
         history.append({"epoch": len(history) + 1} | figures)
         if verbose:

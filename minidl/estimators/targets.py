@@ -75,7 +75,7 @@ class Targets(ABC):
 
     def in_units_of(self, loss_function: Loss) -> Self:
         """Return the targets with what the loss function of an earlier fit took from its own."""
-        return replace(self, loss_function=self.loss_function.in_units_of(loss_function))
+        return replace(self, loss_function=self.loss_function.with_scale_of(loss_function))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class ClassTargets(Targets):
 
     def decide(self, outputs: Array) -> Any:
         """Return labels as they were given, for the model's outputs."""
-        codes = self.loss_function.decide(outputs)
+        codes = self.loss_function.predict_targets(outputs)
         if self.labels.exclusive:  # with one class, one logit may say that it is the second
             codes = np.minimum(codes.reshape(-1), len(self.labels.classes) - 1)
         return self.labels.decode(codes)

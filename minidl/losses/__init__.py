@@ -7,16 +7,17 @@ name of each in a YAML file.
 
 from minidl.losses.classification import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.losses.loss import Loss
-from minidl.losses.regression import MAE, MSE, Huber, Poisson, Quantile
+from minidl.losses.regression import MAE, MSE, Huber, Pinball, Poisson
 
 __all__ = [
     "LOSSES",
+    "LOWER_IS_BETTER",
     "MAE",
     "MSE",
     "Huber",
     "Loss",
+    "Pinball",
     "Poisson",
-    "Quantile",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
 ]
@@ -27,6 +28,8 @@ LOSSES: dict[str, type[Loss]] = {
     "mse": MSE,
     "mae": MAE,
     "huber": Huber,
-    "quantile": Quantile,
+    "quantile": Pinball,
     "poisson": Poisson,
 }
+
+LOWER_IS_BETTER = frozenset[str]().union(*(loss.lower_is_better for loss in LOSSES.values()))

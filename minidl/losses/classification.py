@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from minidl import kernels
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 from minidl.layers.activations import sigmoid
-from minidl.losses.loss import ElementwiseLoss, Loss, Share, columns, require_targets, weighted_mean
+from minidl.losses.loss import ElementwiseLoss, Loss, Share, columns, require_targets
+from minidl.losses.metrics import class_metrics, mean_roc_auc, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class SoftmaxCrossEntropy(Loss):
 
     targets: labels 0 to n_classes - 1, (n_samples,), or soft targets t, (n_samples, n_classes),
     whose rows are at least 0 and sum to 1; they are smoothed in the same way.
-    class_weight: one factor a class for w_i (for soft targets, their mean under t_i).
+    class_weight: one factor c_j a class; row i counts w_i = c_label_i, or w_i = sum_j t_ij * c_j
+    for soft targets.  The factor weighs the whole row, also its smoothed part, as a sample weight
+    in scikit-learn does.  PyTorch weighs the terms of the sum: l_i = -sum_j c_j * t_ij * log p_ij,
+    divided by sum_i c_label_i for labels and by n_samples for soft targets.  Without smoothing,
+    and with labels, both are the same.
     Label smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
     """
 
@@ -32,7 +37,9 @@ class SoftmaxCrossEntropy(Loss):
     class_weight: Sequence[float] | None = None
 
     task = "classification"
-    metric_names = ("accuracy",)
+    metric_names = ("accuracy", "balanced_accuracy", "macro_f1")
+    extra_metric_names = ("roc_auc", "log_loss", "brier")
+    lower_is_better = frozenset({"loss", "log_loss", "brier"})
 
     def __post_init__(self) -> None:
         require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
@@ -62,7 +69,7 @@ class SoftmaxCrossEntropy(Loss):
         np.exp(p, out=p)
         return np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
 
-    def decide(self, logits: Array) -> Array:
+    def predict_targets(self, logits: Array) -> Array:
         """Return the place of the most likely class, (n_samples,)."""
         places: Array = logits.argmax(axis=1)
         return places
@@ -88,11 +95,36 @@ class SoftmaxCrossEntropy(Loss):
             require_targets(fits, targets, f"must be a class from 0 to {n_outputs - 1}")
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
-        """Return "accuracy"; with soft targets the most likely class is the right one."""
+        """Return the metrics of `class_metrics`, and of these what `extra` names.
+
+        roc_auc  = mean over the classes of the area under the ROC curve, class against the rest
+        log_loss = mean_i -sum_j t_ij * log p_ij, without smoothing and class weights
+        brier    = mean_i sum_j (p_ij - t_ij)**2, and half of it for two classes
+
+        p = predict(logits).  In soft targets the most likely class counts as the label, except for
+        log_loss and brier.
+        """
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-        return {"accuracy": weighted_mean(self.decide(logits) == labels, sample_weight)}
+        n_classes = logits.shape[1]
+        figures = class_metrics(labels, self.predict_targets(logits), n_classes, sample_weight)
+        p = self.predict(logits.astype(np.float64)) if extra else logits
+        one_hot = np.arange(n_classes) == labels[:, None] if extra else labels
+        if "roc_auc" in extra:
+            figures["roc_auc"] = mean_roc_auc(p, one_hot, sample_weight)
+        if "log_loss" in extra:
+            plain = SoftmaxCrossEntropy()
+            figures["log_loss"] = plain(logits.astype(np.float64), targets, sample_weight)[0]
+        if "brier" in extra:
+            t = one_hot if targets.ndim == 1 else targets
+            errors = np.square(p - t).sum(axis=1) / (2 if n_classes == 2 else 1)
+            figures["brier"] = weighted_mean(errors, sample_weight)
+        return figures
 
     def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
         weights = super()._weights(targets, sample_weight)
@@ -144,17 +176,20 @@ class SigmoidCrossEntropy(ElementwiseLoss):
     dlogits = (sigmoid(z) - t) * w_i / total_weight
 
     targets: 0, 1 or a probability between; (n_samples,) or (n_samples, n_labels).  The sum over
-    labels is the log-likelihood of the whole row, as in scikit-learn; PyTorch takes the mean.
+    labels is the log-likelihood of the whole row, as in scikit-learn.  PyTorch's BCEWithLogitsLoss
+    takes the mean over the labels, too: l_i = mean_j ..., smaller by a factor of n_labels.
     """
 
     task = "multilabel"
-    metric_names = ("accuracy",)
+    metric_names = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
+    extra_metric_names = ("roc_auc", "brier")
+    lower_is_better = frozenset({"loss", "brier"})
 
     def predict(self, logits: Array) -> Array:
         """Return the probability of each label, (n_samples, n_labels)."""
         return sigmoid(logits)
 
-    def decide(self, logits: Array) -> Array:
+    def predict_targets(self, logits: Array) -> Array:
         """Return 1 for each label whose probability is above one half, else 0."""
         return (logits > 0).astype(np.int64)
 
@@ -164,19 +199,40 @@ class SigmoidCrossEntropy(ElementwiseLoss):
         require_targets((targets >= 0) & (targets <= 1), targets, "must be between 0 and 1")
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
-        """Return "accuracy", of rows with every label right; for several labels also "f1".
+        """Return "accuracy", "balanced_accuracy", "f1" and "macro_f1", and what `extra` names.
 
-        f1 = 2 * hits / (2 * hits + misses + false alarms), counted over all labels together, and 0
-        where there is no hit.
+        accuracy          = share of rows with every label right
+        balanced_accuracy = mean of each label's balanced accuracy (see `class_metrics`)
+        f1                = 2 * hits / (2 * hits + misses + false alarms), over all labels together
+        macro_f1          = mean of each label's f1; for a single label, of the f1 of yes and of no
+        roc_auc           = mean of each label's area under the ROC curve
+        brier             = mean of (p - t)**2;   p = predict(logits)
+
+        An f1 without a hit is 0.  Targets between 0 and 1 count as 1 above one half.
         """
-        found, true = self.decide(logits) == 1, columns(targets, np.float64) > 0.5
-        figures = {"accuracy": weighted_mean(np.all(found == true, axis=1), sample_weight)}
-        if logits.shape[1] > 1:
-            hits = weighted_mean(np.sum(found & true, axis=1), sample_weight)
-            marks = weighted_mean(np.sum(found, axis=1) + np.sum(true, axis=1), sample_weight)
-            figures["f1"] = 2 * hits / marks if hits else 0.0
+        found, true = logits > 0, columns(targets, np.float64) > 0.5
+        pairs = zip(true.T.astype(np.intp), found.T.astype(np.intp), strict=True)
+        each = [class_metrics(t, f, 2, sample_weight) for t, f in pairs]
+        hits = weighted_mean(found & true, sample_weight, axis=0)
+        marks = weighted_mean(np.add(found, true, dtype=np.intp), sample_weight, axis=0)
+        f1 = 2 * hits / np.where(marks > 0, marks, 1)
+        figures = {
+            "accuracy": weighted_mean(np.all(found == true, axis=1), sample_weight),
+            "balanced_accuracy": float(np.mean([one["balanced_accuracy"] for one in each])),
+            "f1": float(2 * hits.sum() / marks.sum()) if hits.any() else 0.0,
+            "macro_f1": each[0]["macro_f1"] if len(each) == 1 else float(np.mean(f1)),
+        }
+        if "roc_auc" in extra:
+            figures["roc_auc"] = mean_roc_auc(logits, true, sample_weight)
+        if "brier" in extra:
+            errors = self.predict(logits.astype(np.float64)) - columns(targets, np.float64)
+            figures["brier"] = weighted_mean(np.mean(errors * errors, axis=1), sample_weight)
         return figures
 
     def _per_output(self, n_outputs: int) -> float:

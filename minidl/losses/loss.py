@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -24,8 +25,11 @@ class Loss:
     """
 
     task: ClassVar[Literal["classification", "multilabel", "regression"]]
-    # Of the figures that `metrics` returns for any targets, those that put models in order.
+    # The metrics by which models can be compared: those that `metrics` always gives, and those that
+    # take longer and are given when they are asked for.
     metric_names: ClassVar[tuple[str, ...]]
+    extra_metric_names: ClassVar[tuple[str, ...]] = ()
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})  # of the metrics and "loss"
 
     def __call__(
         self,
@@ -55,16 +59,19 @@ class Loss:
         """Return the loss with what it takes from the training targets, once, before training."""
         return self
 
-    def in_units_of(self, other: Loss) -> Self:
-        """Return the loss function with what `other` took from its training targets."""
+    def with_scale_of(self, other: Loss) -> Self:
+        """Return the loss with the center and scale that `other` took from its training targets."""
         return self
 
     def predict(self, logits: Array) -> Array:
         """Return what the outputs mean: probabilities, or values in the unit of the targets."""
         return logits
 
-    def decide(self, logits: Array) -> Array:
-        """Return the most likely class, (n_samples,), 0 or 1 for each label, or the values."""
+    def predict_targets(self, logits: Array) -> Array:
+        """Return predictions in the form of the targets.
+
+        The most likely class, (n_samples,); 0 or 1 for each label; or the predicted values.
+        """
         return self.predict(logits)
 
     def n_outputs(self, targets: Array) -> int:
@@ -84,10 +91,22 @@ class Loss:
         require_targets(np.isfinite(targets), targets, "must be finite")
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
-        """Return figures of merit by name, each a mean over the rows weighted by sample_weight."""
+        """Return the metrics by name; each row counts by its sample_weight.
+
+        extra: which of `extra_metric_names` are wanted, too. NaN: the rows do not define a metric.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def figure_names(cls) -> tuple[str, ...]:
+        """Return "loss" and the names of all metrics by which models can be compared."""
+        return ("loss", *cls.metric_names, *cls.extra_metric_names)
 
     def _weights(self, targets: Array, sample_weight: Array | None) -> Array | None:
         return None if sample_weight is None else np.asarray(sample_weight, np.float64)
@@ -125,12 +144,6 @@ def columns(targets: Array, dtype: Any) -> Array:
     """Targets as (n_samples, n_targets)."""
     targets = targets.astype(dtype, copy=False)
     return targets[:, None] if targets.ndim == 1 else targets
-
-
-def weighted_mean(values: Any, sample_weight: Array | None, axis: int | None = None) -> Any:
-    """Return the mean over `axis`, of rows that count by their weights."""
-    mean = np.average(values, axis=axis, weights=sample_weight)
-    return float(mean) if axis is None else mean
 
 
 def require_targets(fits: Array, targets: Array, expected: str) -> None:

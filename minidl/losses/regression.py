@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
-from minidl.losses.loss import ElementwiseLoss, Loss, columns, require_targets, weighted_mean
+from minidl.losses.loss import ElementwiseLoss, Loss, columns, require_targets
+from minidl.losses.metrics import weighted_mean
 
 
 class RegressionLoss(ElementwiseLoss):
@@ -18,9 +19,14 @@ class RegressionLoss(ElementwiseLoss):
 
     task = "regression"
     metric_names: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "rmse", "mae"})
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
         """Return "r2", "rmse" and "mae" of the predictions, the mean over several outputs.
 
@@ -80,7 +86,7 @@ class ScaledLoss(RegressionLoss):
         deviations = np.where(np.ptp(t, axis=0) > 0, t.std(axis=0), 1.0)
         return replace(self, center=t.mean(axis=0).tolist(), scale=deviations.tolist())
 
-    def in_units_of(self, other: Loss) -> Self:
+    def with_scale_of(self, other: Loss) -> Self:
         """Return the loss with the center and scale of `other`, where they are to be scaled."""
         if not (self.scale_targets and isinstance(other, ScaledLoss)):
             return self
@@ -155,7 +161,7 @@ class Huber(ScaledLoss):
 
 
 @dataclass(frozen=True)
-class Quantile(ScaledLoss):
+class Pinball(ScaledLoss):
     """Pinball loss: predicts the value that a share `quantile` of the targets stays below.
 
     l_i     = mean_j max(q * (t - z), (1 - q) * (z - t))
@@ -168,6 +174,7 @@ class Quantile(ScaledLoss):
     quantile: float | Sequence[float] = 0.5
 
     metric_names = ("mae",)
+    lower_is_better = frozenset({"loss", "mae"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,7 +193,11 @@ class Quantile(ScaledLoss):
         return self._q.size if self._q.ndim else n_targets
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
         """Return "coverage", the share of targets at or below the prediction, and "mae".
 
@@ -220,6 +231,7 @@ class Poisson(RegressionLoss):
     """
 
     metric_names = ("deviance", "r2", "rmse", "mae")
+    lower_is_better = frozenset({"loss", "deviance", "rmse", "mae"})
     largest: ClassVar[float] = 60.0
 
     def predict(self, logits: Array) -> Array:
@@ -232,7 +244,11 @@ class Poisson(RegressionLoss):
         require_targets(targets >= 0, targets, "must be at least 0")
 
     def metrics(
-        self, logits: Array, targets: Array, sample_weight: Array | None = None
+        self,
+        logits: Array,
+        targets: Array,
+        sample_weight: Array | None = None,
+        extra: Collection[str] = (),
     ) -> dict[str, float]:
         """Return "deviance", twice the loss, and the metrics of regression."""
         deviance = 2 * self(logits.astype(np.float64), targets, sample_weight)[0]

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from minidl.best import LOWER_IS_BETTER
 from minidl.errors import CheckpointError, DivergenceError
+from minidl.losses import LOWER_IS_BETTER
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import SIGNALS
 

@@ -5,6 +5,7 @@ Whatever ends a run between two steps, what it needs to go on with the same bits
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.dataset import fingerprint
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from minidl.evaluation import figures_of
+from minidl.evaluation import loss_and_metrics
 from minidl.kernels import Array
 from minidl.runs import machine
 from minidl.runs.experiment import Experiment
@@ -244,10 +245,11 @@ class Run:
             assert isinstance(threads, int)
             with kernels.threads(threads):
                 outputs = experiment.outputs(test.X)
-                figures = figures_of(experiment.loss_function, outputs, test.y)
-            results |= {f"test_{name}": value for name, value in figures.items()}
+                extra = experiment.loss_function.extra_metric_names
+                figures = loss_and_metrics(experiment.loss_function, outputs, test.y, extra=extra)
+            results |= {f"test_{name}": v for name, v in figures.items() if math.isfinite(v)}
             if experiment.dataset.n_classes is not None and test.y.ndim == 1:
-                predicted = experiment.loss_function.decide(outputs).reshape(-1)
+                predicted = experiment.loss_function.predict_targets(outputs).reshape(-1)
                 matrix = _confusion_matrix(predicted, test.y, experiment.dataset.n_classes)
                 results["confusion_matrix"] = matrix
         return results
