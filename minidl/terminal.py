@@ -17,6 +17,8 @@ from minidl.errors import MinidlError
 
 DEFAULT_WIDTH = 80
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
+# Metrics that a line has no room for; metrics.csv and results.json hold them.
+IN_FILES = {"balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier"}
 # Control characters but tab and newline, marks that reorder text, and halves of surrogate pairs.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -140,13 +142,14 @@ def width_of(stream: TextIO) -> int | None:
         return DEFAULT_WIDTH
 
 
-def figures_text(figures: Mapping[str, float]) -> str:
-    """Figures as text.
+def figures_text(figures: Mapping[str, float], monitor: str = "loss") -> str:
+    """Figures as text: the usual ones and the monitored one; the files of a run hold them all.
 
     >>> figures_text({"loss": 0.12345, "accuracy": 1.0})
     'loss 0.1235 accuracy 1.0000'
     """
-    return " ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
+    shown = {name: x for name, x in figures.items() if name not in IN_FILES or name == monitor}
+    return " ".join(f"{name} {figure:.4f}" for name, figure in shown.items())
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -76,6 +76,14 @@ def test_without_validation_the_training_figures_stay():
     assert epoch_line(only, 2, 25) == "1/2  loss 0.1235"
 
 
+def test_a_metric_that_is_monitored_is_shown():
+    figures = {"loss": 0.5, "accuracy": 0.75, "balanced_accuracy": 0.5, "macro_f1": 0.25}
+    epoch = Epoch(1, 1, 0.1, {"loss": 0.5}, figures, 1.0, True)
+    assert "macro_f1" not in epoch_line(epoch, 2, None)
+    line = epoch_line(epoch, 2, None, "macro_f1")
+    assert line.endswith("validation loss 0.5000 accuracy 0.7500 macro_f1 0.2500  1 s")
+
+
 def test_an_error_stream_that_is_full_stops_nothing(monkeypatch):
     full = open("/dev/full", "w")
     monkeypatch.setattr(sys, "stderr", full)

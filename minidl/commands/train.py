@@ -159,7 +159,8 @@ def _train(run: Run, *, quiet: bool) -> int:
                 if epoch is None or quiet or unwritten is not None:
                     continue
                 try:
-                    say(epoch_line(epoch, run.training.epochs, width_of(sys.stdout)))
+                    monitor = run.training.best.monitor
+                    say(epoch_line(epoch, run.training.epochs, width_of(sys.stdout), monitor))
                 except OutputError as error:
                     unwritten = error
                     run.stop()
@@ -193,12 +194,12 @@ def _bar(run: Run, quiet: bool) -> ProgressBar:
     )
 
 
-def epoch_line(epoch: Epoch, epochs: int, width: int | None) -> str:
+def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "loss") -> str:
     """One line of what an epoch gave: the longest that fits into `width` columns, if given."""
     short = f"{epoch.epoch}/{epochs}"
-    train = f"train {figures_text(epoch.train)}"
+    train = f"train {figures_text(epoch.train, monitor)}"
     train_loss = f"train loss {epoch.train['loss']:.4f}"
-    figures = figures_text(epoch.validation or epoch.train)
+    figures = figures_text(epoch.validation or epoch.train, monitor)
     validation = [f"validation {figures}"] if epoch.validation else []
     time = duration(epoch.seconds)
     lines = [
