@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from minidl.atomic import remove_leftovers, replace_file
 from minidl.errors import CheckpointError, DivergenceError
 
-__all__ = ["read_archive", "read_arrays", "remove_leftovers", "write_archive"]
+__all__ = ["document_text", "read_archive", "read_arrays", "remove_leftovers", "write_archive"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,6 +42,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CHUNK = 2**20  # bytes: the most that is read at once, and the longest document
 _MAX_ARRAYS = 1000
 _MAX_HEADER = 4096  # bytes of one .npy header
+_MAX_EMPTY = 2**20  # of each length of an array that holds nothing
+_MAX_ITEM = 2**20  # bytes of one text
+_MAX_DIGITS = 40  # the state of a generator has 39
 _MAX_INFLATION = 1032  # deflate cannot do better, so a larger ratio is a lie
 _NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -54,6 +57,7 @@ def write_archive(
     kind: str,
     version: int,
     previous: Path | None = None,
+    may_hold_nan: tuple[str, ...] = (),
 ) -> None:
     """Write an archive so that, whatever happens, a good file stands at `path` or `previous`.
 
@@ -69,8 +73,13 @@ def write_archive(
     Raises `DivergenceError` for an array that is not finite, `CheckpointError` for what the disk
     refuses, `ValueError` for what an archive cannot hold; the old files are intact after each.
     """
-    stored = {name: _storable(name, array, path) for name, array in arrays.items()}
-    text = _document_text(list(stored), document, kind, version)
+    for name, array in arrays.items():
+        if not name.startswith(may_hold_nan or ("/",)) and not _is_finite(array):
+            raise DivergenceError(
+                f"{path} is not written: the array {name!r} holds values that are not finite"
+            )
+    stored = {name: _storable(name, array) for name, array in arrays.items()}
+    text = document_text(list(arrays), document, kind, version)
     replace_file(path, lambda file: _write_zip(file, text, stored), previous=previous)
 
 
@@ -97,11 +106,14 @@ def read_archive(
             raise ValueError("it claims to hold more than its size")
 
         text = _read_small(archive, members[_DOCUMENT], _CHUNK)
-        names, document = _names_and_document(json.loads(text), kind, newest_version)
+        names, document = _names_and_document(_parsed(text), kind, newest_version)
         if sorted(members) != sorted([_DOCUMENT, _HASH, *(f"{name}{_SUFFIX}" for name in names)]):
             raise ValueError(f"its members are not those that {_DOCUMENT} lists")
 
         arrays = {name: _read_array(archive, members[name + _SUFFIX]) for name in names}
+        for name, array in arrays.items():
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name!r} is not in C order")
         if _read_small(archive, members[_HASH], 64) != _digest(text, arrays):
             raise ValueError("it is damaged: its contents do not match its SHA-256")
         return arrays, document
@@ -142,30 +154,36 @@ def read_arrays(
 # ---- writing
 
 
-def _storable(name: str, array: NDArray[Any], path: Path) -> NDArray[Any]:
+def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """The array as it is stored: C order, little-endian; a copy only where it is not so yet."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"arrays: {name!r} must be 1 to 100 of the characters A-Z a-z 0-9 _ . -")
     array = np.asarray(array)
     if not _is_plain(array.dtype):
         raise ValueError(f"arrays: {name!r} has dtype {array.dtype}, which cannot be stored")
-    # The extremes are finite if and only if every value is, and need no temporary array.
-    if array.dtype.kind == "f" and array.size:
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-            raise DivergenceError(
-                f"{path} is not written: the array {name!r} holds values that are not finite"
-            )
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
-def _document_text(names: list[str], document: Mapping[str, Any], kind: str, version: int) -> bytes:
+def _is_finite(array: NDArray[Any]) -> bool:
+    """Whether every value is finite: the extremes are, and they need no temporary array."""
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def document_text(
+    names: Sequence[str], document: Mapping[str, Any], kind: str, version: int
+) -> bytes:
+    """Return the JSON text of an archive.  Raises ValueError for what JSON cannot hold."""
     if len(names) > _MAX_ARRAYS:
         raise ValueError(f"arrays must be at most {_MAX_ARRAYS}, got {len(names)}")
     if version < 1:
         raise ValueError(f"version must be 1 or more, got {version}")
-    manifest = {"arrays": names, "document": dict(document), "kind": kind, "version": version}
+    manifest = {"arrays": list(names), "document": dict(document), "kind": kind, "version": version}
     try:
-        text = json.dumps(manifest, allow_nan=False, indent=1, sort_keys=True).encode("ascii")
+        text = json.dumps(
+            manifest, allow_nan=False, ensure_ascii=False, indent=1, sort_keys=True
+        ).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"document cannot be stored as JSON: {error}") from error
     if len(text) > _CHUNK:
@@ -273,6 +291,25 @@ def _names_and_document(
     return names, document
 
 
+def _parsed(text: bytes) -> Any:
+    """JSON as the standard has it: finite numbers of a bounded length, and Unicode texts."""
+    tree = json.loads(text, parse_int=_int, parse_float=_float, parse_constant=_float)
+    json.dumps(tree, ensure_ascii=False).encode()  # a lone surrogate is no text
+    return tree
+
+
+def _int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{_DOCUMENT} holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{_DOCUMENT} holds {text[:20]}, which is not a finite number")
+    return value
+
+
 def _read_small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     """A member, or so much of it that it cannot be right."""
     with archive.open(member) as stream:
@@ -293,6 +330,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
         if not _is_plain(dtype):
             raise ValueError(f"{member.filename!r} has dtype {dtype}, which is not allowed")
         n_bytes = member.file_size - start.tell()
+        if 0 in shape and max(shape) > _MAX_EMPTY:
+            raise ValueError(f"{member.filename!r} is empty and claims the shape {shape}")
         if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != n_bytes:
             raise ValueError(
                 f"{member.filename!r} has {n_bytes} bytes, which shape {shape} and dtype {dtype} "
@@ -316,7 +355,7 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
     """Whether values are just bytes: no objects, fields, dates, or sizes that hang on the CPU."""
     if dtype.kind == "f":
         return dtype.itemsize <= 8
-    return dtype.kind in "biuSU" and dtype.itemsize > 0
+    return dtype.kind in "biuSU" and 0 < dtype.itemsize <= _MAX_ITEM
 
 
 def _check_values(array: NDArray[Any], name: str) -> None:

@@ -1,7 +1,7 @@
 """A run's whole state as one file, and the one before it: no crash can lose both.
 
-`last.npz` and `previous.npz` are archives (see `minidl.archive`). The arrays of the state's tree
-lie in them under dotted names, "optimizer.velocity"; everything else is in the document.
+`last.npz` and `previous.npz` are archives (see `minidl.archive`). The arrays of the state are
+stored under dotted names, "optimizer.velocity" (see `minidl.trees`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from minidl import trees
 from minidl.archive import read_archive, write_archive
 from minidl.errors import CheckpointError
 
 KIND, VERSION = "checkpoint", 1
 
+# What `about` may say, each with its types and the value that stands for nothing.
+_ABOUT: dict[str, tuple[tuple[type, ...], Any]] = {
+    "config": ((str,), ""),
+    "data_fingerprint": ((str,), ""),
+    "machine": ((dict,), {}),
+    "started": ((str,), ""),
+    "train_seconds": ((int, float), 0),
+}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from.
+    """What a run resumes from.
 
-    state: of the training, as `Training.state()` returns it.
-    about: the run it belongs to: its config, what it ran on, ...; plain values.
+    state: of the training, as returned by `Training.state()`.
+    about: plain values about the run: its config, the machine, the time it took.
     """
 
     state: Mapping[str, Any]
@@ -37,8 +45,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     Raises CheckpointError where the disk refuses, DivergenceError for a state that is not finite;
     the old files are intact after both.
     """
-    arrays: dict[str, Any] = {}
-    state = _without_arrays(checkpoint.state, "", arrays)
+    arrays, state = trees.split(checkpoint.state)
     document = {"state": state, "about": dict(checkpoint.about)}
     last, previous = paths(folder)
     write_archive(last, arrays, document, kind=KIND, version=VERSION, previous=previous)
@@ -50,17 +57,14 @@ def load(path: Path) -> Checkpoint:
     state, about = document.get("state"), document.get("about")
     if not isinstance(state, dict) or not isinstance(about, dict):
         raise CheckpointError(f"cannot read {path}: it holds no state of a run")
-    for name, array in arrays.items():
-        *parents, key = name.split(".")
-        branch = state
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-            if not isinstance(branch, dict):
-                raise CheckpointError(f"cannot read {path}: {name!r} has no place in its state")
-        if key in branch:
-            raise CheckpointError(f"cannot read {path}: {name!r} stands in it twice")
-        branch[key] = array
-    return Checkpoint(state, about)
+    for name, (kinds, least) in _ABOUT.items():
+        value = about.get(name, least)
+        if type(value) not in kinds or (least == 0 and not 0 <= value < 1e300):
+            raise CheckpointError(f"cannot read {path}: its {name} is {str(value)[:40]}")
+    try:
+        return Checkpoint(trees.join(arrays, state), about)
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 def paths(folder: Path) -> tuple[Path, Path]:
@@ -71,10 +75,10 @@ def paths(folder: Path) -> tuple[Path, Path]:
 def recover(
     folder: Path, use: Callable[[Path, Checkpoint], None], warn: Callable[[str], None]
 ) -> bool:
-    """Give `use` the newest checkpoint that can be read and used; return False where there is none.
+    """Give `use` the newest checkpoint that can be read and used; return False if there is none.
 
-    A damaged one, or one for which `use` raises CheckpointError, is passed over with a warning;
-    if that leaves none, the first error is raised.
+    A damaged checkpoint, and one for which `use` raises CheckpointError, is skipped with a warning.
+    If none is left, the first error is raised.
     """
     errors: list[CheckpointError] = []
     for path in (path for path in paths(folder) if path.exists()):
@@ -91,16 +95,3 @@ def recover(
             f"{errors[0]}\nno other checkpoint is left; to train from the start, remove {folder}"
         ) from errors[0]
     return False
-
-
-def _without_arrays(tree: Mapping[str, Any], prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    """The tree without its arrays, which are put into `arrays` under their path."""
-    rest: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, np.ndarray):
-            arrays[prefix + key] = value
-        elif isinstance(value, Mapping):
-            rest[key] = _without_arrays(value, f"{prefix}{key}.", arrays)
-        else:
-            rest[key] = value
-    return rest

@@ -55,3 +55,14 @@ def require(parameter: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
         shown = repr(value) if isinstance(value, str) else value
         raise ParameterError(parameter, f"must be {expected}, got {shown}")
+
+
+def require_instance(parameter: str, value: object, kind: type) -> None:
+    """Raise ParameterError unless `value` is an object of `kind`, and not a class."""
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type):
+        problem = f"got the class {value.__name__}; write {value.__name__}(...)"
+    else:
+        problem = f"got {type(value).__name__}"
+    raise ParameterError(parameter, f"must be an object of {kind.__name__}, {problem}")

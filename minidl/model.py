@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.errors import require_instance
 from minidl.kernels import Array
 from minidl.layers.activations import ReLU
 from minidl.layers.layer import Layer, Scratch
@@ -43,6 +44,19 @@ class Sequential:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._bind(layers)
+
+    @classmethod
+    def over(cls, layers: Sequence[Layer], params: Array, buffers: Array) -> Sequential:
+        """Return a model whose vectors are these arrays, not copies; the layers take their values.
+
+        Raises ValueError where they do not have the sizes and the dtype of the layers.
+        """
+        model = object.__new__(cls)
+        model._bind(layers, params, buffers)
+        return model
+
+    def __repr__(self) -> str:
+        return self.summary()
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return the outputs, (n_samples, n_out), for x, (n_samples, n_in)."""
@@ -166,6 +180,12 @@ class Sequential:
         """The number of input features; None where the layers take any."""
         return next((n for layer in self.layers if (n := layer.input_size()) is not None), None)
 
+    def output_size(self, n_in: int) -> int:
+        """Return the number of outputs for `n_in` input features."""
+        for layer in self.layers:
+            n_in = layer.output_size(n_in)
+        return n_in
+
     def summary(self) -> str:
         """Return a table of the layers: output shape, parameters, multiply-adds a sample."""
         rows = [("layer", "output", "parameters", "multiply-adds")]
@@ -197,11 +217,18 @@ class Sequential:
         # a vector that its layers no longer see.
         self._bind(state["layers"])
 
-    def _bind(self, layers: Sequence[Layer], params: Array | None = None) -> None:
+    def _bind(
+        self,
+        layers: Sequence[Layer],
+        params: Array | None = None,
+        buffers: Array | None = None,
+    ) -> None:
         """Adopt the layers: move their arrays into the flat vectors and lend them views.
 
-        With `params` the layers become views of that vector, and its values stay.
+        With `params` or `buffers` the layers become views of those, and their values stay.
         """
+        for i, layer in enumerate(layers):
+            require_instance(f"layer {i}", layer, Layer)
         self.layers = tuple(layers)
         if not self.layers:
             raise ValueError("layers must not be empty")
@@ -230,12 +257,18 @@ class Sequential:
             self._group_slices[group] = slice(start, stop)
             start = stop
         pairs = [pair for group in tensors.values() for pair in group]
+        n_stats = sum(getattr(layer, name).size for layer, name in stats)
+        for vector, size in ((params, start), (buffers, n_stats)):
+            if vector is not None and (vector.shape, vector.dtype) != ((size,), self._dtype):
+                raise ValueError(
+                    f"{vector.size} {vector.dtype} numbers for a model of {size} {self._dtype}"
+                )
         self.params = np.empty(start, self._dtype) if params is None else params
         self.grads = np.zeros(start, self._dtype)
-        self.buffers = np.empty(sum(getattr(o, n).size for o, n in stats), self._dtype)
+        self.buffers = np.empty(n_stats, self._dtype) if buffers is None else buffers
         _lend_views(self.params, pairs, "", copy_values=params is None)
-        _lend_views(self.grads, pairs, "d", copy_values=True)
-        _lend_views(self.buffers, stats, "", copy_values=True)
+        _lend_views(self.grads, pairs, "d", copy_values=params is None)
+        _lend_views(self.buffers, stats, "", copy_values=buffers is None)
         for layer in inside:
             if layer.param_names or layer.buffer_names:
                 layer._owner = weakref.ref(self)

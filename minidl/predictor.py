@@ -1,4 +1,4 @@
-"""A trained model as one file, and what `load` makes of it: raw features in, answers out.
+"""A trained model as one file, and what `load` makes of it: raw features in, predictions out.
 
 The file holds weights, layers, loss, preprocessing, classes and feature names, and nothing of when
 or where it was made, so equal runs give equal files. Needs NumPy only.
@@ -6,42 +6,45 @@ or where it was made, so equal runs give equal files. Needs NumPy only.
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.archive import read_archive, write_archive
+from minidl import trees
+from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
-from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing
-from minidl.errors import CheckpointError
+from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
+from minidl.errors import CheckpointError, require, require_instance
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
+from minidl.labels import label_array, plain_labels, restored_labels, stored_labels
 from minidl.layers import LAYERS
-from minidl.layers.layer import Layer
 from minidl.losses import LOSSES, Loss
-from minidl.model import Sequential, walk
+from minidl.model import Sequential
+from minidl.reprs import call_of
+from minidl.specs import build_stack, made_from, spec_of, weigh
 
-KIND, VERSION = "model", 1
+KIND, VERSION = "model", 2
 
-_SIZES = ("n_in", "n_out", "n_features")
-_MAX_FEATURES = 2**20
-_UNUSED = ("rng", "dtype", "init", "gain")  # how weights began: not part of a trained model
+MAX_FEATURES = 2**20
+MAX_NAME = 10_000  # characters of a feature name
+_FREE_NUMBERS = 2**22  # of one row in all layers, for which a file need not hold parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictor:
     """A trained model with everything that a prediction from raw features needs.
 
-    n_features: of the raw rows.
+    n_features: number of raw features.
     classes: the labels in the order of the outputs; None for a regression.
     feature_names: one for each raw feature, or None.
-    views: for images, the moved copies over which the outputs are averaged, or None.
+    views: for images, the shifted copies over which the outputs are averaged, or None.
+    notes: plain values and arrays for other readers of the file, or None.
     """
 
     model: Sequential
@@ -51,25 +54,40 @@ class Predictor:
     classes: Sequence[Any] | None = None
     feature_names: Sequence[str] | None = None
     views: ShiftedViews | None = None
-    _labels: Array | None = field(init=False, repr=False, default=None)
+    notes: Mapping[str, Any] | None = None
+    _labels: Array | None = field(init=False, default=None)
+    _reported: set[str] = field(init=False, default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
+        require_instance("model", self.model, Sequential)
+        require_instance("loss_function", self.loss_function, Loss)
+        require_instance("preprocessing", self.preprocessing, Preprocessing)
         if self.classes is not None:
-            object.__setattr__(self, "_labels", np.asarray(self.classes))
+            object.__setattr__(self, "classes", plain_labels(self.classes))
+            object.__setattr__(self, "_labels", label_array(self.classes))
+
+    def __repr__(self) -> str:
+        known = "regression" if self.classes is None else f"{len(self.classes)} classes"
+        return (
+            f"Predictor of {self.n_features} features, {known}\n"
+            f"loss: {self.loss_function}\npreprocessing: {call_of(self.preprocessing)}\n"
+            f"{self.model.summary()}"
+        )
 
     def predict(self, X: Any) -> Array:
         """Return the label of the most likely class for each row of X, or the predicted values.
 
-        X: (n_samples, n_features), raw; the columns of a data frame are taken by their names where
-        the model knows them.  Raises ValueError for other features, and for values that are no
-        numbers or not finite.  With several labels a row: 0 or 1 for each.
+        X: (n_samples, n_features), raw. The columns of a data frame are taken by their names where
+        the model knows them; others are ignored, with a warning the first time.  With several
+        labels a row: 0 or 1 for each.  Raises ValueError for missing columns, and for values that
+        are not numbers or not finite.
         """
         decided = self.loss_function.predict_targets(self._outputs(X))
         if decided.ndim == 2 and decided.shape[1] == 1:
             decided = decided[:, 0]
         if self._labels is None or decided.ndim == 2:
             return decided
-        return np.asarray(self._labels[decided])
+        return np.asarray(self._labels[np.minimum(decided, len(self._labels) - 1)])
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.
@@ -79,44 +97,55 @@ class Predictor:
         if self._labels is None:
             raise AttributeError("predict_proba is for classifiers; this model is a regression")
         p = self.loss_function.predict(self._outputs(X))
-        return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+        if p.shape[1] > 1:
+            return p
+        return np.ones_like(p) if len(self._labels) == 1 else np.hstack([1 - p, p])
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.
 
-        notes: plain values for other readers of the file; `load` passes over them.
-        Raises ValueError for a layer that is not in the registry, CheckpointError where the disk
-        refuses.
+        notes: takes the place of those that the predictor has.
+        Raises ValueError for what a file cannot hold (see `check`), DivergenceError for weights
+        that are not finite, CheckpointError where the disk refuses.
         """
-        document = {
-            "layers": [describe_layer(layer) for layer in self.model.layers],
+        whole = self if notes is None else replace(self, notes=notes)
+        arrays, document = whole.check()
+        write_archive(
+            Path(path), arrays, document, kind=KIND, version=VERSION, may_hold_nan=("notes.",)
+        )
+
+    def check(self) -> tuple[trees.Arrays, dict[str, Any]]:
+        """Return what `save` writes; raise ValueError unless it can, and `load` would take it.
+
+        A run calls this before training, so that no finished work is lost.
+        """
+        _check(self)
+        arrays, document = trees.split(self._tree())
+        document_text(list(arrays), document, KIND, VERSION)
+        return arrays, document
+
+    def _tree(self) -> dict[str, Any]:
+        return {
+            "layers": [spec_of(layer, LAYERS) for layer in self.model.layers],
+            "params": self.model.params,
+            "buffers": self.model.buffers,
             "dtype": self.model.dtype.name,
-            "head": {
-                "name": _name_in(LOSSES, self.loss_function),
-                "options": asdict(self.loss_function),  # type: ignore[call-overload]
-            },
-            "preprocessing": self.preprocessing.name,
+            "loss": spec_of(self.loss_function, LOSSES),
+            "preprocessing": spec_of(self.preprocessing, PREPROCESSINGS)["name"],
+            "fitted": self.preprocessing.state(),
             "n_features": self.n_features,
-            "classes": None if self.classes is None else [_plain(c) for c in self.classes],
+            "classes": None if self.classes is None else stored_labels(self.classes),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
+            "views": None if self.views is None else asdict(self.views),
+            "notes": self.notes,
         }
-        if self.views is not None:
-            document["views"] = asdict(self.views)
-        if notes is not None:
-            document["notes"] = notes
-        fitted = {f"preprocessing.{k}": v for k, v in self.preprocessing.state().items()}
-        arrays = {"params": self.model.params, "buffers": self.model.buffers, **fitted}
-        write_archive(Path(path), arrays, document, kind=KIND, version=VERSION)
 
     def _outputs(self, X: Any) -> Array:
         X = self.preprocessing.encode(self._by_name(X))
-        if isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
-            try:
-                X = X.astype(np.float64)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"X must hold numbers: {error}") from None
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
+        if isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
+            X = self._numbers(X)
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f":
             gaps = self.preprocessing.takes_missing
@@ -128,150 +157,234 @@ class Predictor:
     def _outputs_for(self, encoded: Any) -> Array:
         return predict_outputs(self.model, encoded, transform=self._transform, views=self.views)
 
-    def _by_name(self, X: Any) -> Any:
-        """A data frame with its columns in the order of `feature_names`; anything else as it is."""
-        names = list(getattr(X, "columns", ()))
-        known = list(self.feature_names or ())
-        if not (known and names) or names == known or not all(type(n) is str for n in names):
-            return X
-        if sorted(names) != sorted(known):
-            missing, more = sorted({*known} - {*names}), sorted({*names} - {*known})
-            raise ValueError(
-                f"X must have the columns that the model was trained with; missing: "
-                f"{', '.join(missing) or 'none'}; unknown: {', '.join(more) or 'none'}"
-            )
-        return X[known]
-
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
+
+    def _by_name(self, X: Any) -> Any:
+        """A data frame's columns in the order of `feature_names`; anything else as it is.
+
+        Space around a name does not count, as it does not when a file is read for training.
+        """
+        known, given = list(self.feature_names or ()), list(getattr(X, "columns", ()))
+        names = [str(name).strip() for name in given]
+        places = {name: place for place, name in enumerate(names)}
+        wanted = [name.strip() for name in known]
+        if not known or not any(type(name) is str or str(name) in wanted for name in given):
+            return X
+        more = sorted(set(names) - set(wanted))
+        if missing := [name for name in wanted if name not in places]:
+            raise ValueError(
+                f"X must have the columns that the model was trained with; missing: "
+                f"{_listed(missing)}; unknown: {_listed(more) or 'none'}"
+            )
+        if twice := sorted({name for name in wanted if names.count(name) > 1}):
+            raise ValueError(f"X has several columns of the same name: {_listed(twice)}")
+        if not self._reported.issuperset(more):
+            self._reported.update(more)
+            warnings.warn(
+                f"X has columns that the model does not use: {_listed(more)}", stacklevel=4
+            )
+        chosen = [places[name] for name in wanted]
+        if names == wanted:
+            return X
+        return X.iloc[:, chosen] if hasattr(X, "iloc") else X[:, chosen]
+
+    def _numbers(self, X: Any) -> Array:
+        try:
+            return np.asarray(X, np.float64)
+        except (ValueError, TypeError):
+            for row, column in np.ndindex(X.shape):
+                if not _is_number(X[row, column]):
+                    raise ValueError(
+                        f"X must hold numbers: row {row}, {self._name(column)} is "
+                        f"{str(X[row, column])[:100]!r}"
+                    ) from None
+            raise
 
     def _not_finite(self, X: Any, wrong: Array) -> str:
         if not isinstance(X, np.ndarray):
             return "X holds a value that is not finite"
         row, column = np.argwhere(wrong)[0]
-        name = self.feature_names[column] if self.feature_names else f"column {column}"
-        return f"X holds {X[row, column]} in row {row}, {name}: give a finite value"
+        return f"X holds {X[row, column]} in row {row}, {self._name(column)}: give a finite value"
+
+    def _name(self, column: int) -> str:
+        return self.feature_names[column] if self.feature_names else f"column {column}"
+
+
+def save(
+    model: Sequential,
+    loss_function: Loss,
+    path: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    classes: Sequence[Any] | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> None:
+    """Write a trained model to a file that `load` reads.
+
+        minidl.save(model, SoftmaxCrossEntropy(), "model.npz", classes=["cat", "dog"])
+
+    Parameters
+    ----------
+    preprocessing : what was fitted on the training rows and applied to them; by default the model
+        takes its features as they are.
+    classes : labels in the order of the outputs; by default 0, 1, ... for a classifier.
+    feature_names : one for each raw feature.
+
+    Raises ValueError for what no file can hold, such as a layer of your own.
+    """
+    require_instance("model", model, Sequential)
+    require_instance("loss_function", loss_function, Loss)
+    n_features = model.input_size if feature_names is None else len(feature_names)
+    if preprocessing is None:
+        require("feature_names", feature_names, n_features is not None, "given for this model")
+        preprocessing = Unchanged().fit(np.zeros((1, n_features or 1)))
+    elif feature_names is None:
+        n_features = preprocessing.n_features
+    assert n_features is not None
+    if classes is None and loss_function.task != "regression":
+        n_outputs = model.output_size(preprocessing.n_out)
+        classes = range(2 if loss_function.task == "multilabel" and n_outputs == 1 else n_outputs)
+    Predictor(model, loss_function, preprocessing, n_features, classes, feature_names).save(path)
 
 
 def load(path: str | os.PathLike[str]) -> Predictor:
-    """Return the model that a run or `Predictor.save` wrote.
+    """Return the model that a run or `save` wrote.
 
-    Raises CheckpointError, which names the file and what is wrong with it. Nothing that the file
-    says is run, and no memory is taken that its size does not bear out.
+    Raises CheckpointError, which names the file and what is wrong with it. Nothing in the file is
+    executed, and no more memory is taken than its size and 64 MB.
     """
     path = Path(path)
     arrays, document = read_archive(path, kind=KIND, newest_version=VERSION)
     try:
-        return _rebuild(arrays, document)
-    except Exception as error:  # a forged document may bring any out of any constructor
+        if "head" in document:
+            arrays, document = _from_version_1(arrays, document)
+        return _rebuild(trees.join(arrays, document))
+    except Exception as error:  # a forged document may raise any exception in any constructor
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{path}: not a usable model file: {reason[:300]}") from error
+        line = " ".join(reason.split())[:300]
+        raise CheckpointError(f"{path}: not a usable model file: {line}") from error
 
 
-def describe_layer(layer: Layer) -> dict[str, Any]:
-    """Return {"name": in the registry, "options": constructor arguments}, all of plain values."""
-    options: dict[str, Any] = {}
-    for key in inspect.signature(type(layer)).parameters:
-        if key == "layers":
-            options[key] = [describe_layer(inner) for inner in layer.layers]
-        elif key not in _UNUSED:
-            options[key] = _plain(getattr(layer, key))
-    return {"name": _name_in(LAYERS, layer), "options": options}
-
-
-def build_layers(
-    descriptions: Sequence[Mapping[str, Any]], n_values: int, dtype: Any
-) -> list[Layer]:
-    """Return the layers that `describe_layer` described, with weights still to be filled in.
-
-    n_values: how many parameters and statistics there are for all of them; a layer that claims
-    more than is left is refused before it is made.
-    """
-    layers: list[Layer] = []
-    supplied = {"rng": np.random.default_rng(0), "dtype": dtype, "init": "zeros"}
-    for description in descriptions:
-        kind = LAYERS[description["name"]]
-        options = dict(description["options"])
-        if math.prod(int(options.get(size, 1)) for size in _SIZES) > n_values:
-            raise ValueError(f"layer {description['name']} is larger than the file")
-        known = inspect.signature(kind).parameters
-        if "layers" in options:
-            options["layers"] = build_layers(options["layers"], n_values, dtype)
-        options |= {key: value for key, value in supplied.items() if key in known}
-        layer = kind(**options)
-        for each in walk([layer]):
-            n_values -= sum(getattr(each, n).size for n in (*each.param_names, *each.buffer_names))
-        layers.append(layer)
-    return layers
-
-
-def _rebuild(arrays: Mapping[str, Array], document: Mapping[str, Any]) -> Predictor:
-    params, buffers = arrays["params"], arrays["buffers"]
-    dtype = np.dtype(document["dtype"])
-    if dtype not in (np.float32, np.float64) or not (params.dtype == buffers.dtype == dtype):
-        raise ValueError(f"its parameters are {params.dtype}, not {dtype}")
-    n_values = params.size + buffers.size
-    model = Sequential(build_layers(document["layers"], n_values, dtype))
-    if params.shape != model.params.shape or buffers.shape != model.buffers.shape:
-        raise ValueError(f"{params.size} parameters for a model of {model.params.size}")
-    model.params[:], model.buffers[:] = params, buffers
-    loss_function = LOSSES[document["head"]["name"]](**document["head"]["options"])
-    prefix = "preprocessing."
-    fitted = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    preprocessing = PREPROCESSINGS[document["preprocessing"]]().restore(fitted)
-    views = None
-    if "views" in document:
-        height, width, channels = document["views"]["image_shape"]
-        views = ShiftedViews((height, width, channels), document["views"]["pixels"])
+def _rebuild(tree: Mapping[str, Any]) -> Predictor:
+    n_features, params, buffers = tree["n_features"], tree["params"], tree["buffers"]
+    if type(n_features) is not int or not 1 <= n_features <= MAX_FEATURES:
+        raise ValueError(f"it claims {str(n_features)[:40]} features")
+    if tree["dtype"] not in ("float32", "float64"):
+        raise ValueError("its dtype is neither float32 nor float64")
+    for vector in (params, buffers):
+        if vector.ndim != 1 or vector.dtype != tree["dtype"]:
+            raise ValueError(f"its parameters are not vectors of {tree['dtype']}")
+    if not isinstance(tree["preprocessing"], str):
+        raise ValueError("its preprocessing is no name")
+    preprocessing = PREPROCESSINGS[tree["preprocessing"]]().restore(tree["fitted"])
+    views = _views(tree.get("views"), n_features)
+    if weigh(tree["layers"], preprocessing.n_out)[0] > params.size:
+        raise ValueError("its layers are larger than the file")
+    _check_work(tree["layers"], preprocessing.n_out, params.size, views)
+    stack = build_stack(
+        tree["layers"],
+        preprocessing.n_out,
+        0,
+        init=None,
+        noise=np.random.default_rng(0),
+        dtype=params.dtype,
+    )
     predictor = Predictor(
-        model,
-        loss_function,
+        Sequential.over(stack.layers, params, buffers),
+        made_from(tree["loss"], LOSSES),
         preprocessing,
-        document["n_features"],
-        document["classes"],
-        document["feature_names"],
+        n_features,
+        None if tree["classes"] is None else restored_labels(tree["classes"]),
+        tree["feature_names"],
         views,
+        tree.get("notes"),
     )
     _check(predictor)
     return predictor
 
 
+def _from_version_1(
+    arrays: Mapping[str, Array], document: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """A file of the first layout in the present one: options were a map of their own."""
+
+    def flat(spec: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+        options = dict(spec["options"])
+        if "layers" in options and depth < 40:
+            options["layers"] = [flat(layer, depth + 1) for layer in options["layers"]]
+        return {"name": spec["name"], **options}
+
+    moved = {name.replace("preprocessing.", "fitted.", 1): a for name, a in arrays.items()}
+    layers = [flat(layer) for layer in document["layers"]]
+    return moved, {**document, "layers": layers, "loss": flat(document["head"])}
+
+
+def _views(stored: Any, n_features: int) -> ShiftedViews | None:
+    if stored is None:
+        return None
+    shape, pixels = stored["image_shape"], stored["pixels"]
+    if not all(type(n) is int and 1 <= n <= MAX_FEATURES for n in (*shape, pixels)):
+        raise ValueError("its views have sizes that no image has")
+    height, width, channels = shape
+    if height * width * channels != n_features:
+        raise ValueError(f"its views are of {height * width * channels} numbers")
+    return ShiftedViews((height, width, channels), pixels)
+
+
 def _check(predictor: Predictor) -> None:
-    """Raise unless the parts fit together: better now than at the first prediction."""
-    classes, names = predictor.classes, predictor.feature_names
-    if classes is not None and not (
-        isinstance(classes, list)
-        and all(type(label) in (str, int, float, bool) for label in classes)
-    ):
-        raise ValueError("its classes are no list of labels")
-    if names is not None and not (
-        isinstance(names, list)
-        and all(type(name) is str for name in names)
-        and len(names) == predictor.n_features
-    ):
-        raise ValueError("its feature names are not one text for each feature")
-    if type(predictor.n_features) is not int or not 1 <= predictor.n_features <= _MAX_FEATURES:
-        raise ValueError(f"it claims {predictor.n_features} features")
-    with np.errstate(all="ignore"):
-        n_outputs = predictor._outputs_for(np.zeros((1, predictor.n_features))).shape[1]
-    n_needed = (
-        {1: 2}.get(n_outputs, n_outputs)
-        if predictor.loss_function.task == "multilabel"
-        else n_outputs
+    """Raise ValueError unless the parts fit together and are within the bounds of a file."""
+    classes, names, loss_function = (
+        predictor.classes,
+        predictor.feature_names,
+        predictor.loss_function,
     )
-    if (classes is None) != (predictor.loss_function.task == "regression"):
-        raise ValueError("its classes do not fit its head")
-    if classes is not None and len(classes) != n_needed:
+    if not 1 <= predictor.n_features <= MAX_FEATURES:
+        raise ValueError(
+            f"a model file has at most {MAX_FEATURES} features, got {predictor.n_features}"
+        )
+    if names is not None:
+        if not isinstance(names, Sequence) or len(names) != predictor.n_features:
+            raise ValueError(f"feature names must be {predictor.n_features}, one for each feature")
+        if not all(type(name) is str and len(name) <= MAX_NAME for name in names):
+            raise ValueError(f"feature names must be texts of at most {MAX_NAME} characters")
+    layers = [spec_of(layer, LAYERS) for layer in predictor.model.layers]
+    size = predictor.model.params.size
+    _check_work(layers, predictor.preprocessing.n_out, size, predictor.views)
+    with np.errstate(all="ignore"):
+        outputs = predictor._outputs_for(np.zeros((1, predictor.n_features)))
+        answers = [loss_function.predict(outputs), loss_function.decide(outputs)]
+    n_outputs = outputs.shape[1]
+    if any(answer.shape not in ((1,), (1, n_outputs)) for answer in answers):
+        raise ValueError(f"its loss does not fit {n_outputs} outputs")
+    weights = getattr(loss_function, "class_weight", None)
+    if weights is not None and len(weights) != n_outputs:
+        raise ValueError(f"it has {len(weights)} class weights for {n_outputs} outputs")
+    if (classes is None) != (loss_function.task == "regression"):
+        raise ValueError("its classes do not fit its loss")
+    fitting = {1, 2} if loss_function.task == "multilabel" and n_outputs == 1 else {n_outputs}
+    if classes is not None and len(classes) not in fitting:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
 
 
-def _name_in(registry: Mapping[str, type], thing: object) -> str:
-    for name, kind in registry.items():
-        if type(thing) is kind:
-            return name
-    raise ValueError(f"{type(thing).__name__} has no name in the registry, so no file can hold it")
+def _check_work(
+    layers: Sequence[Mapping[str, Any]], n_in: int, n_parameters: int, views: ShiftedViews | None
+) -> None:
+    """Refuse layers that would do much work with few parameters: a file of a few bytes could."""
+    _, numbers, _ = weigh(layers, n_in)
+    n_views = 1 if views is None else (2 * views.pixels + 1) ** 2
+    if numbers * n_views > _FREE_NUMBERS + 100 * n_parameters:
+        raise ValueError(f"its layers make {numbers} numbers of a row")
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar or array as the Python value that JSON knows."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:100] for name in names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (ValueError, TypeError):
+        return False
+    return True

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "minidl"
 
 # Each room stands on a floor and imports from its own floor and those below.
 FLOORS = {
-    0: "_version startup errors terminal shipped memory blas kernels _kernels atomic archive "
-    "layers losses optimizers schedules data",
-    1: "model",
+    0: "_version startup errors terminal shipped memory reprs labels trees blas kernels _kernels "
+    "atomic archive layers losses optimizers schedules data",
+    1: "model specs",
     2: "gradcheck evaluation divergence lbfgs epoch best parallel training training_state fitting "
     "predictor checkpoint",
     3: "config runs estimators tabular export report",

@@ -167,9 +167,8 @@ def test_a_layer_that_no_file_can_hold_is_refused(tmp_path):
 
 @pytest.fixture
 def forge(tmp_path):
-    """Write a model file after a change of its document and arrays; return its path."""
-    predictor().save(tmp_path / "model.npz")
-    arrays, document = read_archive(tmp_path / "model.npz", kind="model", newest_version=1)
+    """Write a file of version 1 after a change of its document and arrays; return its path."""
+    arrays, document = read_archive(GOLDEN, kind="model", newest_version=1)
 
     def forge(change):
         forged_arrays, forged = dict(arrays), copy.deepcopy(document)

@@ -8,14 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from minidl.archive import read_archive
 from minidl.config import Choice, Config
 from minidl.data.preprocessing import Unchanged
 from minidl.errors import CheckpointError, ConfigError
@@ -24,7 +22,7 @@ from minidl.estimators.losses import HalfSquaredError, SummedPoisson
 from minidl.kernels import Array
 from minidl.losses import MSE, Loss, Poisson
 from minidl.model import Sequential
-from minidl.predictor import KIND, VERSION, Predictor, load
+from minidl.predictor import Predictor, load
 
 # What a config can say and an estimator cannot, each with the value that says nothing.
 UNKNOWN_TO_ESTIMATORS = {
@@ -209,19 +207,17 @@ def predictor_of(
     classes: Array | None,
     feature_names: Array | None,
 ) -> Predictor:
-    """Return what a model file holds of an estimator; dates among the classes become text."""
+    """Return what a model file holds of an estimator."""
     if isinstance(loss_function, HalfSquaredError):
         loss_function = MSE()  # of the registry, with the same predictions
     elif isinstance(loss_function, SummedPoisson):
         loss_function = Poisson()
-    if classes is not None and classes.dtype.kind == "M":
-        classes = np.datetime_as_string(classes)
     return Predictor(
         model,
         loss_function,
         Unchanged().fit(np.zeros((1, n_features))),
         n_features,
-        None if classes is None else classes.tolist(),
+        classes,
         None if feature_names is None else feature_names.tolist(),
     )
 
@@ -242,7 +238,6 @@ def notes_of(kind: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]
         "kind": kind,
         "parameters": stored,
         "fitted": {name: _stored(fitted.get(name)) for name in FITTED},
-        "class_dtype": str(getattr(fitted.get("classes_"), "dtype", "")),
     }
 
 
@@ -251,11 +246,10 @@ def read_notes(
 ) -> tuple[Predictor, dict[str, Any], dict[str, Any]]:
     """Return the model in a file, the parameters and the fitted attributes of its estimator.
 
-    `classes_` is among these where the file's classes are dates.  Raises CheckpointError.
+    Raises CheckpointError.
     """
     predictor = load(path)
-    _, document = read_archive(Path(path), kind=KIND, newest_version=VERSION)
-    notes = document.get("notes")
+    notes = predictor.notes
     if not isinstance(notes, dict) or notes.get("kind") != kind:
         raise CheckpointError(f"{path}: not saved by {kind}.save; read it by minidl.load")
     with usable(path):
@@ -265,8 +259,6 @@ def read_notes(
             value = _restored(notes["fitted"].get(name))
             if value is not None or name.startswith(("best", "validation")):
                 fitted[name] = value
-        if str(dtype := notes.get("class_dtype", "")).startswith("datetime64["):
-            fitted["classes_"] = np.asarray(predictor.classes, dtype)
         if parameters.pop("preset", None) is not None:
             raise ValueError("it has a preset, which is gone; read it by minidl.load")
     return predictor, parameters, fitted
@@ -290,6 +282,11 @@ def _stored(value: Any) -> Any:
         return {"float": str(value)}
     if isinstance(value, Mapping):
         return {"pairs": [[_stored(k), _stored(v)] for k, v in value.items()]}
+    if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        if all(set(row) == set(value[0]) for row in value):  # a table, by its columns
+            return {"table": {k: _stored([row[k] for row in value]) for k in value[0]}}
+    if isinstance(value, list) and all(type(v) in (int, float) for v in value):
+        return {"list": value}
     if isinstance(value, list | tuple):
         return {"tuple" if isinstance(value, tuple) else "list": [_stored(v) for v in value]}
     if value is None or isinstance(value, bool | int | float | str):
@@ -304,6 +301,9 @@ def _restored(value: Any) -> Any:
     ((kind, inner),) = value.items()
     if kind == "float":
         return float(inner)
+    if kind == "table":
+        columns = {key: _restored(column) for key, column in inner.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if kind == "pairs":
         return {_restored(k): _restored(v) for k, v in inner}
     return tuple(map(_restored, inner)) if kind == "tuple" else [_restored(v) for v in inner]

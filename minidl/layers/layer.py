@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl.kernels import Array
+from minidl.reprs import call_of
 
 _OWN = {"_saved", "_scratch", "_owner"}  # what a copy of a layer begins without
 
@@ -85,6 +86,9 @@ class Layer:
         """Position the noise of a layer that has any; see `Noise`."""
         for layer in self.layers:
             layer.begin_step(step, first_row)
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in _OWN}

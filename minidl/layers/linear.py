@@ -193,8 +193,11 @@ class Linear(Layer):
         require("init", init, init in INITIALIZERS, f"one of {', '.join(INITIALIZERS)}")
         require("gain", gain, bool(np.isfinite(gain)), "finite")
         self.n_in, self.n_out, self.bias = n_in, n_out, bias
-        self.W: Array = (gain * INITIALIZERS[init](n_in, n_out, rng)).astype(dtype)
-        self.dW = np.zeros_like(self.W)
+        if init == "zeros":  # as np.zeros makes them: no memory is touched
+            self.W: Array = np.zeros((n_in, n_out), dtype)
+        else:
+            self.W = (gain * INITIALIZERS[init](n_in, n_out, rng)).astype(dtype)
+        self.dW = np.zeros(self.W.shape, dtype)
         if bias:
             self.b = np.zeros(n_out, dtype)
             self.db = np.zeros_like(self.b)

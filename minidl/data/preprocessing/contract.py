@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.reprs import call_of
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -23,6 +25,9 @@ class Preprocessing(ABC):
     name: ClassVar[str]
     takes_missing: ClassVar[bool] = False  # whether X may hold NaN
 
+    def __repr__(self) -> str:
+        return call_of(self)
+
     @abstractmethod
     def fit(self, X: np.ndarray | csr_matrix) -> Self:
         """Take what must be known from the training part, and return self.  Raises DataError."""
@@ -36,6 +41,11 @@ class Preprocessing(ABC):
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
     ) -> Any:
         """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Number of raw columns that `fit` was given; 0 before."""
 
     @property
     @abstractmethod

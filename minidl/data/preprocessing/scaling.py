@@ -84,6 +84,11 @@ class Scaling(Preprocessing):
         return out
 
     @property
+    def n_features(self) -> int:
+        """Number of columns that were fitted."""
+        return self._n_features
+
+    @property
     def n_out(self) -> int:
         """As many columns as were fitted."""
         return self._n_features

@@ -139,6 +139,11 @@ class Tabular(Preprocessing):
         return out
 
     @property
+    def n_features(self) -> int:
+        """Number of columns that were fitted."""
+        return len(self._categories) if self._state else 0
+
+    @property
     def n_out(self) -> int:
         """Columns of the encoding, marks, and categories."""
         if not self._state:
@@ -158,6 +163,8 @@ class Tabular(Preprocessing):
         if not all(np.isfinite(arrays[name]).all() for name in arrays if name != "labels"):
             raise wrong
         categories, labels, medians, marked = (arrays[name] for name in own)
+        if categories.dtype != np.int64 or categories.ndim != 1 or labels.dtype.kind != "U":
+            raise wrong
         own = (*own, "dates")
         dates = arrays.get("dates", np.zeros(0, np.int64))
         if dates.dtype != np.int64 or dates.ndim != 1 or (np.diff(dates) <= 0).any():
@@ -168,9 +175,9 @@ class Tabular(Preprocessing):
             raise wrong
         self._dates = dates
         n_numbers = (int((categories == 0).sum()) + 4 * len(dates),)
-        if categories.dtype != np.int64 or categories.ndim != 1 or (categories < 0).any():
+        if ((categories < 0) | (categories > labels.size)).any():  # so that the sum cannot wrap
             raise wrong
-        if labels.dtype.kind != "U" or labels.shape != (categories.sum(),):
+        if labels.shape != (categories.sum(),):
             raise wrong
         if medians.dtype != np.float64 or medians.shape != n_numbers:
             raise wrong
@@ -293,7 +300,7 @@ class QuantileTransform(Tabular):
             set(found) == {"knots"}
             and knots.dtype == np.float64
             and knots.ndim == 2
-            and len(knots) > 0
+            and 0 < len(knots) <= MAX_QUANTILES
             and knots.shape[1] == n_numbers
             and bool((np.diff(knots, axis=0) >= 0).all())
         )

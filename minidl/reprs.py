@@ -1,0 +1,35 @@
+"""The arguments that an object was made with, and a representation that shows them.
+
+Layers and preprocessings keep each argument of their constructor under its own name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+
+@cache
+def parameters_of(kind: type) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of the constructor, their annotations as types."""
+    return inspect.signature(kind, eval_str=True).parameters
+
+
+def arguments_of(thing: object) -> dict[str, Any]:
+    """Return the arguments of the constructor that `thing` keeps as attributes."""
+    names = parameters_of(type(thing))
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+
+
+def call_of(thing: object) -> str:
+    """Return the call that makes `thing`, such as "Linear(64, 10)", without defaults."""
+    shown = []
+    for name, value in arguments_of(thing).items():
+        parameter = parameters_of(type(thing))[name]
+        if parameter.default is parameter.empty and parameter.kind != parameter.KEYWORD_ONLY:
+            shown.append(repr(list(value) if isinstance(value, tuple) else value))
+        elif value is not parameter.default and value != parameter.default:
+            shown.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(shown)})"

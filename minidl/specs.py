@@ -1,0 +1,223 @@
+"""A layer or a loss function as {"name": ..., option: ...}, and back: the one notation for them.
+
+Configs, model files and the `layers` of the estimators all use it. A name is looked up in a
+registry, and the options are checked against the annotations of the constructor, so that a file
+can make nothing else. NumPy only.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+
+from minidl.layers import LAYERS
+from minidl.layers.layer import Layer
+from minidl.reprs import arguments_of, parameters_of
+
+Spec = Mapping[str, Any]
+
+MAX_DEPTH = 32  # of layers within layers
+MAX_LAYERS = 1000
+MAX_ITEMS = 2**20  # of one list among the options
+
+_NOT_KEPT = ("rng", "dtype", "init", "gain")  # how weights began: not part of a trained model
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers, their specs with `auto` as a number, and the number of their outputs."""
+
+    layers: list[Layer]
+    specs: list[dict[str, Any]]
+    n_out: int
+
+
+class SpecError(ValueError):
+    """What is wrong with one layer: its place, as in "2.residual.0", its name, and the error."""
+
+    def __init__(self, place: str, name: str, cause: ValueError) -> None:
+        super().__init__(f"{place} ({name}): {cause}")
+        self.place, self.name, self.cause = place, name, cause
+
+
+def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
+    """Return {"name": in the registry, option: value, ...}, all of plain values.
+
+    Raises ValueError for an object whose class is not in the registry.
+    """
+    name = next((name for name, kind in registry.items() if type(thing) is kind), None)
+    if name is None:
+        raise ValueError(
+            f"{type(thing).__name__} has no name in the registry, so no file can hold it"
+        )
+    spec: dict[str, Any] = {"name": name}
+    for key, value in arguments_of(thing).items():
+        if key == "layers":
+            spec[key] = [spec_of(layer, registry) for layer in value]
+        elif key not in _NOT_KEPT:
+            spec[key] = _plain(value)
+    return spec
+
+
+def made_from(spec: Spec, registry: Mapping[str, Any], **supplied: Any) -> Any:
+    """Return what the spec names, made with its options and those of `supplied` that it takes.
+
+    Raises ValueError for an unknown name or option, and for an option of the wrong type.
+    """
+    name = spec.get("name") if isinstance(spec, Mapping) else None
+    if not isinstance(name, str) or name not in registry:
+        raise ValueError(f"unknown name {_brief(name)}")
+    kind = registry[name]
+    known = parameters_of(kind)
+    options = {key: value for key, value in spec.items() if key != "name"}
+    for key, value in options.items():
+        if key not in known:
+            raise ValueError(f"{name} has no option {_brief(key)}")
+        if key not in supplied and not _fits(value, known[key].annotation):
+            raise ValueError(f"{name} cannot have {key}={_brief(value)}")
+    return kind(**options | {key: value for key, value in supplied.items() if key in known})
+
+
+def build_stack(
+    specs: Sequence[Spec],
+    n_in: int,
+    n_outputs: int,
+    *,
+    init: np.random.Generator | None,
+    noise: np.random.Generator,
+    dtype: Any,
+) -> Stack:
+    """Build the layers one after the other, each on the features that the one before it gives.
+
+    n_in: features of the first one.  n_outputs: what `auto` stands for.  init, noise: draw the
+    weights, and the keys of layers that draw in each step; without `init` all weights are 0.
+    Raises SpecError for a layer that cannot be.  The memory is the caller's affair: see `weigh`.
+    """
+    zeros = {} if init is not None else {"init": "zeros"}
+    supplied = {"dtype": dtype, **zeros}
+    return _build(specs, n_in, n_outputs, init or noise, noise, supplied, "")
+
+
+def weigh(
+    specs: Sequence[Spec], n_in: int, n_outputs: int = 0, *, max_layers: int = MAX_LAYERS
+) -> tuple[int, int, int]:
+    """Return (parameters, numbers that a row becomes in all layers together, layers).
+
+    Nothing is built, so that sizes can be judged before memory is taken. The parameters are a
+    lower bound.  Raises ValueError for what is no list of specs, or too deep or too long a one.
+    """
+    return _weigh(specs, n_in, n_outputs, max_layers, MAX_DEPTH)
+
+
+def _build(
+    specs: Sequence[Spec],
+    n_in: int,
+    n_outputs: int,
+    init: np.random.Generator,
+    noise: np.random.Generator,
+    supplied: Mapping[str, Any],
+    place: str,
+) -> Stack:
+    layers: list[Layer] = []
+    resolved: list[dict[str, Any]] = []
+    size = n_in
+    for i, given in enumerate(specs):
+        spec, here = dict(given), f"{place}{i}"
+        if spec.get("n_out") == "auto":
+            spec["n_out"] = n_outputs
+        name = str(spec.get("name"))
+        noisy = LAYERS.get(name, Layer).begin_step is not Layer.begin_step
+        own = {**supplied, "rng": noise if noisy else init}
+        if "layers" in spec:
+            inside = f"{here}.{name}."
+            inner = _build(spec["layers"], size, n_outputs, init, noise, supplied, inside)
+            own["layers"], spec["layers"] = inner.layers, inner.specs
+        sizes = dict.fromkeys(_sizes_of(name), size)
+        try:
+            for key in sizes:
+                if spec.get(key, size) != size:
+                    raise ValueError(f"takes {_brief(spec[key])} features, but is given {size}")
+            layer: Layer = made_from(spec | sizes, LAYERS, **own)
+            size = layer.output_size(size)
+        except ValueError as error:
+            raise SpecError(here, name, error) from error
+        layers.append(layer)
+        resolved.append(spec)
+    return Stack(layers, resolved, size)
+
+
+def _weigh(
+    specs: Sequence[Spec], n_in: int, n_outputs: int, max_layers: int, depth: int
+) -> tuple[int, int, int]:
+    if not isinstance(specs, list | tuple):
+        raise ValueError("layers must be a list")
+    if depth == 0:
+        raise ValueError(f"layers within layers are at most {MAX_DEPTH} deep")
+    parameters, numbers, n_layers, size = 0, n_in, 0, n_in
+    for spec in specs:
+        name = spec.get("name") if isinstance(spec, Mapping) else None
+        if not isinstance(name, str):
+            raise ValueError(f"a layer must be a map with a name, got {_brief(spec)}")
+        n_layers += 1
+        if "layers" in spec:
+            inner = _weigh(spec["layers"], size, n_outputs, max_layers - n_layers, depth - 1)
+            parameters, numbers, n_layers = (
+                parameters + inner[0],
+                numbers + inner[1],
+                n_layers + inner[2],
+            )
+        if n_layers > max_layers:
+            raise ValueError(f"layers must be at most {MAX_LAYERS}")
+        n_out = spec.get("n_out", size)
+        n_out = n_outputs if n_out == "auto" else n_out
+        if type(n_out) is not int or not 0 <= n_out < 2**40:
+            raise ValueError(f"{name} cannot have n_out={_brief(n_out)}")
+        if sizes := _sizes_of(name):
+            parameters += size * n_out if "n_in" in sizes else size
+        numbers += n_out
+        size = n_out
+    return parameters, numbers, n_layers
+
+
+def _sizes_of(name: str) -> set[str]:
+    """Which sizes a layer is made with; none where it takes any number of features."""
+    kind = LAYERS.get(name)
+    return set() if kind is None else {"n_in", "n_features"} & set(parameters_of(kind))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is one of the annotated type: finite, and of a bounded length."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= 1e300
+    if hint is int:
+        return type(value) is int and abs(value) < 2**53
+    if hint is str:
+        return type(value) is str and len(value) <= 1000
+    if hint in (bool, None, type(None)):
+        return type(value) is bool if hint is bool else value is None
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin in (list, tuple, Sequence):
+        each = arguments[0]
+        in_bounds = isinstance(value, list | tuple) and len(value) <= MAX_ITEMS
+        return in_bounds and all(_fits(item, each) for item in value)
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar or array, or a tuple, as the value that JSON has for it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value) if not isinstance(value, Mapping | list | tuple) else type(value).__name__
+    return text if len(text) <= 50 else f"{text[:46]}..."
