@@ -2,13 +2,21 @@
 
 The engine: layers, losses, optimizers and schedules; `Sequential`, which stacks layers over one
 vector of parameters; `fit`, the training loop; `check_gradients`, which proves a backward pass; and
-`load`, for trained models. The estimators of scikit-learn's kind stand in `minidl.estimators`.
+`save` and `load`, for trained models. The scikit-learn estimators are in `minidl.estimators`.
 """
 
 from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
 from minidl._version import __version__
 from minidl.best import EarlyStopping
 from minidl.epoch import Epoch
+from minidl.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    MinidlError,
+    ParameterError,
+)
 from minidl.evaluation import evaluate
 from minidl.fitting import fit
 from minidl.gradcheck import check_gradients, jacobian
@@ -46,7 +54,7 @@ from minidl.losses import (
 )
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop
-from minidl.predictor import Predictor, load
+from minidl.predictor import Predictor, load, save
 from minidl.schedules import (
     Constant,
     Cosine,
@@ -68,9 +76,13 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchNorm",
+    "CheckpointError",
+    "ConfigError",
     "Constant",
     "CosLog4",
     "Cosine",
+    "DataError",
+    "DivergenceError",
     "Dropout",
     "EarlyStopping",
     "Epoch",
@@ -83,8 +95,10 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LinearDecay",
+    "MinidlError",
     "Mish",
     "OneCycle",
+    "ParameterError",
     "ParametricMix",
     "Pinball",
     "Poisson",
@@ -109,4 +123,5 @@ __all__ = [
     "fit",
     "jacobian",
     "load",
+    "save",
 ]

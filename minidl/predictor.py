@@ -41,7 +41,8 @@ class Predictor:
     """A trained model with everything that a prediction from raw features needs.
 
     n_features: number of raw features.
-    classes: the labels in the order of the outputs; None for a regression.
+    classes: the labels in the order of the outputs, a sequence or an array, kept as a list; None
+    for a regression.
     feature_names: one for each raw feature, or None.
     views: for images, the shifted copies over which the outputs are averaged, or None.
     notes: plain values and arrays for other readers of the file, or None.
@@ -51,7 +52,7 @@ class Predictor:
     loss_function: Loss
     preprocessing: Preprocessing
     n_features: int
-    classes: Sequence[Any] | None = None
+    classes: Any = None
     feature_names: Sequence[str] | None = None
     views: ShiftedViews | None = None
     notes: Mapping[str, Any] | None = None
@@ -131,7 +132,7 @@ class Predictor:
             "buffers": self.model.buffers,
             "dtype": self.model.dtype.name,
             "loss": spec_of(self.loss_function, LOSSES),
-            "preprocessing": spec_of(self.preprocessing, PREPROCESSINGS)["name"],
+            "preprocessing": self.preprocessing.name,
             "fitted": self.preprocessing.state(),
             "n_features": self.n_features,
             "classes": None if self.classes is None else stored_labels(self.classes),
@@ -217,7 +218,7 @@ def save(
     path: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
-    classes: Sequence[Any] | None = None,
+    classes: Any = None,
     feature_names: Sequence[str] | None = None,
 ) -> None:
     """Write a trained model to a file that `load` reads.
@@ -348,6 +349,9 @@ def _check(predictor: Predictor) -> None:
             raise ValueError(f"feature names must be {predictor.n_features}, one for each feature")
         if not all(type(name) is str and len(name) <= MAX_NAME for name in names):
             raise ValueError(f"feature names must be texts of at most {MAX_NAME} characters")
+    kind = type(predictor.preprocessing)
+    if PREPROCESSINGS.get(getattr(kind, "name", "")) is not kind:
+        raise ValueError(f"{kind.__name__} has no name in the registry, so no file can hold it")
     layers = [spec_of(layer, LAYERS) for layer in predictor.model.layers]
     size = predictor.model.params.size
     _check_work(layers, predictor.preprocessing.n_out, size, predictor.views)

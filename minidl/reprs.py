@@ -12,22 +12,22 @@ from typing import Any
 
 
 @cache
-def parameters_of(kind: type) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of the constructor, their annotations as types."""
+def parameters_of(kind: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class's constructor, their annotations as types."""
     return inspect.signature(kind, eval_str=True).parameters
 
 
-def arguments_of(thing: object) -> dict[str, Any]:
+def arguments_of(thing: Any) -> dict[str, Any]:
     """Return the arguments of the constructor that `thing` keeps as attributes."""
-    names = parameters_of(type(thing))
+    names = parameters_of(thing.__class__)
     return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
 
 
-def call_of(thing: object) -> str:
+def call_of(thing: Any) -> str:
     """Return the call that makes `thing`, such as "Linear(64, 10)", without defaults."""
     shown = []
     for name, value in arguments_of(thing).items():
-        parameter = parameters_of(type(thing))[name]
+        parameter = parameters_of(thing.__class__)[name]
         if parameter.default is parameter.empty and parameter.kind != parameter.KEYWORD_ONLY:
             shown.append(repr(list(value) if isinstance(value, tuple) else value))
         elif value is not parameter.default and value != parameter.default:

@@ -185,7 +185,7 @@ def _weigh(
 
 def _sizes_of(name: str) -> set[str]:
     """Which sizes a layer is made with; none where it takes any number of features."""
-    kind = LAYERS.get(name)
+    kind: Any = LAYERS.get(name)
     return set() if kind is None else {"n_in", "n_features"} & set(parameters_of(kind))
 
 

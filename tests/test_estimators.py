@@ -768,7 +768,9 @@ def test_dates_as_labels_survive_a_file(unit, tmp_path):
     loaded = MLPClassifier.load(tmp_path / "model.npz")
     assert loaded.classes_.dtype == clf.classes_.dtype
     np.testing.assert_array_equal(loaded.predict(IRIS[0]), clf.predict(IRIS[0]))
-    assert minidl.load(tmp_path / "model.npz").predict(IRIS[0])[0].startswith("202")
+    np.testing.assert_array_equal(
+        minidl.load(tmp_path / "model.npz").predict(IRIS[0]), clf.predict(IRIS[0])
+    )
 
 
 def test_a_parameter_that_no_file_can_hold_is_named(tmp_path):

@@ -153,8 +153,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         return ClassTargets.of(labels, self.loss, self.label_smoothing)
 
     def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> ClassTargets:
-        if not hasattr(self, "classes_"):  # it was not restored as dates
-            self.classes_ = np.asarray(predictor.classes)
+        self.classes_ = np.asarray(predictor.classes)
         if indicator is None:  # an older file
             indicator = predictor.loss_function.task == "multilabel" and self.n_outputs_ > 1
         exclusive = not indicator or predictor.loss_function.task == "classification"

@@ -133,7 +133,7 @@ class Experiment:
             clip_grad_norm=settings.clip_grad_norm,
             clip_grad_value=settings.clip_grad_value,
         )
-        return cls(
+        experiment = cls(
             _resolved(config, stack.choices, model, dataset),
             dataset,
             train,
@@ -149,6 +149,8 @@ class Experiment:
             _views(config, dataset),
             streams,
         )
+        _blaming(config, "data", experiment.predictor().check)  # rather than after the training
+        return experiment
 
     def transform(self, X: Any) -> Any:
         """Raw rows as the model's inputs."""
