@@ -357,7 +357,7 @@ def _check(predictor: Predictor) -> None:
     _check_work(layers, predictor.preprocessing.n_out, size, predictor.views)
     with np.errstate(all="ignore"):
         outputs = predictor._outputs_for(np.zeros((1, predictor.n_features)))
-        answers = [loss_function.predict(outputs), loss_function.decide(outputs)]
+        answers = [loss_function.predict(outputs), loss_function.predict_targets(outputs)]
     n_outputs = outputs.shape[1]
     if any(answer.shape not in ((1,), (1, n_outputs)) for answer in answers):
         raise ValueError(f"its loss does not fit {n_outputs} outputs")
