@@ -1,0 +1,1 @@
+"""A config becomes data, model and optimizer, and a run in its folder."""
