@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,11 @@ import numpy as np
 
 from minidl import blas, kernels
 from minidl._version import __version__
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 
 def describe() -> dict[str, Any]:
@@ -36,12 +40,14 @@ def describe() -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time of day in UTC, to the second, in ISO 8601."""
+    """Return the time of day in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
+def peak_memory_bytes() -> int | None:
+    """Return the most memory that this process has held so far; None where that is unknown."""
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
