@@ -27,7 +27,7 @@ from minidl.layers import LAYERS
 from minidl.losses import LOSSES, Loss
 from minidl.model import Sequential
 from minidl.reprs import call_of
-from minidl.specs import build_stack, made_from, spec_of, weigh
+from minidl.specs import build_layers, made_from, spec_of, weigh
 
 KIND, VERSION = "model", 2
 
@@ -283,16 +283,10 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
     if weigh(tree["layers"], preprocessing.n_out)[0] > params.size:
         raise ValueError("its layers are larger than the file")
     _check_work(tree["layers"], preprocessing.n_out, params.size, views)
-    stack = build_stack(
-        tree["layers"],
-        preprocessing.n_out,
-        0,
-        init=None,
-        noise=np.random.default_rng(0),
-        dtype=params.dtype,
-    )
+    rng = np.random.default_rng(0)
+    layers = build_layers(tree["layers"], preprocessing.n_out, noise=rng, dtype=params.dtype)
     predictor = Predictor(
-        Sequential.over(stack.layers, params, buffers),
+        Sequential.over(layers, params, buffers),
         made_from(tree["loss"], LOSSES),
         preprocessing,
         n_features,
@@ -375,7 +369,7 @@ def _check_work(
     layers: Sequence[Mapping[str, Any]], n_in: int, n_parameters: int, views: ShiftedViews | None
 ) -> None:
     """Refuse layers that would do much work with few parameters: a file of a few bytes could."""
-    _, numbers, _ = weigh(layers, n_in)
+    _, numbers = weigh(layers, n_in)
     n_views = 1 if views is None else (2 * views.pixels + 1) ** 2
     if numbers * n_views > _FREE_NUMBERS + 100 * n_parameters:
         raise ValueError(f"its layers make {numbers} numbers of a row")

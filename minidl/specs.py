@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
 from minidl.layers import LAYERS
 from minidl.layers.layer import Layer
+from minidl.memory import check_memory
 from minidl.reprs import arguments_of, parameters_of
 
 Spec = Mapping[str, Any]
@@ -25,15 +25,6 @@ MAX_LAYERS = 1000
 MAX_ITEMS = 2**20  # of one list among the options
 
 _NOT_KEPT = ("rng", "dtype", "init", "gain")  # how weights began: not part of a trained model
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Layers, their specs with `auto` as a number, and the number of their outputs."""
-
-    layers: list[Layer]
-    specs: list[dict[str, Any]]
-    n_out: int
 
 
 class SpecError(ValueError):
@@ -82,72 +73,66 @@ def made_from(spec: Spec, registry: Mapping[str, Any], **supplied: Any) -> Any:
     return kind(**options | {key: value for key, value in supplied.items() if key in known})
 
 
-def build_stack(
+def build_layers(
     specs: Sequence[Spec],
     n_in: int,
-    n_outputs: int,
+    n_outputs: int = 0,
     *,
-    init: np.random.Generator | None,
+    init: np.random.Generator | None = None,
     noise: np.random.Generator,
     dtype: Any,
-) -> Stack:
+    place: str = "",
+) -> list[Layer]:
     """Build the layers one after the other, each on the features that the one before it gives.
 
     n_in: features of the first one.  n_outputs: what `auto` stands for.  init, noise: draw the
     weights, and the keys of layers that draw in each step; without `init` all weights are 0.
-    Raises SpecError for a layer that cannot be.  The memory is the caller's affair: see `weigh`.
+    Raises SpecError for a layer that cannot be, or that this machine cannot hold, before memory is
+    taken for it.
     """
-    zeros = {} if init is not None else {"init": "zeros"}
-    supplied = {"dtype": dtype, **zeros}
-    return _build(specs, n_in, n_outputs, init or noise, noise, supplied, "")
-
-
-def weigh(
-    specs: Sequence[Spec], n_in: int, n_outputs: int = 0, *, max_layers: int = MAX_LAYERS
-) -> tuple[int, int, int]:
-    """Return (parameters, numbers that a row becomes in all layers together, layers).
-
-    Nothing is built, so that sizes can be judged before memory is taken. The parameters are a
-    lower bound.  Raises ValueError for what is no list of specs, or too deep or too long a one.
-    """
-    return _weigh(specs, n_in, n_outputs, max_layers, MAX_DEPTH)
-
-
-def _build(
-    specs: Sequence[Spec],
-    n_in: int,
-    n_outputs: int,
-    init: np.random.Generator,
-    noise: np.random.Generator,
-    supplied: Mapping[str, Any],
-    place: str,
-) -> Stack:
     layers: list[Layer] = []
-    resolved: list[dict[str, Any]] = []
     size = n_in
     for i, given in enumerate(specs):
-        spec, here = dict(given), f"{place}{i}"
+        name, spec = str(given.get("name")), dict(given)
         if spec.get("n_out") == "auto":
             spec["n_out"] = n_outputs
-        name = str(spec.get("name"))
         noisy = LAYERS.get(name, Layer).begin_step is not Layer.begin_step
-        own = {**supplied, "rng": noise if noisy else init}
+        supplied = {"dtype": dtype, "rng": noise if noisy or init is None else init}
+        if init is None:
+            supplied["init"] = "zeros"
         if "layers" in spec:
-            inside = f"{here}.{name}."
-            inner = _build(spec["layers"], size, n_outputs, init, noise, supplied, inside)
-            own["layers"], spec["layers"] = inner.layers, inner.specs
+            supplied["layers"] = build_layers(
+                spec.pop("layers"),
+                size,
+                n_outputs,
+                init=init,
+                noise=noise,
+                dtype=dtype,
+                place=f"{place}{i}.{name}.",
+            )
         sizes = dict.fromkeys(_sizes_of(name), size)
         try:
             for key in sizes:
                 if spec.get(key, size) != size:
                     raise ValueError(f"takes {_brief(spec[key])} features, but is given {size}")
-            layer: Layer = made_from(spec | sizes, LAYERS, **own)
+            needed = 2 * weigh([spec], size)[0] * np.dtype(dtype).itemsize
+            check_memory(needed, f"weights and gradients from {size} features")
+            layer: Layer = made_from(spec | sizes, LAYERS, **supplied)
             size = layer.output_size(size)
         except ValueError as error:
-            raise SpecError(here, name, error) from error
+            raise SpecError(f"{place}{i}", name, error) from error
         layers.append(layer)
-        resolved.append(spec)
-    return Stack(layers, resolved, size)
+    return layers
+
+
+def weigh(specs: Sequence[Spec], n_in: int, n_outputs: int = 0) -> tuple[int, int]:
+    """Return (parameters, numbers that a row becomes in all layers together).
+
+    Nothing is built, so that sizes can be judged before memory is taken. The parameters are a
+    lower bound.  Raises ValueError for what is no list of specs, or too deep or too long a one.
+    """
+    parameters, numbers, _ = _weigh(specs, n_in, n_outputs, MAX_LAYERS, MAX_DEPTH)
+    return parameters, numbers
 
 
 def _weigh(
@@ -165,11 +150,9 @@ def _weigh(
         n_layers += 1
         if "layers" in spec:
             inner = _weigh(spec["layers"], size, n_outputs, max_layers - n_layers, depth - 1)
-            parameters, numbers, n_layers = (
-                parameters + inner[0],
-                numbers + inner[1],
-                n_layers + inner[2],
-            )
+            parameters += inner[0]
+            numbers += inner[1]
+            n_layers += inner[2]
         if n_layers > max_layers:
             raise ValueError(f"layers must be at most {MAX_LAYERS}")
         n_out = spec.get("n_out", size)

@@ -9,7 +9,7 @@ from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.layers import LAYERS
 from minidl.layers.activations import ACTIVATIONS
 from minidl.losses import LOSSES
-from minidl.specs import build_stack, made_from
+from minidl.specs import build_layers, made_from
 
 OPTIONS = {
     "leaky_relu": {"negative_slope": 0.2},
@@ -85,7 +85,7 @@ def predictor(rng, specs=None):
     loss = {"name": loss_name}
     if "center" in LOSSES[loss_name].__dataclass_fields__ and rng.integers(2):
         loss |= {"center": rng.normal(size=n_outputs).tolist(), "scale": [2.0] * n_outputs}
-    stack = build_stack(
+    layers = build_layers(
         model_list(rng) if specs is None else specs,
         fitted.n_out,
         n_outputs,
@@ -93,7 +93,7 @@ def predictor(rng, specs=None):
         noise=np.random.default_rng(0),
         dtype=np.dtype(str(rng.choice(["float32", "float64"]))),
     )
-    model = Sequential(stack.layers)
+    model = Sequential(layers)
     model.params += (0.1 * rng.normal(size=model.params.size)).astype(model.dtype)
     model.buffers[:] = rng.uniform(0.5, 2, model.buffers.size)
     names = [f" name {i}" for i in range(n_features)] if rng.integers(2) else None

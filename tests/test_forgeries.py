@@ -224,13 +224,13 @@ def base(kind):
         {"name": "linear", "n_out": 2},
         {"name": "parametric"},
     ]
-    stack = random_models.build_stack(
+    layers = random_models.build_layers(
         specs, fitted.n_out, 2, init=rng, noise=rng, dtype=np.dtype("f4")
     )
     loss_function = MSE(center=[1.0, 2.0], scale=[1.0, 3.0])
     notes = {"curve": np.arange(3.0), "kind": "x"}
     names = [f"name {i}" * 10 for i in range(3)]
-    return Predictor(Sequential(stack.layers), loss_function, fitted, 3, None, names, notes=notes)
+    return Predictor(Sequential(layers), loss_function, fitted, 3, None, names, notes=notes)
 
 
 KINDS = ["image", "smooth_clip", "quantile", "piecewise_linear"]

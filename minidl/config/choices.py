@@ -151,6 +151,20 @@ class Choice(Settings):
         values = [value for value in self.options.values() if isinstance(value, tuple)]
         return tuple(item for value in values for item in value if isinstance(item, Choice))
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The choice as `minidl.specs` notes it: {"name": ..., option: ...}, of plain values."""
+        return {"name": self.name, **{key: _plain(v) for key, v in self.options.items()}}
+
+    def with_outputs(self, n_outputs: int) -> Choice:
+        """Return the choice with this number for `auto`, in the layers within it too."""
+        update: dict[str, Any] = {}
+        if self.options.get("n_out") == "auto":
+            update["n_out"] = n_outputs
+        if self.nested:
+            update["layers"] = tuple(layer.with_outputs(n_outputs) for layer in self.nested)
+        return self.model_copy(update=update)
+
     def build(self, **supplied: Any) -> Any:
         """What the entry makes of the options and of those supplied that it takes by name."""
         factory = type(self).factory
@@ -294,3 +308,9 @@ def option_type(hint: Any, layers: Family) -> Any:
 
 def _listed(item: Any) -> Any:
     return _annotated[_tuple[item, ...], Strict(False)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return value.spec
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

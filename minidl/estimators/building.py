@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from minidl.config import Choice
 from minidl.config.choices import Family
 from minidl.config.settings import LAYER, LOSS, SCHEDULE
-from minidl.config.stack import StackError, build_stack
 from minidl.layers.activations import ACTIVATIONS
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
@@ -22,6 +21,7 @@ from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, Optimizer
 from minidl.schedules import Schedule
+from minidl.specs import SpecError, build_layers
 
 ACTIVATION_NAMES = {"logistic", *ACTIVATIONS}
 SOLVERS = {"lbfgs", "sgd", "adam", "adamw"}
@@ -67,16 +67,20 @@ def chosen_layers(
 ) -> list[Layer]:
     """Return the layers of a config's `model` list, for n_in features and n_outputs outputs."""
     rng = np.random.default_rng(random_state.randint(2**31 - 1))
+    specs = [choice.spec for choice in choices]
     try:
-        stack = build_stack(choices, n_in, n_outputs, init=rng, noise=rng, dtype=np.dtype(dtype))
-    except StackError as error:
+        layers = build_layers(specs, n_in, n_outputs, init=rng, noise=rng, dtype=np.dtype(dtype))
+    except SpecError as error:
         raise ValueError(f"layers.{error}") from None
-    if stack.n_out != n_outputs:
+    n_out = n_in
+    for layer in layers:
+        n_out = layer.output_size(n_out)
+    if n_out != n_outputs:
         raise ValueError(
-            f"layers end with {stack.n_out} outputs, but the targets need {n_outputs}; "
+            f"layers end with {n_out} outputs, but the targets need {n_outputs}; "
             "end them with {'linear': 'auto'}"
         )
-    return stack.layers
+    return layers
 
 
 _ANY: Any = Annotated  # made at run time, where a type checker cannot follow

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from minidl.config import Choice, Config
+from minidl.config import Config
 from minidl.data.preprocessing import Unchanged
 from minidl.errors import CheckpointError, ConfigError
 from minidl.estimators.building import without_numpy
@@ -53,12 +53,12 @@ def parameters_from(config: Config) -> dict[str, Any]:
     if config.evaluation.shifts:
         warnings.warn("evaluation.shifts is left out: rows are measured as they are", stacklevel=3)
     parameters: dict[str, Any] = {
-        "layers": [notation_of(choice) for choice in config.model],
-        "loss": notation_of(config.loss),
+        "layers": [choice.spec for choice in config.model],
+        "loss": config.loss.spec,
         "max_iter": train.epochs,
         "batch_size": train.batch_size,
         "random_state": config.seed,
-        "schedule": notation_of(train.schedule),
+        "schedule": train.schedule.spec,
         "clip_grad_norm": train.clip_grad_norm,
         "ema": train.ema,
         **_solver_parameters(config),
@@ -176,17 +176,6 @@ def config_of(
             for each in error.errors(include_url=False)
         )
         raise ConfigError("\n".join(wrong)) from None
-
-
-def notation_of(choice: Choice) -> dict[str, Any]:
-    """Return the choice in the notation of a config, of plain lists and maps."""
-    return {"name": choice.name, **{k: _plain(v) for k, v in choice.options.items()}}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Choice):
-        return notation_of(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _hidden_layers(p: SimpleNamespace) -> list[Any]:

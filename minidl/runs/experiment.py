@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minidl.best import BestWeights, EarlyStopping
-from minidl.config import Choice, Config, load_config
-from minidl.config.stack import StackError, build_stack, n_parameters
+from minidl.config import Config, load_config
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment, Rows
 from minidl.data.dataset import Dataset
@@ -28,6 +27,7 @@ from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
 from minidl.schedules import Schedule
 from minidl.shipped import find_fallback
+from minidl.specs import SpecError, build_layers, weigh
 from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
@@ -99,23 +99,22 @@ class Experiment:
         preprocessing.fit(train.X)
         _check_memory(config, preprocessing.n_out, n_outputs, len(train))
         try:
-            stack = build_stack(
-                config.model,
+            layers = build_layers(
+                [choice.spec for choice in config.model],
                 preprocessing.n_out,
                 n_outputs,
                 init=streams["init"],
                 noise=streams["noise"],
                 dtype=np.dtype(config.train.dtype),
             )
-        except StackError as error:
-            path = f"model.{error.place}"
-            raise _located(config, path, error.cause) from error
-        model = _blaming(config, "model", lambda: Sequential(stack.layers))
-        if stack.n_out != n_outputs:
+        except SpecError as error:
+            raise _located(config, f"model.{error.place}", error.cause) from error
+        model = _blaming(config, "model", lambda: Sequential(layers))
+        if (n_out := model.output_size(preprocessing.n_out)) != n_outputs:
             last = max(i for i, choice in enumerate(config.model) if "n_out" in choice.options)
             raise config.error(
                 f"model.{last}",
-                f"the model has {stack.n_out} outputs, but {dataset.name} with "
+                f"the model has {n_out} outputs, but {dataset.name} with "
                 f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
             )
         if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
@@ -134,7 +133,7 @@ class Experiment:
             clip_grad_value=settings.clip_grad_value,
         )
         experiment = cls(
-            _resolved(config, stack.choices, model, dataset),
+            _resolved(config, n_outputs, model, dataset),
             dataset,
             train,
             validation,
@@ -269,7 +268,7 @@ def _check_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) -> Non
     settings = config.train
     if isinstance(settings.shards, int) and settings.shards > n_rows:
         raise config.error("train.shards", f"must be at most the {n_rows} training rows")
-    parameters, numbers = n_parameters(config.model, n_in, n_outputs)
+    parameters, numbers = weigh([choice.spec for choice in config.model], n_in, n_outputs)
     averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
     shards = settings.shards if isinstance(settings.shards, int) else 1
     sums = shards.bit_length() + 1 if shards > 1 else 0  # of the gradients of shards
@@ -326,9 +325,7 @@ def _n_outputs(config: Config, dataset: Dataset, loss_function: Loss) -> int:
     return loss_function.n_outputs(dataset.y)
 
 
-def _resolved(
-    config: Config, choices: tuple[Choice, ...], model: Sequential, dataset: Dataset
-) -> Config:
+def _resolved(config: Config, n_outputs: int, model: Sequential, dataset: Dataset) -> Config:
     """The config with everything that was chosen: training from it repeats the run."""
     settings = config.train
     shards, threads = automatic_threads(model, settings.batch_size)
@@ -341,7 +338,7 @@ def _resolved(
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"dataset": source, "fallback": None}),
-            "model": choices,
+            "model": tuple(choice.with_outputs(n_outputs) for choice in config.model),
             "train": settings.model_copy(update=chosen),
         }
     )
