@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import blas, kernels
 from minidl.data.batches import Transform
+from minidl.errors import ParameterError, require_instance
 from minidl.kernels import Array
 from minidl.losses import Loss
 from minidl.model import Sequential
@@ -33,6 +34,11 @@ def evaluate(
 
     Raises ValueError for targets that do not fit X or the outputs, and where there is no row.
     """
+    require_instance("model", model, Sequential)
+    require_instance("loss_function", loss_function, Loss)
+    for name, array in (("X", X), ("y", y)):
+        if not hasattr(array, "shape"):
+            raise ParameterError(name, f"must be an array, got {type(array).__name__}")
     if len(y) != X.shape[0] or len(y) == 0:
         raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
     outputs = predict_outputs(model, X, transform=transform)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.errors import require_instance
+from minidl.errors import ParameterError, require_instance
 from minidl.kernels import Array
 from minidl.layers.activations import ReLU
 from minidl.layers.layer import Layer, Scratch
@@ -60,8 +60,9 @@ class Sequential:
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return the outputs, (n_samples, n_out), for x, (n_samples, n_in)."""
-        if x.ndim != 2:
-            raise ValueError(f"x must be (n_samples, n_in), got shape {x.shape}")
+        if getattr(x, "ndim", None) != 2:
+            got = f"shape {x.shape}" if hasattr(x, "shape") else type(x).__name__
+            raise ParameterError("x", f"must be an array (n_samples, n_in), got {got}")
         if x.dtype != self._dtype:
             x = x.astype(self._dtype)
         for layer in self.layers:
@@ -231,7 +232,7 @@ class Sequential:
             require_instance(f"layer {i}", layer, Layer)
         self.layers = tuple(layers)
         if not self.layers:
-            raise ValueError("layers must not be empty")
+            raise ParameterError("layers", "must not be empty")
         inside = list(walk(self.layers))
         if len({id(layer) for layer in inside}) < len(inside):
             raise ValueError("layers must be different objects: one is used twice")

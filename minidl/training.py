@@ -17,7 +17,7 @@ from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
 from minidl.divergence import ADVICE, explain_divergence
 from minidl.epoch import Epoch
-from minidl.errors import DivergenceError, ParameterError, require
+from minidl.errors import DivergenceError, ParameterError, require, require_instance
 from minidl.evaluation import loss_and_metrics, predict_outputs
 from minidl.kernels import Array
 from minidl.layers.layer import Scratch
@@ -77,6 +77,11 @@ class Training:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
             is_count = value >= 1 and value == int(value)
             require(name, value, is_count, "a whole number, at least 1")
+        require_instance("model", model, Sequential)
+        require_instance("loss_function", loss_function, Loss)
+        require_instance("optimizer", optimizer, Optimizer)
+        if schedule is not None:
+            require_instance("schedule", schedule, Schedule)
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
         if optimizer.groups is None:
             optimizer.groups = model.groups

@@ -233,7 +233,7 @@ def test_a_layer_belongs_to_one_model():
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 1)])
 def test_rows_are_two_dimensional(shape):
-    with pytest.raises(ValueError, match=r"x must be \(n_samples, n_in\), got shape"):
+    with pytest.raises(ValueError, match=r"x must be an array \(n_samples, n_in\), got shape"):
         Sequential([linear(3, 3)]).forward(np.zeros(shape, np.float32))
 
 

@@ -114,8 +114,9 @@ class ImageAugmentation:
         augmentations: Sequence[Augmentation],
         image_shape: ImageShape | None,
         *,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
     ) -> None:
+        rng = np.random.default_rng(rng)
         if image_shape is None:
             raise ValueError("image_shape must be (height, width, channels); rows are no images")
         self.image_shape = image_shape
@@ -150,10 +151,12 @@ class Mixup:
     Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018.
     """
 
-    def __init__(self, alpha: float, n_classes: int | None, *, rng: np.random.Generator) -> None:
+    def __init__(
+        self, alpha: float, n_classes: int | None, *, rng: np.random.Generator | int
+    ) -> None:
         require("alpha", alpha, 0 < alpha < math.inf, "positive")
         self.alpha, self.n_classes = alpha, n_classes
-        self._stream = _streams(rng)
+        self._stream = _streams(np.random.default_rng(rng))
 
     def __call__(self, batch: Rows, step: int) -> Rows:
         """Return the mixed batch; X must be the model's inputs, the last thing before the step."""

@@ -168,6 +168,13 @@ class Linear(Layer):
 
     x, dx: (n_samples, n_in).  y, dy: (n_samples, n_out).  W: (n_in, n_out).  b: (n_out,).
     Saves x, which may be a SciPy CSR matrix when no dx is needed.
+
+    rng: a generator that draws the first weights, or its seed.  init: how they are drawn; "he_..."
+    with variance 2 / n_in, for ReLU and its relatives; "glorot_..." with 2 / (n_in + n_out), for
+    tanh and sigmoid; "lecun_..." with 1 / n_in, for SELU; each "..._normal" or "..._uniform";
+    "orthogonal", with orthonormal rows or columns; or "zeros".  gain: a factor of the first
+    weights.  bias: whether there is a b, 0 at the start; without it, y = x @ W.
+    Glorot and Bengio 2010; He et al. 2015; Saxe et al. 2014 (orthogonal).
     """
 
     param_names: tuple[str, ...] = ("W", "b")
@@ -182,7 +189,7 @@ class Linear(Layer):
         n_in: int,
         n_out: int,
         *,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
         init: Init = "he_normal",
         gain: float = 1.0,
         bias: bool = True,
@@ -196,7 +203,8 @@ class Linear(Layer):
         if init == "zeros":  # as np.zeros makes them: no memory is touched
             self.W: Array = np.zeros((n_in, n_out), dtype)
         else:
-            self.W = (gain * INITIALIZERS[init](n_in, n_out, rng)).astype(dtype)
+            W = INITIALIZERS[init](n_in, n_out, np.random.default_rng(rng))
+            self.W = (gain * W).astype(dtype)
         self.dW = np.zeros(self.W.shape, dtype)
         if bias:
             self.b = np.zeros(n_out, dtype)

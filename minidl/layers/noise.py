@@ -24,8 +24,8 @@ class Noise(Layer):
     Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011 (Philox).
     """
 
-    def __init__(self, *, rng: np.random.Generator) -> None:
-        self.key = rng.integers(0, 2**64, size=2, dtype=np.uint64)
+    def __init__(self, *, rng: np.random.Generator | int) -> None:
+        self.key = np.random.default_rng(rng).integers(0, 2**64, size=2, dtype=np.uint64)
         self._step, self._first_row = 0, 0
 
     def begin_step(self, step: int, first_row: int) -> None:
@@ -52,7 +52,7 @@ class Dropout(Noise):
     Srivastava et al., Dropout, 2014.
     """
 
-    def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int) -> None:
         require("p", p, 0 <= p < 1, "in [0, 1)")
         super().__init__(rng=rng)
         self.p = p
@@ -96,7 +96,7 @@ class GaussianNoise(Noise):
     layers and batch normalization it is the baseline of Rasmus et al., Ladder Networks, 2015.
     """
 
-    def __init__(self, std: float = 0.1, *, rng: np.random.Generator) -> None:
+    def __init__(self, std: float = 0.1, *, rng: np.random.Generator | int) -> None:
         require("std", std, 0 <= std < np.inf, "at least 0")
         super().__init__(rng=rng)
         self.std = std

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.errors import ParameterError
+from minidl.errors import ParameterError, require_instance
 from minidl.kernels import Array
 from minidl.layers.layer import Layer
 
@@ -24,6 +24,8 @@ class Residual(Layer):
     def __init__(self, layers: Sequence[Layer]) -> None:
         if not layers:
             raise ParameterError("layers", "must not be empty")
+        for i, layer in enumerate(layers):
+            require_instance(f"layer {i}", layer, Layer)
         self.layers = tuple(layers)
         n_features = self.input_size()
         if n_features is not None:
