@@ -30,6 +30,13 @@ A sweep ends with the largest exit code of its runs.
 Command = Callable[[Sequence[str]], int]
 
 
+def _init() -> Command:
+    """Look at a table, and write a config that trains on it."""
+    from minidl.commands.init import init
+
+    return init
+
+
 def _train() -> Command:
     """Train what a config describes, and write a run folder."""
     from minidl.commands.train import train
@@ -58,7 +65,13 @@ def _configs() -> Command:
     return configs
 
 
-COMMANDS = {"train": _train, "sweep": _sweep, "gradcheck": _gradcheck, "configs": _configs}
+COMMANDS = {
+    "init": _init,
+    "train": _train,
+    "sweep": _sweep,
+    "gradcheck": _gradcheck,
+    "configs": _configs,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,19 +2,21 @@
 
 from minidl.config.choices import Choice
 from minidl.config.comparing import differences, parse, settled
-from minidl.config.loading import load_config
+from minidl.config.loading import default_name, load_config
 from minidl.config.schema import json_schema
 from minidl.config.settings import CheckpointEvery, Config
-from minidl.config.writing import dump
+from minidl.config.writing import dump, quoted
 
 __all__ = [
     "CheckpointEvery",
     "Choice",
     "Config",
+    "default_name",
     "differences",
     "dump",
     "json_schema",
     "load_config",
     "parse",
+    "quoted",
     "settled",
 ]

@@ -38,6 +38,11 @@ _Dumper.add_representer(str, _text)
 _Dumper.add_representer(_Entry, _entry)
 
 
+def quoted(text: str) -> str:
+    """A text as a file has it on one line: in quotes where YAML would read something else."""
+    return yaml.dump(text, Dumper=_Dumper, allow_unicode=True, width=2**31).split("\n")[0]
+
+
 def dump(config: Config) -> str:
     """The whole config, defaults included, as YAML text: sections in order, choices on one line."""
     blocks = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from minidl.data import arrays
 from minidl.data.dataset import Dataset
+from minidl.data.kinds import Tally
+from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
 from minidl.data.tables import FRAMES, TableError, read_table
 from minidl.data.targets import Task, target_of
@@ -82,9 +85,9 @@ def file(
     if not table.columns:
         raise TableError(f"{path}: holds nothing but the target {target!r}")
     schema = Schema.infer(table, columns, missing=form.missing, decimal=decimal)
-    return Dataset(
+    data = Dataset(
         "csv",
-        schema.encode(table),
+        schema.encode(table, Tally()),
         found.y,
         classes=found.classes,
         feature_names=schema.names,
@@ -92,3 +95,4 @@ def file(
         schema=schema,
         notes=(*found.notes, *schema.notes),
     )
+    return replace(data, notes=(*data.notes, *leaks(data)))

@@ -58,7 +58,13 @@ class Column:
 
     def taken(self, rows: Any) -> Column:
         """Return the column of these rows."""
-        return replace(self, values=self.values[rows])
+        values = self.values[rows]
+        if self.texts is None:
+            return replace(self, values=values)
+        kept = np.unique(values[values >= 0])
+        places = np.full(len(self.texts) + 1, -1, np.int32)
+        places[kept] = np.arange(len(kept))
+        return replace(self, values=places[values], texts=tuple(self.texts[j] for j in kept))
 
 
 @dataclass(frozen=True, eq=False)

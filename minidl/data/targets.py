@@ -89,7 +89,8 @@ def target_of(
         return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
     different = np.unique(values)
     whole = bool((different == np.round(different)).all())
-    if task == "regression" or (task == "auto" and not (len(different) <= MAX_CLASSES and whole)):
+    few = len(different) <= min(MAX_CLASSES, max(2, len(values) / 3))
+    if task == "regression" or (task == "auto" and not (few and whole)):
         return Target(values, None, rows, tuple(notes))
     if len(different) > max(MAX_CLASSES, len(values) / 2):
         raise TableError(

@@ -1,0 +1,164 @@
+"""`minidl init`: from a table to a config that trains at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from minidl import cli, load
+from minidl.config import load_config
+from minidl.data.inspection import detect_format, inspect
+from minidl.data.textfiles import Format
+from minidl.errors import DataError
+
+RNG = np.random.default_rng(0)
+N = 120
+FRAME = pd.DataFrame(
+    {
+        "customer id": [f"c{i}" for i in range(N)],
+        "age": RNG.integers(18, 80, N),
+        "income": RNG.normal(3000, 500, N).round(2),
+        "city": RNG.choice(["Köln", "Málaga", "Oslo"], N),
+        "zip": [f"0{i % 7}123" for i in range(N)],
+        "sold on": pd.date_range("2020-01-01", periods=N).strftime("%d.%m.%Y"),
+        "same": 1,
+        "gap": np.where(np.arange(N) % 9, RNG.normal(size=N).round(3), np.nan),
+        "y: z": RNG.choice(["yes", "no"], N),
+    }
+)
+KINDS = {
+    "customer id": "ignore",
+    "age": "number",
+    "income": "number",
+    "city": "category",
+    "zip": "category",
+    "sold on": "date %d.%m.%Y",
+    "same": "ignore",
+    "gap": "number",
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+WRITTEN = {
+    "commas": ({}, Format()),
+    "bom": ({"encoding": "utf-8-sig"}, Format()),
+    "german": (
+        {"sep": ";", "decimal": ",", "encoding": "latin-1"},
+        Format(";", "latin-1", decimal=","),
+    ),
+    "tabs": ({"sep": "\t", "na_rep": "?"}, Format("\t")),
+    "bars": ({"sep": "|", "na_rep": "NULL", "quoting": 1}, Format("|")),
+    "excel": ({"sep": "\t", "encoding": "utf-16"}, Format("\t", "utf-16")),
+    "nothing": ({"na_rep": "-"}, Format(missing=("-",))),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_file_is_understood_and_its_config_trains(name, capsys):
+    options, form = WRITTEN[name]
+    FRAME.to_csv("a.csv", index=False, **options)
+    assert cli.main(["init", "a.csv", "--target", "y: z"]) == 0
+    out, err = capsys.readouterr()
+    assert "Classification: the target holds 2 classes, no, yes" in out and "a.yaml" in out
+    assert "column 'customer id' is left out" in err and "'same' is left out" in err
+    found = inspect("a.csv", "y: z")
+    assert found.form == form and found.kinds == KINDS
+    config = load_config("a.yaml")
+    options = config.data.dataset.options
+    assert options["columns"] == KINDS and options["decimal"] == form.decimal
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    data = config.data.dataset.build()
+    assert data.feature_names == ("age", "income", "city", "zip", "sold on", "gap")
+    assert np.array_equal(data.X[:, 1], FRAME["income"])
+    assert np.array_equal(np.isnan(data.X[:, 5]), FRAME["gap"].isna())
+    assert load("run/model.npz").classes == ["no", "yes"]
+
+
+def test_training_holds_to_the_kinds(capsys):
+    FRAME.to_csv("a.csv", index=False)
+    cli.main(["init", "a.csv", "--target", "y: z"])
+    changed = FRAME.astype(object)
+    changed.loc[7, "age"] = "old"
+    changed.to_csv("a.csv", index=False)
+    capsys.readouterr()
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet"]) == 3
+    assert "a.csv:9: column 'age' holds 'old', which is not a number" in capsys.readouterr().err
+
+
+def test_a_regression_and_what_should_be_looked_at(capsys):
+    y = RNG.normal(size=N).round(4)
+    frame = pd.DataFrame(
+        {
+            "x": RNG.normal(size=N).round(3),
+            "copy": y,
+            "scaled": np.exp(y),
+            "codes": ["1", "x2"] * (N // 2),
+            "y": y,
+        }
+    )
+    frame.loc[3, "y"] = np.nan
+    frame.to_csv("b.csv", index=False)
+    assert cli.main(["init", "b.csv", "--target", "y", "--out", "c.yaml"]) == 0
+    err = capsys.readouterr().err
+    assert "the target 'y' is missing in 1 of 120 rows: left out" in err
+    for name in ("copy", "scaled"):
+        assert f"column '{name}' has the order of the target (rank correlation 1.0000)" in err
+    assert "column 'x'" not in err
+    assert re.search(r"b\.csv:3: column 'codes' holds 'x2' among numbers.* a category", err)
+    text = Path("c.yaml").read_text()
+    assert "drop_missing_target: true" in text and "task: regression" in text
+    assert cli.main(["train", "c.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+
+
+def test_a_file_without_a_header(capsys):
+    FRAME[["age", "income", "y: z"]].to_csv("a.csv", index=False, header=False)
+    assert cli.main(["init", "a.csv", "--target", "column_3"]) == 0
+    assert "header: false" in Path("a.yaml").read_text()
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    years = "2015,2016\n1,2\n3,4\n"
+    Path("y.csv").write_text(years)
+    assert not detect_format("y.csv").header and detect_format("y.csv", "2016").header
+
+
+def test_what_cannot_be_begun_is_one_line(capsys):
+    FRAME.to_csv("a.csv", index=False)
+    for arguments, code, reason in [
+        (
+            ["a.csv", "--target", "y z"],
+            3,
+            "has no column 'y z' for the target; did you mean 'y: z'",
+        ),
+        (["none.csv", "--target", "y"], 3, "none.csv: no such file"),
+        (["a.csv"], 2, "--target"),
+        (["a.csv", "--target", "customer id"], 3, "they hardly repeat"),
+    ]:
+        assert cli.main(["init", *arguments]) == code
+        err = capsys.readouterr().err
+        assert reason in err and err.count("\n") == 1
+    Path("a.yaml").write_text("mine")
+    assert cli.main(["init", "a.csv", "--target", "y: z"]) == 2
+    assert "a.yaml: exists and is kept" in capsys.readouterr().err
+    assert Path("a.yaml").read_text() == "mine"
+    assert cli.main(["init", "a.csv", "--target", "y: z", "--force"]) == 0
+    pd.DataFrame({"id": range(30), "y": [0, 1] * 15}).to_csv("i.csv", index=False)
+    with pytest.raises(DataError, match="no column to learn from: 'id' is an identifier"):
+        inspect("i.csv", "y")
+
+
+def test_a_hostile_header_stays_a_comment():
+    name = "a\x1b[31m # b: [c]"
+    frame = pd.DataFrame({name: RNG.normal(size=40), "null": range(40), "y": [0, 1] * 20})
+    frame.to_csv("a.csv", index=False)
+    assert cli.main(["init", "a.csv", "--target", "y"]) == 0
+    assert load_config("a.yaml").data.dataset.options["columns"] == {
+        name: "number",
+        "null": "number",
+    }
