@@ -134,7 +134,7 @@ def test_what_cannot_be_begun_is_one_line(capsys):
         (
             ["a.csv", "--target", "y z"],
             3,
-            "has no column 'y z' for the target; did you mean 'y: z'",
+            "no column 'y z' for the target; did you mean 'y: z'",
         ),
         (["none.csv", "--target", "y"], 3, "none.csv: no such file"),
         (["a.csv"], 2, "--target"),
