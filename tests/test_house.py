@@ -49,9 +49,30 @@ FORBIDDEN_ATTRIBUTES = {
 }
 VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
-MOST_LINES = 450
+MOST_LINES = 350
 # To be split, and not to grow.
-LONGER: dict[str, int] = {}
+LONGER = {
+    "minidl/archive.py": 370,
+    "minidl/data/preprocessing/tabular.py": 370,
+    "minidl/layers/activations.py": 360,
+    "minidl/optimizers.py": 440,
+    "minidl/predictor.py": 390,
+    "minidl/runs/experiment.py": 365,
+}
+PACKAGE_LINES = 20_000  # of Python, with docstrings and comments
+
+# Underscore attributes that a module reads of objects of another module: named tuples and os have
+# methods of that kind, scikit-learn's callbacks need one, and a model lends its layers scratch
+# memory and owns them.
+BUILT_FOR_EACH_OTHER = {
+    "minidl/data/batches.py": {"_replace"},
+    "minidl/data/downloads.py": {"_exit"},
+    "minidl/startup.py": {"_exit"},
+    "minidl/estimators/callbacks.py": {"_init_callback_context"},
+    "minidl/estimators/targets.py": {"_replace"},
+    "minidl/model.py": {"_owner", "_scratch"},
+    "minidl/config/loading.py": {"_document"},
+}
 
 AT_THE_ROOT = set(
     "pyproject.toml minidl configs scripts tests README.md LICENSE CHANGELOG.md .gitignore .ci "
@@ -100,10 +121,6 @@ def parts(tree: ast.AST, *, but: type[ast.AST] | tuple[type[ast.AST], ...]) -> I
             yield from parts(child, but=but)
 
 
-def for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-
-
 def room_of(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
@@ -126,9 +143,7 @@ def test_imports_go_down_the_floors(module):
 def test_no_imports_go_in_circles():
     graph = {}
     for module, path in MODULES.items():
-        tree = tree_of(path)
-        tree.body = [node for node in tree.body if not for_types_only(node)]
-        named = [name for node in ast.walk(tree) for name in imported(node)]
+        named = [name for node in ast.walk(tree_of(path)) for name in imported(node)]
         graph[module] = {name for name in named if name in MODULES and name != module}
     try:
         TopologicalSorter(graph).prepare()
@@ -148,6 +163,51 @@ def test_imports_stand_at_the_top(path):
     }
     allowed = IMPORTED_LATE.get(path.relative_to(ROOT).parts[1], set())
     assert late <= allowed, f"hidden in functions: {sorted(late - allowed)}"
+
+
+@pytest.mark.parametrize("path", sources("minidl"), ids=name_of)
+def test_our_own_modules_are_imported_for_use_and_not_for_types_only(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            names = [name for child in ast.walk(node) for name in imported(child)]
+            assert not [name for name in names if name.split(".")[0] == "minidl"]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """The functions, classes and attributes that a module defines."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("self", "cls"):
+                names.add(node.attr)
+    return names
+
+
+@pytest.mark.parametrize("path", sources("minidl"), ids=name_of)
+def test_nobody_reads_underscore_attributes_of_another_module(path):
+    tree = tree_of(path)
+    own, read = own_names(tree), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            if ast.unparse(node.value) not in ("self", "cls", "super()"):
+                read.add(node.attr)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidl."):
+            read |= {alias.name for alias in node.names if is_private(alias.name)}
+    assert read <= (allowed := BUILT_FOR_EACH_OTHER.get(name_of(path), set())), read - allowed
+    assert allowed <= read, f"take it off the list: {allowed - read}"
+
+
+def test_the_package_stays_small():
+    n_lines = sum(len(path.read_text("utf-8").splitlines()) for path in sources("minidl"))
+    assert n_lines <= PACKAGE_LINES
 
 
 @pytest.mark.parametrize("path", sources("minidl", "scripts"), ids=name_of)
