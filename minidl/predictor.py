@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import trees
+from minidl import conformal, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
@@ -46,6 +46,8 @@ class Predictor:
     feature_names: one for each raw feature, or None.
     views: for images, the shifted copies over which the outputs are averaged, or None.
     notes: plain values and arrays for other readers of the file, or None.
+    conformal_scores: errors of predictions for rows that were held out, (n_rows, n), sorted, for
+    `predict_set` and `predict_interval`; or None.
     """
 
     model: Sequential
@@ -56,6 +58,7 @@ class Predictor:
     feature_names: Sequence[str] | None = None
     views: ShiftedViews | None = None
     notes: Mapping[str, Any] | None = None
+    conformal_scores: Array | None = None
     _labels: Array | None = field(init=False, default=None)
     _reported: set[str] = field(init=False, default_factory=set, compare=False)
 
@@ -102,6 +105,29 @@ class Predictor:
             return p
         return np.ones_like(p) if len(self._labels) == 1 else np.hstack([1 - p, p])
 
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return which classes may be the true one, (n_samples, n_classes) bool.
+
+        A set holds the true class with probability `coverage`: see `minidl.conformal`.
+        Raises AttributeError for a regression, and for a model that no rows were held out from.
+        """
+        return conformal.label_set(self.predict_proba(X), self._scores(), coverage)
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
+
+        An interval holds the true value with probability `coverage`: see `minidl.conformal`.
+        Raises AttributeError for a classifier, and for a model that no rows were held out from.
+        """
+        if self._labels is not None:
+            raise AttributeError("predict_interval is for regressions; this model is a classifier")
+        return conformal.interval(self.predict(X), self._scores(), coverage)
+
+    def _scores(self) -> Array:
+        if self.conformal_scores is None:
+            raise AttributeError("the model file holds no errors of rows that were held out")
+        return self.conformal_scores
+
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.
 
@@ -139,6 +165,7 @@ class Predictor:
             "feature_names": None if self.feature_names is None else list(self.feature_names),
             "views": None if self.views is None else asdict(self.views),
             "notes": self.notes,
+            "conformal_scores": self.conformal_scores,
         }
 
     def _outputs(self, X: Any) -> Array:
@@ -294,6 +321,7 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
         tree["feature_names"],
         views,
         tree.get("notes"),
+        tree.get("conformal_scores"),
     )
     _check(predictor)
     return predictor
@@ -363,6 +391,8 @@ def _check(predictor: Predictor) -> None:
     fitting = {1, 2} if loss_function.task == "multilabel" and n_outputs == 1 else {n_outputs}
     if classes is not None and len(classes) not in fitting:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
+    if predictor.conformal_scores is not None:
+        conformal.check_scores(predictor.conformal_scores)
 
 
 def _check_work(

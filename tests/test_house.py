@@ -21,7 +21,7 @@ FLOORS = {
     "atomic archive layers losses optimizers schedules data",
     1: "model specs",
     2: "gradcheck evaluation divergence lbfgs epoch best parallel training training_state fitting "
-    "predictor checkpoint",
+    "predictor checkpoint conformal",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }

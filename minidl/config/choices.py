@@ -43,6 +43,7 @@ SUPPLIED: dict[str, Any] = {
     "groups": None,
     "categories": None,
     "dates": (),
+    "schema": None,
     "clip_grad_norm": None,
     "clip_grad_value": None,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from minidl.config import Config
-from minidl.data.preprocessing import Unchanged
+from minidl.data.preprocessing import Preprocessing, Unchanged
 from minidl.errors import CheckpointError, ConfigError
 from minidl.estimators.building import without_numpy
 from minidl.estimators.losses import HalfSquaredError, SummedPoisson
@@ -30,10 +30,6 @@ UNKNOWN_TO_ESTIMATORS = {
     "max_norm": None,
     "mixup": None,
 }
-FITTED = (
-    "indicator n_iter_ t_ loss_ loss_curve_ best_loss_ history_ "
-    "validation_scores_ best_validation_score_"
-).split()
 
 
 def parameters_from(config: Config) -> dict[str, Any]:
@@ -194,7 +190,9 @@ def predictor_of(
     *,
     n_features: int,
     classes: Array | None,
-    feature_names: Array | None,
+    feature_names: Sequence[str] | None,
+    preprocessing: Preprocessing | None = None,
+    conformal_scores: Array | None = None,
 ) -> Predictor:
     """Return what a model file holds of an estimator."""
     if isinstance(loss_function, HalfSquaredError):
@@ -204,17 +202,18 @@ def predictor_of(
     return Predictor(
         model,
         loss_function,
-        Unchanged().fit(np.zeros((1, n_features))),
+        preprocessing or Unchanged().fit(np.zeros((1, n_features))),
         n_features,
         classes,
-        None if feature_names is None else feature_names.tolist(),
+        None if feature_names is None else list(feature_names),
+        conformal_scores=conformal_scores,
     )
 
 
 def notes_of(kind: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a model file says of an estimator beside the model, as JSON can hold it.
 
-    kind: name of its class.  fitted: its attributes, of which those in `FITTED` are taken.
+    kind: name of its class.  fitted: its attributes.
     Raises ValueError for a parameter that no file can hold.
     """
     stored = {}
@@ -226,7 +225,7 @@ def notes_of(kind: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]
     return {
         "kind": kind,
         "parameters": stored,
-        "fitted": {name: _stored(fitted.get(name)) for name in FITTED},
+        "fitted": {name: _stored(value) for name, value in fitted.items()},
     }
 
 
@@ -243,11 +242,7 @@ def read_notes(
         raise CheckpointError(f"{path}: not saved by {kind}.save; read it by minidl.load")
     with usable(path):
         parameters = {name: _restored(value) for name, value in notes["parameters"].items()}
-        fitted = {}
-        for name in FITTED:
-            value = _restored(notes["fitted"].get(name))
-            if value is not None or name.startswith(("best", "validation")):
-                fitted[name] = value
+        fitted = {name: _restored(value) for name, value in notes["fitted"].items()}
         if parameters.pop("preset", None) is not None:
             raise ValueError("it has a preset, which is gone; read it by minidl.load")
     return predictor, parameters, fitted

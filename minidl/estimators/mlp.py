@@ -16,12 +16,13 @@ from minidl.data.batches import Rows
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.conversion import notes_of, predictor_of, read_notes, usable
 from minidl.estimators.labels import plain_targets
-from minidl.estimators.network import Network
+from minidl.estimators.network import CURVES, Network
 from minidl.estimators.targets import Targets
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
+FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
 DTYPES = (np.float64, np.float32)  # of X, in which the model then computes
 
 
@@ -105,7 +106,8 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
             classes=getattr(self, "classes_", None),
             feature_names=getattr(self, "feature_names_in_", None),
         )
-        fitted = {**self.__dict__, "indicator": self._targets.indicator}
+        fitted = {name: self.__dict__.get(name) for name in FITTED}
+        fitted["indicator"] = self._targets.indicator
         predictor.save(path, notes_of(type(self).__name__, self.get_params(deep=False), fitted))
 
     @classmethod
@@ -122,8 +124,10 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
         predictor, parameters, fitted = read_notes(path, cls.__name__)
         with usable(path):
             self = cls(**parameters)
-            indicator = fitted.pop("indicator", None)
-            self.__dict__.update(fitted)
+            indicator = fitted.get("indicator")
+            for name in FITTED:
+                if fitted.get(name) is not None or name.startswith(("best", "validation")):
+                    setattr(self, name, fitted.get(name))
             self._no_improvement_count = 0
             self._model = predictor.model
             self.n_features_in_ = predictor.n_features

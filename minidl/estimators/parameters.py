@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
 from os import PathLike
@@ -251,13 +251,17 @@ out_activation_ : str
     What is applied to the outputs: 'softmax', 'logistic', 'identity' or 'exp'."""
 
 
-def documented(kind: Class) -> Class:
-    """Put the shared parts into a class's docstring, where it says "<shared>" the first two times.
+def documented(parameters: str, attributes: str) -> Callable[[Class], Class]:
+    """Return a decorator that puts shared parts into the docstring of a class.
 
-    A decorator.
+    They stand where it says "<shared>", first for parameters and then for attributes.
     """
-    text = inspect.cleandoc(kind.__doc__ or "")
-    for part in (PARAMETERS, ATTRIBUTES):
-        text = text.replace("<shared>", part, 1)
-    kind.__doc__ = text
-    return kind
+
+    def filled(kind: Class) -> Class:
+        text = inspect.cleandoc(kind.__doc__ or "")
+        for part in (parameters, attributes):
+            text = text.replace("<shared>", part, 1)
+        kind.__doc__ = text
+        return kind
+
+    return filled

@@ -11,12 +11,12 @@ from sklearn.utils.metaestimators import available_if
 
 from minidl.estimators.fitting import trains_in_epochs
 from minidl.estimators.mlp import MLP
-from minidl.estimators.parameters import documented
+from minidl.estimators.parameters import ATTRIBUTES, PARAMETERS, documented
 from minidl.estimators.targets import NumberTargets
 from minidl.predictor import Predictor
 
 
-@documented
+@documented(PARAMETERS, ATTRIBUTES)
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     """Multilayer perceptron for regression, of one or several targets.

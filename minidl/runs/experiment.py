@@ -89,6 +89,7 @@ class Experiment:
         preprocessing: Preprocessing = config.data.preprocessing.build(
             categories=dataset.categories,
             dates=() if dataset.schema is None else dataset.schema.dates,
+            schema=dataset.schema,
         )
         if dataset.needs_encoding and not preprocessing.takes_missing:
             raise config.error(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.preprocessing.features import TableFeatures
 from minidl.data.preprocessing.scaling import (
     GlobalStandard,
     MinMax,
@@ -37,6 +38,7 @@ __all__ = [
     "Scaling",
     "SmoothClip",
     "Standard",
+    "TableFeatures",
     "Tabular",
     "Unchanged",
     "Unit",
@@ -55,6 +57,7 @@ PREPROCESSINGS: dict[str, type[Preprocessing]] = {
         SmoothClip,
         QuantileTransform,
         PiecewiseLinear,
+        TableFeatures,
     )
 }
 PREPROCESSINGS["mean_std"] = GlobalStandard  # its former name, in older configs and model files

@@ -1,0 +1,71 @@
+"""Sets and intervals that hold the truth with a given probability, whatever the model is.
+
+Split-conformal prediction: the errors of predictions on rows that a model has not seen say how far
+its predictions for other rows are off. The guarantee holds on average over rows that come from the
+same source, and not for each kind of row by itself.
+Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005; Sadinle, Lei and
+Wasserman, Least Ambiguous Set-Valued Classifiers, 2019, for sets.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidl.errors import require
+from minidl.kernels import Array
+
+MAX_SCORES = 4000  # kept of more, evenly spaced in their order
+
+
+def kept_scores(scores: Array) -> Array:
+    """Return the scores of rows that were held out, sorted along the first axis and thinned.
+
+    scores: (n_rows, n); absolute errors, or 1 - probability of the true class.
+    """
+    scores = np.sort(scores, axis=0)
+    if len(scores) <= MAX_SCORES:
+        return scores
+    places = np.linspace(0, len(scores) - 1, MAX_SCORES).round().astype(np.int64)
+    return scores[places]
+
+
+def check_scores(scores: Array) -> None:
+    """Raise ValueError for what `kept_scores` cannot have returned."""
+    right = isinstance(scores, np.ndarray) and scores.ndim == 2 and scores.dtype == np.float64
+    if not (right and scores.shape[1] and (scores >= 0).all()):
+        raise ValueError("its conformal scores must be numbers that are at least 0")
+    if (np.diff(scores, axis=0) < 0).any():
+        raise ValueError("its conformal scores must be sorted")
+
+
+def threshold(scores: Array, coverage: float) -> Array:
+    """Return the score, (n,), that a share `coverage` of new rows stays below.
+
+    It is the ceil((n + 1) * coverage)-th smallest of n scores; infinite where n is too small.
+    """
+    require("coverage", coverage, 0 < coverage < 1, "in (0, 1)")
+    n = len(scores)
+    rank = math.ceil((n + 1) * coverage)
+    if rank > n:
+        return np.full(scores.shape[1:], np.inf)
+    found: Array = scores[rank - 1]
+    return found
+
+
+def interval(values: Array, scores: Array, coverage: float) -> Array:
+    """Return the lower and upper end for each value, (..., 2)."""
+    width = threshold(scores, coverage)
+    width = width[0] if values.ndim == 1 else width
+    return np.stack([values - width, values + width], axis=-1)
+
+
+def label_set(probabilities: Array, scores: Array, coverage: float) -> Array:
+    """Return which classes are in the set of each row, (n_samples, n_classes) bool.
+
+    The most likely class always is.
+    """
+    sets: Array = 1 - probabilities <= threshold(scores, coverage)[0]
+    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets

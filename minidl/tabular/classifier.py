@@ -1,0 +1,145 @@
+"""The classifier of raw tables: calibrated probabilities, and sets of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import column_or_1d
+
+from minidl import conformal
+from minidl.data.batches import Rows
+from minidl.estimators.labels import Labels
+from minidl.estimators.parameters import documented
+from minidl.estimators.targets import ClassTargets, Targets
+from minidl.kernels import Array
+from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.model import Sequential
+from minidl.predictor import Predictor
+from minidl.tabular.calibration import temperature
+from minidl.tabular.members import pack
+from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
+
+LABEL_SMOOTHING = 0.1
+MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
+
+
+@documented(PARAMETERS, ATTRIBUTES)
+@dataclass(eq=False, repr=False)
+class TabularClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
+    """Classes of the rows of a raw table, without tuning.
+
+    Parameters
+    ----------
+    class_weight : dict, 'balanced' or None, default=None
+        Factor of the sample weights for each class.
+    <shared>
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, in the order of the columns of `predict_proba`.
+    temperature_ : float
+        What the mean outputs of the members are divided by.
+    <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from minidl.tabular import TabularClassifier
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> clf = TabularClassifier(random_state=0).fit(X, y)
+    >>> clf.predict(X[:2]).tolist()
+    [0, 0]
+    """
+
+    class_weight: str | Mapping[Any, float] | None = None
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **Tabular._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the calibrated probability of each class, (n_samples, n_classes).
+
+        Parameters
+        ----------
+        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        """
+        outputs = self._outputs(X)
+        return self._targets.loss_function.predict(outputs)
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return which classes may be the true one, (n_samples, n_classes) bool.
+
+        The set of a row holds its true class with probability `coverage`, on average over rows
+        from the same source as the training table (split-conformal, on the rows held out).
+
+        Parameters
+        ----------
+        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            In (0, 1).
+        """
+        probabilities = self.predict_proba(X)
+        return conformal.label_set(probabilities, self.conformal_scores_, coverage)
+
+    def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
+        y = y if issparse(y) else np.asarray(y)
+        if y.ndim != 2 or y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        labels = Labels.of(y)
+        self.classes_ = labels.classes
+        return _class_targets(labels), y
+
+    def _restored_targets(self, predictor: Predictor, fitted: Mapping[str, Any]) -> Targets:
+        self.classes_ = np.asarray(predictor.classes)
+        labels = Labels(self.classes_, fitted["indicator"], exclusive=not fitted["indicator"])
+        return _class_targets(labels)
+
+    def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
+        if targets.ndim == 2:
+            return None, targets
+        marks = np.eye(len(self.classes_))[targets]
+        return targets, marks[:, 1:] if len(self.classes_) == 2 else marks[:, :MOST_MEANS]
+
+    def _weighted(self, rows: Rows, targets: Targets) -> Rows:
+        assert isinstance(targets, ClassTargets)
+        return targets.weighted(rows, self.class_weight)
+
+    def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
+        known = ~np.isnan(outputs[:, 0])
+        sure: Loss = SigmoidCrossEntropy() if rows.y.ndim == 2 else SoftmaxCrossEntropy()
+        t = 1.0
+        if known.any():
+            held_out = rows.select(known)
+            t = temperature(sure, outputs[known], held_out.y, held_out.sample_weight)
+        self.temperature_ = t
+        self._model = pack(members, 1 / t)
+        self.oof_prediction_ = sure.predict(outputs / t)
+        true = self.oof_prediction_[known]
+        if rows.y.ndim == 1:
+            true = np.take_along_axis(true, rows.y[known, None], axis=1)
+        self.conformal_scores_ = conformal.kept_scores(1 - true)
+
+    def _explained(self, chosen: Array) -> tuple[Array, Array]:
+        exclusive = self.n_outputs_ > 1 and not self._targets.indicator
+        return chosen - 1 / self.n_outputs_ if exclusive else chosen, np.zeros(len(chosen))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _class_targets(labels: Labels) -> ClassTargets:
+    if not labels.exclusive:
+        return ClassTargets.of(labels, "log_loss", LABEL_SMOOTHING)
+    loss = {"name": "softmax_cross_entropy", "label_smoothing": LABEL_SMOOTHING}
+    return ClassTargets.of(labels, loss, 0.0)

@@ -1,0 +1,153 @@
+"""`TableEncoder`: a raw table as inputs for a network, as a transformer of scikit-learn's kind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from minidl.data.preprocessing.features import TableFeatures
+from minidl.data.schema import Schema
+from minidl.data.tables import Table, TableError, table_of
+from minidl.kernels import Array
+
+MAX_LABELS = 10_000  # of a category; the rarest ones beyond count as missing
+
+
+class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Numbers, categories, dates and gaps of a raw table as float32 inputs for a network.
+
+    `minidl.data.preprocessing.TableFeatures` says what becomes of each kind of column.
+
+    Parameters
+    ----------
+    columns : dict or None, default=None
+        Kinds of columns by name, where they are not to be told from the cells: "number",
+        "category", "date", "date FORMAT" or "ignore".
+    missing : list of str, default=()
+        Texts that mark a gap, beside the usual ones such as "" and "NA".
+
+    Attributes
+    ----------
+    schema_ : Schema
+        Kind, labels, range and share of gaps of each column.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        The columns of the training table; names only where it has them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from minidl.tabular import TableEncoder
+    >>> houses = pd.DataFrame({"rooms": [3, 5, None, 4], "town": ["Ulm", "Bonn", "Ulm", None]})
+    >>> TableEncoder().fit_transform(houses).shape
+    (4, 6)
+    """
+
+    def __init__(
+        self, *, columns: Mapping[str, str] | None = None, missing: Sequence[str] = ()
+    ) -> None:
+        self.columns = columns
+        self.missing = missing
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the kinds of the columns, and what their encodings need to know.
+
+        Parameters
+        ----------
+        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        y : array-like of numbers, (n_samples,) or (n_samples, n), default=None
+            What categories of many labels are coded by.
+
+        Raises
+        ------
+        ValueError
+            For a cell that does not fit its column, with its row, column and value.
+        """
+        self.fit_schema(X)
+        self.features_.fit(self.encode(X), None if y is None else _as_targets(y))
+        return self
+
+    def fit_schema(self, X: Any) -> Self:
+        """Learn the kinds of the columns only; `features_.fit` is still to be called."""
+        table = self._table(X)
+        schema = Schema.infer(
+            table, self.columns, missing=tuple(self.missing), max_labels=MAX_LABELS
+        )
+        for note in schema.notes:
+            warnings.warn(note, stacklevel=3)
+        return self._take(TableFeatures(schema), positional=table.positional)
+
+    @classmethod
+    def restored(cls, features: TableFeatures, *, positional: bool) -> Self:
+        """Return a fitted encoder.  positional: whether its columns have no names."""
+        return cls(missing=features.schema.missing)._take(features, positional=positional)
+
+    def _take(self, features: TableFeatures, *, positional: bool) -> Self:
+        self.features_, self.schema_ = features, features.schema
+        self.n_features_in_ = len(self.schema_.columns)
+        self.__dict__.pop("feature_names_in_", None)
+        if not positional:
+            names = [column.name for column in self.schema_.columns]
+            self.feature_names_in_ = np.array(names, dtype=object)
+        return self
+
+    def encode(self, X: Any) -> Array:
+        """Return rows as numbers, codes of labels and seconds, (n_samples, n_used) float64.
+
+        What the training table did not hold (labels, values far outside, gaps) is a warning.
+        """
+        check_is_fitted(self)
+        table = self._table(X)
+        if table.positional and len(table.columns) != self.n_features_in_:
+            raise TableError(
+                f"X has {len(table.columns)} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return self.schema_.encode(table)
+
+    def transform(self, X: Any) -> Array:
+        """Return the inputs for a table, (n_samples, n_inputs) float32.
+
+        Parameters
+        ----------
+        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+            The columns of a frame are taken by name.
+        """
+        inputs: Array = self.features_.transform(self.encode(X))
+        return inputs
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return a name for each input: that of its column, and its number within the column."""
+        check_is_fitted(self)
+        seen: dict[str, int] = {}
+        names = []
+        for j in self.features_.sources:
+            name = self.schema_.used[j].name
+            names.append(f"{name}_{seen.setdefault(name, 0)}")
+            seen[name] += 1
+        return np.array(names, dtype=object)
+
+    def _table(self, X: Any) -> Table:
+        if not hasattr(X, "columns"):
+            array = X if hasattr(X, "tocsr") else np.asarray(X)
+            if array.dtype.kind in "OUSM":  # cells, which the schema checks
+                array = check_array(array, dtype=object, ensure_all_finite=False, estimator=self)
+            else:
+                array = check_array(array, ensure_all_finite="allow-nan", estimator=self)
+            X = array
+        return table_of(X, tuple(self.missing))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _as_targets(y: Any) -> Array:
+    targets = np.asarray(y, dtype=np.float64)
+    return targets[:, None] if targets.ndim == 1 else targets

@@ -1,0 +1,235 @@
+"""The nets of an ensemble: each trained without one fold of the rows, and all packed into one.
+
+A member's number of epochs is chosen on the fold that it has not seen, and its outputs for that
+fold are an honest prediction of each row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.linalg import block_diag
+from tqdm import tqdm
+
+from minidl.blas import usable_cores
+from minidl.data.batches import Rows
+from minidl.errors import DivergenceError
+from minidl.evaluation import predict_outputs
+from minidl.kernels import Array
+from minidl.layers.activations import SiLU
+from minidl.layers.layer import Layer
+from minidl.layers.linear import Linear
+from minidl.layers.noise import Dropout
+from minidl.losses import Loss
+from minidl.model import Sequential
+from minidl.optimizers import AdamW
+from minidl.schedules import Cosine
+from minidl.training import Training
+
+PROCESSES_PAY = 2e10  # multiply-adds of all members together
+
+MEMBERS, MANY_ROWS, FEWEST_ROWS = 5, 200_000, 10
+STEPS, FEWEST_EPOCHS = 2000, 30
+
+Fold = tuple[Array, Array]  # the rows to train on, and the rows held out
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each member is trained; chosen on the tables of scripts/compare_tabular.py."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    dropout: float = 0.2
+    learning_rate: float = 0.004
+    weight_decay: float = 0.1
+    batch_rows: int = 128
+    epochs: int = 100
+
+    @classmethod
+    def for_rows(cls, n_rows: int) -> Self:
+        """Return the recipe for a number of training rows: some 2,000 steps or more."""
+        batch_rows = 64 if n_rows < 1000 else 128 if n_rows < 10_000 else 256
+        epochs = min(200, max(FEWEST_EPOCHS, STEPS * batch_rows // n_rows))
+        return cls(batch_rows=min(batch_rows, n_rows), epochs=epochs)
+
+
+def train_members(
+    rows: Rows,
+    loss_function: Loss,
+    n_outputs: int,
+    folds: Sequence[Fold],
+    *,
+    seeds: Sequence[np.random.SeedSequence],
+    n_jobs: int | None,
+    time_limit: float | None,
+    progress: bool,
+) -> tuple[list[Sequential], Array]:
+    """Return a trained net for each fold, and the outputs of each row by a net without it.
+
+    Rows that no fold holds out have NaN for outputs.  The bits depend on the seeds alone, not on
+    n_jobs; with a `time_limit`, in seconds, on the speed of the machine as well.
+    """
+    recipe = Recipe.for_rows(len(folds[0][0]))
+    n_in = rows.X.shape[1]
+    work = sum(len(train) for train, _ in folds) * recipe.epochs * recipe.hidden[0]
+    pays = 3 * work * (n_in + sum(recipe.hidden[1:])) > PROCESSES_PAY
+    jobs = min(len(folds), usable_cores() if pays else 1) if n_jobs is None else n_jobs
+    rounds = -(-len(folds) // max(1, jobs if jobs > 0 else usable_cores()))
+    seconds = None if time_limit is None else time_limit / rounds
+    made = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(train_member)(rows, loss_function, n_outputs, fold, recipe, seed, seconds)
+        for fold, seed in zip(folds, seeds, strict=True)
+    )
+    members = list(tqdm(made, total=len(folds), unit="member", disable=not progress))
+    outputs = np.full((len(rows.y), n_outputs), np.nan)
+    for member, (_, held_out) in zip(members, folds, strict=True):
+        outputs[held_out] = predict_outputs(member, rows.X[held_out])
+    return members, outputs
+
+
+def train_member(
+    rows: Rows,
+    loss_function: Loss,
+    n_outputs: int,
+    fold: Fold,
+    recipe: Recipe,
+    seed: np.random.SeedSequence,
+    seconds: float | None,
+) -> Sequential:
+    """Return a net trained on one part of a fold, with the weights that are best on the other."""
+    end = None if seconds is None else time.monotonic() + seconds
+    init, noise, order = (np.random.default_rng(each) for each in seed.spawn(3))
+    model = Sequential(_layers(rows.X.shape[1], n_outputs, recipe, init, noise))
+    train, held_out = (rows.select(part) for part in fold)
+    training = Training(
+        model,
+        loss_function,
+        AdamW(
+            recipe.learning_rate, beta2=0.95, weight_decay=recipe.weight_decay, groups=model.groups
+        ),
+        train,
+        held_out if len(held_out.y) else None,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_rows,
+        rng=order,
+        schedule=Cosine() if end is None else CosineUntil(begin=time.monotonic(), end=end),
+        blas_threads=1,
+    )
+    with suppress(DivergenceError):  # the best weights before it remain
+        for _ in training.steps():
+            if end is not None and time.monotonic() > end:
+                break
+    training.use_best()
+    return model
+
+
+@dataclass(frozen=True)
+class CosineUntil(Cosine):
+    """A cosine over the epochs or the time from `begin` to `end`, whichever ends first."""
+
+    begin: float = 0.0
+    end: float = 1.0
+
+    def _at(self, t: float, epoch: float) -> float:
+        elapsed = (time.monotonic() - self.begin) / (self.end - self.begin)
+        return super()._at(min(1.0, max(t, elapsed)), epoch)
+
+
+def _layers(
+    n_in: int,
+    n_outputs: int,
+    recipe: Recipe,
+    init: np.random.Generator,
+    noise: np.random.Generator,
+) -> list[Layer]:
+    layers: list[Layer] = []
+    for n_out in recipe.hidden:
+        layers += [Linear(n_in, n_out, rng=init, init="glorot_uniform"), SiLU()]
+        if recipe.dropout:
+            layers.append(Dropout(recipe.dropout, rng=noise))
+        n_in = n_out
+    return [*layers, Linear(n_in, n_outputs, rng=init, init="glorot_uniform")]
+
+
+def pack(members: Sequence[Sequential], scale: float = 1.0) -> Sequential:
+    """Return one net whose outputs are `scale` times the mean of the members' outputs.
+
+    Its hidden layers hold those of all members side by side, in blocks of the weight matrices.
+    """
+    stacks = [[layer for layer in m.layers if isinstance(layer, Linear)] for m in members]
+    layers: list[Layer] = []
+    last = len(stacks[0]) - 1
+    for depth, linears in enumerate(zip(*stacks, strict=True)):
+        blocks = [linear.W for linear in linears]
+        if depth == 0:
+            W = np.hstack(blocks)
+        elif depth < last:
+            W = block_diag(*blocks)
+        if depth == last:
+            factor = scale / len(members)
+            W = np.vstack(blocks if last else [sum(blocks)]) * factor
+            b = sum(linear.b for linear in linears) * factor
+        else:
+            b = np.concatenate([linear.b for linear in linears])
+        layers += [linear_of(W, b), SiLU()]
+    return Sequential(layers[:-1])
+
+
+def unpack(model: Sequential, n_members: int) -> list[Sequential]:
+    """Return nets whose mean of outputs is that of the packed net."""
+    linears = [layer for layer in model.layers if isinstance(layer, Linear)]
+    last = len(linears) - 1
+    members = []
+    for i in range(n_members):
+        layers: list[Layer] = []
+        for depth, linear in enumerate(linears):
+            n_in, n_out = linear.W.shape
+            rows = slice(None) if depth == 0 else _part(i, n_members, n_in)
+            columns = slice(None) if depth == last else _part(i, n_members, n_out)
+            factor = n_members if depth == last and last else 1
+            W = linear.W[rows, columns] * factor
+            layers += [linear_of(W, linear.b[columns]), SiLU()]
+        members.append(Sequential(layers[:-1]))
+    return members
+
+
+def _part(i: int, n_parts: int, size: int) -> slice:
+    return slice(i * size // n_parts, (i + 1) * size // n_parts)
+
+
+def linear_of(W: Array, b: Array) -> Linear:
+    """Return a linear layer with these weights."""
+    linear = Linear(*W.shape, rng=np.random.default_rng(0), init="zeros", dtype=np.float32)
+    linear.W[:], linear.b[:] = W, b
+    return linear
+
+
+def folds_of(
+    labels: Array | None, n_rows: int, n_members: int | None, rng: np.random.Generator
+) -> list[Fold]:
+    """Return the rows to train on and those to hold out, for each member.
+
+    labels: codes of classes, whose shares each fold keeps; None for none.
+    n_members: folds; 1 holds out a fifth of the rows. By default 5, and 1 for very many rows.
+    Fewer than 10 rows are all trained on, and none is held out.
+    """
+    if n_rows < FEWEST_ROWS:
+        everything = np.arange(n_rows)
+        return [(everything, everything[:0])] * (n_members or 1)
+    if n_members is None:
+        n_members = MEMBERS if n_rows <= MANY_ROWS else 1
+    n_folds = min(n_rows // 2, n_members if n_members > 1 else MEMBERS)
+    order = rng.permutation(n_rows)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    fold = np.empty(n_rows, np.int64)
+    fold[order] = np.arange(n_rows) % n_folds
+    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)][
+        :n_members
+    ]

@@ -1,0 +1,86 @@
+"""The regressor of raw tables: numbers, and intervals around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_array, column_or_1d
+
+from minidl import conformal
+from minidl.data.batches import Rows
+from minidl.estimators.parameters import documented
+from minidl.estimators.targets import NumberTargets, Targets
+from minidl.kernels import Array
+from minidl.losses.loss import columns as as_columns
+from minidl.losses.regression import ScaledLoss
+from minidl.model import Sequential
+from minidl.predictor import Predictor
+from minidl.tabular.members import pack
+from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
+
+
+@documented(PARAMETERS, ATTRIBUTES)
+@dataclass(eq=False, repr=False)
+class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
+    """Numbers for the rows of a raw table, without tuning.
+
+    Parameters
+    ----------
+    <shared>
+
+    Attributes
+    ----------
+    <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from minidl.tabular import TabularRegressor
+    >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
+    >>> reg = TabularRegressor(random_state=0).fit(X, y)
+    >>> reg.predict_interval(X[:2], coverage=0.9).shape
+    (2, 2)
+    """
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return the lower and upper end for each number, (n_samples, 2) or (n_samples, n, 2).
+
+        The interval of a row holds its true number with probability `coverage`, on average over
+        rows from the same source as the training table (split-conformal, on the rows held out).
+
+        Parameters
+        ----------
+        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            In (0, 1).
+        """
+        return conformal.interval(self.predict(X), self.conformal_scores_, coverage)
+
+    def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return NumberTargets.of({"name": "mse", "scale_targets": True}), y
+
+    def _restored_targets(self, predictor: Predictor, fitted: Mapping[str, Any]) -> Targets:
+        targets = NumberTargets.of({"name": "mse", "scale_targets": True})
+        return targets.in_units_of(predictor.loss_function)
+
+    def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
+        return None, as_columns(targets, np.float64)
+
+    def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
+        self._model = pack(members)
+        values = self._targets.loss_function.predict(outputs)
+        self.oof_prediction_ = values[:, 0] if rows.y.ndim == 1 else values
+        errors = np.abs(values - as_columns(rows.y, np.float64))
+        self.conformal_scores_ = conformal.kept_scores(errors[~np.isnan(errors[:, 0])])
+
+    def _explained(self, chosen: Array) -> tuple[Array, Array]:
+        loss_function = self._targets.loss_function
+        assert isinstance(loss_function, ScaledLoss)
+        return chosen * loss_function.scale, (chosen * loss_function.center).sum(axis=1)
