@@ -140,7 +140,7 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         self._targets = targets.fitted(rows.y)
         self.n_outputs_ = targets.count_outputs(rows.y)
         members, outputs = train_members(
-            rows._replace(X=inputs),
+            Rows(inputs, rows.y, rows.sample_weight),
             self._targets.loss_function,
             self.n_outputs_,
             folds,
