@@ -10,6 +10,7 @@ Wasserman, Least Ambiguous Set-Valued Classifiers, 2019, for sets.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,41 @@ from minidl.errors import require
 from minidl.kernels import Array
 
 MAX_SCORES = 4000  # kept of more, evenly spaced in their order
+
+
+class Conformal:
+    """What a model with predictions and `conformal_scores` can say of how sure it is.
+
+    conformal_scores: what `kept_scores` returns for rows that the model has not seen, or None.
+    """
+
+    conformal_scores: Array | None
+    predict: Any
+    predict_proba: Any
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return which classes may be the true one, (n_samples, n_classes) bool.
+
+        The set of a row holds its true class with probability `coverage`.
+        Raises AttributeError for a regression, and where no rows were held out.
+        """
+        return label_set(self.predict_proba(X), self._scores(), coverage)
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
+        """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
+
+        The interval of a row holds its true value with probability `coverage`.
+        Raises AttributeError for a classifier, and where no rows were held out.
+        """
+        values = self.predict(X)
+        if values.dtype.kind != "f":
+            raise AttributeError("predict_interval is for regressions; this model is a classifier")
+        return interval(values, self._scores(), coverage)
+
+    def _scores(self) -> Array:
+        if self.conformal_scores is None:
+            raise AttributeError("this model has no errors for rows that were held out")
+        return self.conformal_scores
 
 
 def kept_scores(scores: Array) -> Array:
@@ -31,8 +67,10 @@ def kept_scores(scores: Array) -> Array:
     return scores[places]
 
 
-def check_scores(scores: Array) -> None:
-    """Raise ValueError for what `kept_scores` cannot have returned."""
+def check_scores(scores: Array | None) -> None:
+    """Raise ValueError for what is neither None nor what `kept_scores` returns."""
+    if scores is None:
+        return
     right = isinstance(scores, np.ndarray) and scores.ndim == 2 and scores.dtype == np.float64
     if not (right and scores.shape[1] and (scores >= 0).all()):
         raise ValueError("its conformal scores must be numbers that are at least 0")

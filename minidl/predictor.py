@@ -37,7 +37,7 @@ _FREE_NUMBERS = 2**22  # of one row in all layers, for which a file need not hol
 
 
 @dataclass(frozen=True, repr=False)
-class Predictor:
+class Predictor(conformal.Conformal):
     """A trained model with everything that a prediction from raw features needs.
 
     n_features: number of raw features.
@@ -46,8 +46,7 @@ class Predictor:
     feature_names: one for each raw feature, or None.
     views: for images, the shifted copies over which the outputs are averaged, or None.
     notes: plain values and arrays for other readers of the file, or None.
-    conformal_scores: errors of predictions for rows that were held out, (n_rows, n), sorted, for
-    `predict_set` and `predict_interval`; or None.
+    conformal_scores: for `predict_set` and `predict_interval`: see `minidl.conformal`; or None.
     """
 
     model: Sequential
@@ -104,29 +103,6 @@ class Predictor:
         if p.shape[1] > 1:
             return p
         return np.ones_like(p) if len(self._labels) == 1 else np.hstack([1 - p, p])
-
-    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
-        """Return which classes may be the true one, (n_samples, n_classes) bool.
-
-        A set holds the true class with probability `coverage`: see `minidl.conformal`.
-        Raises AttributeError for a regression, and for a model that no rows were held out from.
-        """
-        return conformal.label_set(self.predict_proba(X), self._scores(), coverage)
-
-    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
-        """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
-
-        An interval holds the true value with probability `coverage`: see `minidl.conformal`.
-        Raises AttributeError for a classifier, and for a model that no rows were held out from.
-        """
-        if self._labels is not None:
-            raise AttributeError("predict_interval is for regressions; this model is a classifier")
-        return conformal.interval(self.predict(X), self._scores(), coverage)
-
-    def _scores(self) -> Array:
-        if self.conformal_scores is None:
-            raise AttributeError("the model file holds no errors of rows that were held out")
-        return self.conformal_scores
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.
@@ -391,8 +367,7 @@ def _check(predictor: Predictor) -> None:
     fitting = {1, 2} if loss_function.task == "multilabel" and n_outputs == 1 else {n_outputs}
     if classes is not None and len(classes) not in fitting:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
-    if predictor.conformal_scores is not None:
-        conformal.check_scores(predictor.conformal_scores)
+    conformal.check_scores(predictor.conformal_scores)
 
 
 def _check_work(
