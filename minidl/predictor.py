@@ -156,9 +156,10 @@ class Predictor(conformal.Conformal):
             wrong = np.isinf(values) if gaps else ~np.isfinite(values)
             if wrong.any():
                 raise ValueError(self._not_finite(X, wrong))
-        return self._outputs_for(X)
+        return self.outputs(X)
 
-    def _outputs_for(self, encoded: Any) -> Array:
+    def outputs(self, encoded: Any) -> Array:
+        """Return the model's outputs for rows as numbers, labels of categories as their codes."""
         return predict_outputs(self.model, encoded, transform=self._transform, views=self.views)
 
     def _transform(self, X: Any) -> Any:
@@ -281,7 +282,7 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
             raise ValueError(f"its parameters are not vectors of {tree['dtype']}")
     if not isinstance(tree["preprocessing"], str):
         raise ValueError("its preprocessing is no name")
-    preprocessing = PREPROCESSINGS[tree["preprocessing"]]().restore(tree["fitted"])
+    preprocessing = PREPROCESSINGS[tree["preprocessing"]]().restore(trees.flat(tree["fitted"]))
     views = _views(tree.get("views"), n_features)
     if weigh(tree["layers"], preprocessing.n_out)[0] > params.size:
         raise ValueError("its layers are larger than the file")
@@ -354,7 +355,7 @@ def _check(predictor: Predictor) -> None:
     size = predictor.model.params.size
     _check_work(layers, predictor.preprocessing.n_out, size, predictor.views)
     with np.errstate(all="ignore"):
-        outputs = predictor._outputs_for(np.zeros((1, predictor.n_features)))
+        outputs = predictor.outputs(np.zeros((1, predictor.n_features)))
         answers = [loss_function.predict(outputs), loss_function.predict_targets(outputs)]
     n_outputs = outputs.shape[1]
     if any(answer.shape not in ((1,), (1, n_outputs)) for answer in answers):

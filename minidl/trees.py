@@ -47,6 +47,15 @@ def join(arrays: Mapping[str, NDArray[Any]], rest: dict[str, Any]) -> dict[str, 
     return rest
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a tree by their path: keys with dots come back as they were."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        leaves |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return leaves
+
+
 def _split(tree: Mapping[str, Any], prefix: str, arrays: Arrays) -> dict[str, Any]:
     rest: dict[str, Any] = {}
     for key, value in tree.items():

@@ -20,6 +20,7 @@ from minidl import Linear, Predictor, ReLU, Residual, Sequential, load
 from minidl.archive import read_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.data.schema import Schema
 from minidl.errors import CheckpointError
 from minidl.losses import MSE, SoftmaxCrossEntropy
 
@@ -264,3 +265,15 @@ def test_a_changed_field_is_refused_or_harmless(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_change_of_every_field_is_refused_or_harmless(tmp_path, kind):
     assert forge_all(tmp_path, kind, 1000) > 300
+
+
+def test_means_of_labels_survive_a_file(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = [(f"label {i}" for i in range(150)), ()]
+    schema = Schema.plain(["a", "b"], [tuple(each) for each in labels])
+    X = np.column_stack([rng.integers(0, 150, 400), rng.normal(size=400)])
+    fitted = PREPROCESSINGS["table_features"](schema).fit(X)
+    model = Sequential([Linear(fitted.n_out, 1, rng=0)])
+    whole = Predictor(model, MSE(), fitted, 2, None, ["a", "b"])
+    whole.save(tmp_path / "m.npz")
+    assert load(tmp_path / "m.npz").outputs(X).tobytes() == whole.outputs(X).tobytes()
