@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 import minidl
-from minidl.config import Config, document, dump, json_schema, load_config
+from minidl.config import Config, document, dump, json_schema, load_config, schema_text
 from minidl.config import settings as sections
 from minidl.config.choices import Choice, Family, option_type
 from minidl.config.loading import validate
@@ -590,8 +590,10 @@ def test_any_text_survives_printing(text):
 
 
 def test_the_shipped_schema_is_current():
-    shipped = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    assert shipped == json_schema(), "write minidl/config.schema.json anew: train --print-schema"
+    shipped = SCHEMA_FILE.read_text(encoding="utf-8")
+    assert json.loads(shipped) == json_schema(), "write it anew by minidl train --print-schema"
+    assert shipped == schema_text() + "\n"
+    assert len(shipped.splitlines()) < 2400
 
 
 def test_the_schema_takes_the_shipped_configs_and_what_is_printed_of_them():
@@ -612,6 +614,24 @@ def test_the_schema_takes_the_shipped_configs_and_what_is_printed_of_them():
         (BASE + "loss: huber", True),
         (BASE + "train: {optimizer: {name: adam, beta1: 0.8}}", True),
         ("data: {openml: '554', test: 0.1}\nmodel: [{name: linear, n_out: auto}]", True),
+        (BASE + "loss: {label_smoothing: 0.1}", True),
+        (BASE + "loss: {huber: {delta: 2}}", True),
+        (BASE + "loss: {huber: 2}", True),
+        (BASE + "train: {schedule: {cosine: }}", True),
+        (BASE.replace("digits", "{moons: {noise: 0.1}, test: 0.3}"), True),
+        (BASE.replace("digits", "{moons: 100, noise: 0.1, test: 0.3}"), True),
+        (BASE.replace("digits", "{moons: , test: 0.3}"), True),
+        (BASE.replace("digits", "moons"), True),
+        (BASE.replace("digits", "{path: a.csv, target: y}"), True),
+        (BASE.replace("digits", "{moons: {nois: 0.1}}"), False),
+        (BASE.replace("digits", "{moons: 100, nois: 0.1}"), False),
+        (BASE.replace("digits", "{name: moons, noise: 0.1, path: x}"), False),
+        (BASE.replace("digits", "{name: moons, noise: little}"), False),
+        (BASE.replace("digits", "openml"), False),
+        (BASE.replace("digits", "{test: 0.1}"), False),
+        (BASE + "loss: {huber: {delt: 2}}", False),
+        (BASE + "loss: {huber: {delta: 2}, mse: }", False),
+        (BASE + "loss: {name: huber, label_smoothing: 0.1}", False),
         (BASE + "loss: hubert", False),
         (BASE + "train: {epohcs: 3}", False),
         (BASE + "train: {optimizer: {name: sgd, beta1: 0.8}}", False),
@@ -631,8 +651,9 @@ def test_the_schema_and_the_loader_agree(load, text, right):
 
 def test_the_schema_describes_names_defaults_and_choices():
     schema = json_schema()
-    named = [entry for entry in schema["$defs"]["optimizer"]["anyOf"] if "required" in entry]
-    sgd = next(entry for entry in named if "name" in entry["properties"])
+    named = {"$ref": "#/$defs/optimizer.sgd", "required": ["name"]}
+    assert named in schema["$defs"]["optimizer"]["anyOf"]
+    sgd = schema["$defs"]["optimizer.sgd"]
     assert sgd["description"] and sgd["properties"]["name"] == {"const": "sgd"}
     assert sgd["properties"]["learning_rate"] == {"default": 0.1, "type": "number"}
     assert sgd["properties"].keys().isdisjoint({"groups", "clip_grad_norm"})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minidl.commands.arguments import Parser, again
-from minidl.config import Config, dump, json_schema, load_config, settled
+from minidl.config import Config, dump, load_config, schema_text, settled
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
 from minidl.runs.experiment import Experiment, build_or_fall_back
@@ -60,7 +59,7 @@ def train(arguments: Sequence[str]) -> int:
     if options.stop_with_stdin:
         stop_with_standard_input()
     if options.print_schema:
-        say(json.dumps(json_schema(), indent=2))
+        say(schema_text())
         return 0
     if options.resume is not None:
         return _resume(parser, options)

@@ -3,7 +3,7 @@
 from minidl.config.choices import Choice
 from minidl.config.comparing import differences, parse, settled
 from minidl.config.loading import default_name, load_config
-from minidl.config.schema import json_schema
+from minidl.config.schema import json_schema, schema_text
 from minidl.config.settings import CheckpointEvery, Config
 from minidl.config.writing import dump, quoted
 
@@ -18,5 +18,6 @@ __all__ = [
     "load_config",
     "parse",
     "quoted",
+    "schema_text",
     "settled",
 ]
