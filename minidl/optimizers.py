@@ -242,11 +242,12 @@ class SGD(Optimizer):
             raise ParameterError("nesterov", "needs a momentum above 0")
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
-        decay, momentum, nesterov = block.weight_decay, self.momentum, self.nesterov
+        p, (v,), decay = block.params, block.averages, block.weight_decay
+        momentum, nesterov = self.momentum, self.nesterov
         finite = kernels.sgd(p, g, v, learning_rate, momentum, decay, scale, nesterov)
         if finite is not None:
             return finite
+        s, t = self._scratch[:2, : g.size]
         d = _decayed(p, g, decay, scale, s, t)
         v *= momentum
         v += d
@@ -298,11 +299,12 @@ class Adam(Optimizer):
         """Scale p by `shrink`, then make Adam's step."""
         beta1, beta2, eps = self.beta1, self.beta2, self.eps
         rate *= math.sqrt(1 - beta2**self.n_steps) / (1 - beta1**self.n_steps)
-        p, (m, v), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
+        p, (m, v) = block.params, block.averages
         settings = rate, beta1, beta2, eps, decay, scale, shrink, 1 - beta1, 1 - beta2
         finite = kernels.adam(p, g, m, v, *settings)
         if finite is not None:
             return finite
+        s, t = self._scratch[:2, : g.size]
         if shrink != 1.0:
             p *= shrink
         d = _decayed(p, g, decay, scale, s, t)

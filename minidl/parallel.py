@@ -14,52 +14,21 @@ import numpy as np
 
 from minidl.blas import usable_cores
 from minidl.data.batches import Rows
-from minidl.kernels import Array
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
+from minidl.ranks import Ranks
+from minidl.shards import TreeSum, block_size, shard_bounds
 
 THREADS_PAY = 1_000_000  # parameters times rows of a step: shorter products are not worth sharing
-
-
-class TreeSum:
-    """The sum of arrays that are given one after the other, added in a fixed binary tree.
-
-    ((0 + 1) + (2 + 3)) + (4 + 5): neighbours first, then their sums. So the sum of an aligned block
-    of 2**k arrays is a partial sum of the whole. Holds one array for each level of the tree.
-    """
-
-    def __init__(self) -> None:
-        self._levels: list[tuple[int, Array]] = []  # (level, partial sum), the largest first
-        self._free: list[Array] = []
-
-    def add(self, array: Array, level: int = 0) -> None:
-        """Add the next array, the sum of 2**level; it is copied."""
-        own = self._free.pop() if self._free else np.empty_like(array)
-        own[...] = array
-        while self._levels and self._levels[-1][0] == level:
-            own, level = self._join(own), level + 1
-        self._levels.append((level, own))
-
-    def take(self) -> Array:
-        """Return the sum of all arrays since the last call, good until the next `add`."""
-        _, total = self._levels.pop()
-        while self._levels:
-            total = self._join(total)
-        self._free.append(total)
-        return total
-
-    def _join(self, right: Array) -> Array:
-        _, left = self._levels.pop()
-        self._free.append(right)
-        return np.add(left, right, out=left)
 
 
 class BatchStep:
     """Makes training steps of a model: forward, loss, backward, update.
 
     shards: parts of a batch; one shard is the whole batch. The parts run one after another.
+    ranks: the processes that share the parts, where there are several.
     l2: strength of an L2 penalty in the loss; it is divided by the total weight of the batch.
     """
 
@@ -71,9 +40,10 @@ class BatchStep:
         *,
         shards: int = 1,
         l2: float = 0.0,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
-        self.shards, self.l2 = shards, l2
+        self.shards, self.l2, self.ranks = shards, l2, ranks
         self._draws_noise = any(
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )
@@ -83,14 +53,13 @@ class BatchStep:
     def __call__(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
         """Make one step; return the loss before it, and whether all parameters are finite after.
 
+        batch: in a job of several ranks X may be only the rows of `own_rows`.
         Nothing is changed where the loss is not finite.
         """
-        model, n_shards = self.model, self.shards
+        model, n_shards = self.model, self._n_shards(len(batch.y))
         if self._buffers.size:
             self._buffers[:] = model.buffers
-        if n_shards > 1:  # batch normalization needs two rows
-            n_shards = max(1, min(n_shards, batch.X.shape[0] // 2))
-        if n_shards == 1:
+        if n_shards == 1 and self.ranks is None:
             loss = self._differentiate(batch, 0, None, step)
         else:
             loss = self._differentiate_shards(batch, n_shards, step)
@@ -100,6 +69,19 @@ class BatchStep:
         if self.l2 and (total := self.loss_function.total_weight(batch.y, batch.sample_weight)):
             loss += model.add_l2(self.l2 / total)
         return loss, self.optimizer.step(model.params, model.grads, learning_rate)
+
+    def own_rows(self, n_rows: int) -> slice:
+        """The rows of a batch that this process computes; the first one where there are none."""
+        own = self._own_shards(n_rows, self._n_shards(n_rows))
+        return slice(own[0][0], own[-1][1]) if own else slice(0, 1)
+
+    def _n_shards(self, n_rows: int) -> int:
+        """As many as asked for; fewer in a small batch: batch normalization needs two rows."""
+        return self.shards if self.shards == 1 else max(1, min(self.shards, n_rows // 2))
+
+    def _own_shards(self, n_rows: int, n_shards: int) -> list[tuple[int, int]]:
+        bounds = shard_bounds(n_rows, n_shards)
+        return bounds if self.ranks is None else bounds[self.ranks.block(self.shards)]
 
     def _differentiate(
         self, rows: Rows, first_row: int, total_weight: float | None, step: int
@@ -117,17 +99,29 @@ class BatchStep:
 
         The running statistics become the mean of those that each shard leaves, weighted by rows.
         """
-        model, n_rows = self.model, batch.X.shape[0]
-        total_weight = self.loss_function.total_weight(batch.y, batch.sample_weight)
-        for start, stop in shard_bounds(n_rows, n_shards):
+        model, n_rows = self.model, len(batch.y)
+        own = self._own_shards(n_rows, n_shards)
+        first = 0 if batch.X.shape[0] == n_rows or not own else own[0][0]
+        total = None
+        if n_shards > 1:
+            total = self.loss_function.total_weight(batch.y, batch.sample_weight)
+        scalars = np.zeros(1 + model.buffers.size)
+        for start, stop in own:
             model.buffers[:] = self._buffers
-            rows = batch.select(slice(start, stop))
-            loss = self._differentiate(rows, start, total_weight, step)
-            share = (stop - start) / n_rows
+            part = slice(start, stop)
+            weight = None if batch.sample_weight is None else batch.sample_weight[part]
+            rows = Rows(batch.X[start - first : stop - first], batch.y[part], weight)
+            scalars[0] = self._differentiate(rows, start, total, step)
+            scalars[1:] = model.buffers
+            scalars[1:] *= (stop - start) / n_rows
             self._gradients.add(model.grads)
-            self._scalars.add(np.concatenate([[loss], share * model.buffers.astype(np.float64)]))
-        model.grads[:] = self._gradients.take()
-        scalars = self._scalars.take()
+            self._scalars.add(scalars)
+        if own:
+            model.grads[:] = self._gradients.take()
+            scalars[:] = self._scalars.take()
+        if self.ranks is not None:
+            n_active = -(-n_shards // block_size(self.shards, self.ranks.size))
+            self.ranks.add_up(model.grads, scalars, n_active)
         model.buffers[:] = scalars[1:]
         return float(scalars[0])
 
@@ -143,8 +137,3 @@ def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
     cores = usable_cores()
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return 1, min(cores, max(1, int(limit))) if limit.isdecimal() else cores
-
-
-def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of n_parts consecutive parts of n things, of nearly equal size."""
-    return [(i * n // n_parts, (i + 1) * n // n_parts) for i in range(n_parts)]

@@ -25,6 +25,7 @@ from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
 from minidl.parallel import BatchStep, automatic_threads
+from minidl.ranks import Ranks
 from minidl.schedules import Constant, Schedule
 from minidl.training_state import Progress, check_state
 
@@ -46,6 +47,7 @@ class Training:
     join_single_row: whether a last batch of one row joins the one before it.
     l2: an L2 penalty in the loss of l2 / (2 * total weight of the batch) * sum of squared weights;
     the `weight_decay` of an optimizer, by contrast, does not depend on the size of the batch.
+    ranks: the processes that train together, where there are several.
 
     `state()` may be taken between any two steps; a new `Training` with the same arguments that is
     given it by `restore` goes on with the same bits.
@@ -73,6 +75,7 @@ class Training:
         order: Callable[[int], Array] | None = None,
         join_single_row: bool = True,
         l2: float = 0.0,
+        ranks: Ranks | None = None,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
             is_count = value >= 1 and value == int(value)
@@ -98,9 +101,13 @@ class Training:
                 self.validation = self._check_rows("validation", validation, transform)
             n_rows = self.train.X.shape[0]
             require("shards", shards, shards <= n_rows, f"at most {n_rows}, the training rows")
+            least = 1 if ranks is None else ranks.size
+            require("shards", shards, shards >= least, f"at least {least}, one for each rank")
             self._transform = transform
             if transform is not None and augment is None:
                 self._transform_once(transform)
+        self._step = BatchStep(model, loss_function, optimizer, shards=shards, l2=l2, ranks=ranks)
+        self._predict_outputs = predict_outputs if ranks is None else ranks.predict_outputs
         self._batches = Batches(
             self.train,
             batch_size=batch_size,
@@ -108,13 +115,13 @@ class Training:
             transform=self._transform,
             augment=augment,
             join_single_row=join_single_row,
+            part=None if ranks is None or mix is not None else self._step.own_rows,
         )
         self.steps_per_epoch = len(self._batches)
         self._n_steps = self.steps_per_epoch * epochs
         if blas_threads is None:
             blas_threads = automatic_threads(model, batch_size)[1]
-        self._blas_threads = blas_threads
-        self._step = BatchStep(model, loss_function, optimizer, shards=shards, l2=l2)
+        self.blas_threads = blas_threads
         self._scratch: list[Scratch] | None = None
         self._order = self._permutation if order is None else order
         self._at = Progress()
@@ -140,7 +147,7 @@ class Training:
         they were before wherever an Epoch is yielded.
         """
         while not self.finished:
-            with kernels.threads(self._blas_threads), np.errstate(all="ignore"):
+            with kernels.threads(self.blas_threads), np.errstate(all="ignore"):
                 while (epoch := self.step()) is None:
                     yield None
             yield epoch
@@ -167,7 +174,7 @@ class Training:
             at.step += 1
             raise self._divergence(at.epoch + 1, loss, where)
         self.best.after_step()
-        weight = batch.X.shape[0]
+        weight = len(batch.y)
         at.epoch_loss += loss * weight
         at.epoch_weight += weight
         at.step += 1
@@ -301,7 +308,7 @@ class Training:
 
     def _measure(self, rows: Rows) -> dict[str, float]:
         """The figures of rows whose targets were checked once, at the start."""
-        outputs = predict_outputs(self.model, rows.X, transform=self._transform)
+        outputs = self._predict_outputs(self.model, rows.X, transform=self._transform)
         loss_function, monitor = self.loss_function, self.best.monitor
         extra = (monitor,) if monitor in loss_function.extra_metric_names else ()
         return loss_and_metrics(loss_function, outputs, rows.y, rows.sample_weight, extra)

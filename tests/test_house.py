@@ -20,8 +20,8 @@ FLOORS = {
     0: "_version startup errors terminal shipped memory reprs labels trees blas kernels _kernels "
     "atomic archive layers losses optimizers schedules data",
     1: "model specs",
-    2: "gradcheck evaluation divergence lbfgs epoch best parallel training training_state fitting "
-    "predictor checkpoint conformal",
+    2: "gradcheck evaluation divergence lbfgs epoch best shards ranks parallel training training_state "
+    "fitting predictor checkpoint conformal",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }
@@ -29,7 +29,11 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.spl
 FLOOR_OF[""] = 2  # `import minidl` itself, which gathers the public names
 
 # Imports inside functions: what is slow to import, where only some of the work needs it.
-IMPORTED_LATE = {"data": {"sklearn", "scipy", "polars"}, "cli.py": {"minidl"}}
+IMPORTED_LATE = {
+    "data": {"sklearn", "scipy", "polars"},
+    "ranks.py": {"mpi4py"},
+    "cli.py": {"minidl"},
+}
 
 # `import minidl` needs NumPy and nothing else.
 NOT_BY_IMPORT = ("sklearn", "scipy", "yaml", "pydantic", "tqdm", "pandas", "matplotlib", "joblib")

@@ -11,7 +11,8 @@ from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training
 from minidl.data.batches import Rows
 from minidl.layers import BatchNorm, Dropout, LayerNorm, ParametricMix, Residual, Tanh
 from minidl.optimizers import Adam
-from minidl.parallel import BatchStep, TreeSum, automatic_threads, shard_bounds
+from minidl.parallel import BatchStep, automatic_threads
+from minidl.shards import TreeSum, shard_bounds
 
 N = 61
 

@@ -11,9 +11,11 @@ from minidl.commands.arguments import Parser, again
 from minidl.config import Config, dump, load_config, schema_text, settled
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
+from minidl.ranks import Ranks
 from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import signal_name, stop_with_standard_input
+from minidl.runs.job import build_together, follow, lead
 from minidl.runs.run import Run
 from minidl.terminal import (
     OutputError,
@@ -30,7 +32,16 @@ LATEST = "latest"
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train what a config describes; write the run's folder."""
+    """Train what a config describes; write the run's folder. In an MPI job, on all its ranks."""
+    ranks = Ranks.of_this_job()
+    if ranks is None:
+        return _train_alone_or_lead(arguments, None)
+    if ranks.rank > 0:
+        return follow(ranks)
+    return lead(ranks, lambda: _train_alone_or_lead(arguments, ranks))
+
+
+def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:
     parser = Parser("train", "Train what a config describes, and write a run folder.")
     parser.takes_config()
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME/TIME)")
@@ -62,12 +73,12 @@ def train(arguments: Sequence[str]) -> int:
         say(schema_text())
         return 0
     if options.resume is not None:
-        return _resume(parser, options)
+        return _resume(parser, options, ranks)
     config = load_config(*parser.config(options.arguments))
     if options.print_config:
         say(dump(config), end="")
         return 0
-    experiment = build_or_fall_back(config, warn)
+    experiment = _build(config, None if options.check or options.summary else ranks)
     if options.summary:
         say(str(experiment.model.summary()))
     if options.check:
@@ -97,7 +108,11 @@ def _check(experiment: Experiment, *, quiet: bool) -> int:
     return 0 if report.passed else 1
 
 
-def _resume(parser: Parser, options: argparse.Namespace) -> int:
+def _build(config: Config, ranks: Ranks | None) -> Experiment:
+    return build_or_fall_back(config, warn) if ranks is None else build_together(ranks, config)
+
+
+def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) -> int:
     """Go on with a run, or say that there is nothing left to do."""
     if options.out is not None:
         raise ConfigError(f"{parser.prog}: --out is for a new run; --resume goes on in its folder")
@@ -120,11 +135,11 @@ def _resume(parser: Parser, options: argparse.Namespace) -> int:
         if config is None and not begun:
             raise ConfigError(f"{path} holds no config.yaml yet: name the config to begin with")
         if config is None:
-            experiment = Experiment.build(load_config(folder.config, options.arguments))
+            experiment = _build(load_config(folder.config, options.arguments), ranks)
         else:
             if begun:
                 config = settled(config, load_config(folder.config))
-            experiment = build_or_fall_back(config, warn)
+            experiment = _build(config, ranks)
         with Run(experiment, folder) as run:
             note = (lambda text: None) if options.quiet else warn
             if not run.resume(note):

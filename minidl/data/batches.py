@@ -69,6 +69,8 @@ class Batches:
 
     Rows stay in memory as they came (images as bytes); each batch is gathered, distorted where
     asked, transformed, and given in the model's dtype.
+
+    part: from the number of rows of a batch to those that are wanted of its X; None for all.
     """
 
     def __init__(
@@ -80,15 +82,16 @@ class Batches:
         transform: Transform | None = None,
         augment: Augment | None = None,
         join_single_row: bool = True,
+        part: Callable[[int], slice] | None = None,
     ) -> None:
-        self.rows = rows
+        self.rows, self._part = rows, part
         self.bounds = batch_bounds(rows.X.shape[0], batch_size, join_single_row=join_single_row)
         self._dtype = np.dtype(dtype)
         self._transform = transform
         self._augment = augment
         largest = max((stop - start for start, stop in self.bounds), default=0)
         row_bytes = self._dtype.itemsize * rows.X.shape[1]
-        single = augment is not None or not isinstance(rows.X, np.ndarray)
+        single = augment is not None or part is not None or not isinstance(rows.X, np.ndarray)
         self._per_chunk = 1 if single else max(1, CHUNK_BYTES // max(1, row_bytes * largest))
 
     def __len__(self) -> int:
@@ -109,15 +112,19 @@ class Batches:
         for first in range(first_batch, len(self.bounds), self._per_chunk):
             bounds = self.bounds[first : first + self._per_chunk]
             start, stop = bounds[0][0], bounds[-1][1]
-            taken = order[start:stop]
+            wanted = taken = order[start:stop]
+            first_row = 0
+            if self._part is not None:
+                part = self._part(stop - start)
+                wanted, first_row = taken[part], part.start
             if isinstance(X, np.ndarray):
-                if buffer is None or buffer.shape[0] < stop - start:
-                    buffer = np.empty((stop - start, X.shape[1]), X.dtype)
-                x = kernels.take_rows(X, taken, buffer[: stop - start])
+                if buffer is None or buffer.shape[0] < len(wanted):
+                    buffer = np.empty((len(wanted), X.shape[1]), X.dtype)
+                x = kernels.take_rows(X, wanted, buffer[: len(wanted)])
             else:
-                x = X[taken]
+                x = X[wanted]
             if self._augment is not None:
-                x = self._augment(x, first_step + first - first_batch, 0)
+                x = self._augment(x, first_step + first - first_batch, first_row)
             if self._transform is not None:
                 x = self._transform(x)
             if x.dtype != self._dtype:
@@ -128,5 +135,5 @@ class Batches:
                 yield Rows(x, y_taken, w_taken)
                 continue
             for a, b in bounds:
-                part = slice(a - start, b - start)
-                yield Rows(x[part], y_taken[part], None if w_taken is None else w_taken[part])
+                one = slice(a - start, b - start)
+                yield Rows(x[one], y_taken[one], None if w_taken is None else w_taken[one])

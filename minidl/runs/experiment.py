@@ -25,6 +25,7 @@ from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
 from minidl.predictor import Predictor
+from minidl.ranks import Ranks
 from minidl.schedules import Schedule
 from minidl.shipped import find_fallback
 from minidl.specs import SpecError, build_layers, weigh
@@ -67,10 +68,14 @@ class Experiment:
     mix: Mixup | None
     views: ShiftedViews | None
     streams: dict[str, np.random.Generator]
+    ranks: Ranks | None = None
 
     @classmethod
-    def build(cls, config: Config) -> Experiment:
-        """Load the data and build the model; raise DataError or ConfigError for what is wrong."""
+    def build(cls, config: Config, ranks: Ranks | None = None) -> Experiment:
+        """Load the data and build the model; raise DataError or ConfigError for what is wrong.
+
+        ranks: the processes that train it together, where there are several.
+        """
         dataset = _blaming(config, "data", config.data.dataset.build)
         streams = random_streams(config.seed)
         train, validation, test = _blaming(
@@ -134,7 +139,7 @@ class Experiment:
             clip_grad_value=settings.clip_grad_value,
         )
         experiment = cls(
-            _resolved(config, n_outputs, model, dataset),
+            _resolved(config, n_outputs, model, dataset, ranks),
             dataset,
             train,
             validation,
@@ -148,6 +153,7 @@ class Experiment:
             mix,
             _views(config, dataset),
             streams,
+            ranks,
         )
         _blaming(config, "data", experiment.predictor().check)  # rather than after the training
         return experiment
@@ -158,7 +164,8 @@ class Experiment:
 
     def outputs(self, X: Any) -> Array:
         """Return the model's outputs for raw rows, as they are measured and predicted with."""
-        return predict_outputs(self.model, X, transform=self.transform, views=self.views)
+        predict = predict_outputs if self.ranks is None else self.ranks.predict_outputs
+        return predict(self.model, X, transform=self.transform, views=self.views)
 
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""
@@ -191,6 +198,7 @@ class Experiment:
                 train_metrics=True,
                 shards=shards,
                 blas_threads=threads,
+                ranks=self.ranks,
             ),
         )
 
@@ -217,13 +225,15 @@ class Experiment:
         )
 
 
-def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Experiment:
+def build_or_fall_back(
+    config: Config, announce: Callable[[str], None], ranks: Ranks | None = None
+) -> Experiment:
     """Build the experiment, or where its data cannot be had that of `data.fallback`.
 
     The seed and the output section stay those of `config`.
     """
     try:
-        experiment = Experiment.build(config)
+        experiment = Experiment.build(config, ranks)
         for note in experiment.dataset.notes:
             announce(note)
         return experiment
@@ -238,7 +248,7 @@ def build_or_fall_back(config: Config, announce: Callable[[str], None]) -> Exper
             f"{fallback.data.dataset.name}"
         )
         kept = {"seed": config.seed, "output": config.output}
-        return Experiment.build(fallback.model_copy(update=kept))
+        return Experiment.build(fallback.model_copy(update=kept), ranks)
 
 
 def _augmentation(
@@ -326,10 +336,14 @@ def _n_outputs(config: Config, dataset: Dataset, loss_function: Loss) -> int:
     return loss_function.n_outputs(dataset.y)
 
 
-def _resolved(config: Config, n_outputs: int, model: Sequential, dataset: Dataset) -> Config:
+def _resolved(
+    config: Config, n_outputs: int, model: Sequential, dataset: Dataset, ranks: Ranks | None
+) -> Config:
     """The config with everything that was chosen: training from it repeats the run."""
     settings = config.train
     shards, threads = automatic_threads(model, settings.batch_size)
+    if ranks is not None:
+        shards, threads = ranks.size, max(1, threads // ranks.per_node)
     shards = shards if settings.shards == "auto" else settings.shards
     threads = threads if settings.blas_threads == "auto" else settings.blas_threads
     chosen = {"shards": shards, "blas_threads": threads}

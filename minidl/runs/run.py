@@ -28,6 +28,7 @@ from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts
 
+BY_STOP = 1000  # larger than the number of any signal
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
 # Settings that change no bit of what is trained, only where, how fast and how often saved.
@@ -77,6 +78,9 @@ class Run:
         self._saved_step = -1
         self._status = ""  # nothing written yet
         self._interrupts = Interrupts()
+        self._ranks = experiment.ranks
+        if self._ranks is not None:
+            self._ranks.asks_to_stop = self._asks_to_stop
 
     def __enter__(self) -> Run:
         self._interrupts.__enter__()
@@ -130,6 +134,8 @@ class Run:
         training = self.training
         step = training.progress["step"]
         self._begin(step)
+        if self._ranks is not None:
+            self._ranks.start(training.state())
         due = _Due(self.experiment.config.train.checkpoint_every)
         began = time.perf_counter() - self.train_seconds
         for epoch in training.steps():
@@ -146,11 +152,18 @@ class Run:
                 break
         self.train_seconds = time.perf_counter() - began
         if not training.finished:
-            self.stopped, self.stopped_by = True, self._interrupts.received
+            by = self._interrupts.received if self._ranks is None else self._ranks.stop
+            self.stopped, self.stopped_by = True, None if by == BY_STOP else by
             self._status = "interrupted"
 
     def _must_stop(self) -> bool:
-        return self._stop_wanted or self._interrupts.received is not None
+        if self._ranks is not None:  # all ranks stop after the same step
+            return self._ranks.stop > 0
+        return self._asks_to_stop() > 0
+
+    def _asks_to_stop(self) -> int:
+        """The number of the signal that asks this process to stop, BY_STOP for `stop`, or 0."""
+        return self._interrupts.received or (BY_STOP if self._stop_wanted else 0)
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""

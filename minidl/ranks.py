@@ -1,0 +1,177 @@
+"""The ranks of an MPI job: processes that train one model together, each with a block of shards.
+
+A job is started by `mpiexec -n 4 python -m mpi4py scripts/train.py CONFIG train.shards=4`. All
+ranks hold the same parameters and make the same update; each computes the gradients of its own
+shards, and the sums are those of one process, bit for bit. mpi4py (`pip install "minidl[mpi]"`) is
+imported only in such a job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minidl.data.batches import Transform
+from minidl.errors import ConfigError
+from minidl.evaluation import ROWS_AT_ONCE, Views, predict_outputs
+from minidl.kernels import Array
+from minidl.model import Sequential
+from minidl.shards import TreeSum, block_size, shard_bounds
+
+# The number of processes as the mpiexec of MPICH, Intel MPI and Slurm, or Open MPI tells it.
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+SHARED_MEMORY = "/dev/shm"
+SHARED_BYTES = 16 << 20  # of it that MPICH takes for each rank, and some to spare
+
+
+class Ranks:
+    """This process among the ranks of its job.
+
+    rank: from 0.  size: the number of ranks.
+    per_node: the largest number of ranks on one machine.
+    phase: what the ranks are doing, see `minidl.runs.job`.
+    asks_to_stop: returns a number above 0 where this rank wants training to stop; it travels with
+    the gradients.  stop: the largest such number of all ranks, known to all after the same step.
+    """
+
+    def __init__(self, comm: Any, per_node: int = 1) -> None:
+        self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+        self.per_node = max(self.gather(per_node))
+        self.phase = "waiting"
+        self.asks_to_stop: Callable[[], int] = int
+        self.stop = 0
+        self._sum = TreeSum()
+        self._sent = self._received = np.empty((0, 0))
+
+    @classmethod
+    def of_this_job(cls) -> Ranks | None:
+        """Return this process's rank; None for a process that was not started as one of several.
+
+        Raises ConfigError where the job cannot work.
+        """
+        started = max(int(os.environ.get(name) or 1) for name in SIZE_VARIABLES)
+        if started == 1:
+            return None
+        _check_shared_memory(started)
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise ConfigError(
+                f'a job of {started} ranks needs mpi4py: pip install "minidl[mpi]" ({error})'
+            ) from error
+        world = MPI.COMM_WORLD
+        ranks = cls(world, world.Split_type(MPI.COMM_TYPE_SHARED).Get_size())
+        if ranks.size != started:
+            library = MPI.Get_library_version().splitlines()[0].strip(" \x00")
+            raise ConfigError(
+                f"mpiexec started {started} processes, and each is alone: that mpiexec is not of "
+                f"the MPI that mpi4py uses, {library}; use {sys.prefix}/bin/mpiexec"
+            )
+        # Also without `-m mpi4py`: no rank waits for a dead one.
+        sys.excepthook = lambda kind, error, traceback: ranks.abort_by(error)
+        return ranks
+
+    def abort(self, code: int) -> NoReturn:
+        """End all ranks of the job at once."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.comm.Abort(code)
+        raise SystemExit(code)
+
+    def abort_by(self, error: BaseException) -> NoReturn:
+        """End the job with the last line of a traceback."""
+        if isinstance(error, SystemExit):
+            self.abort(int(error.code or 0))
+        print(f"rank {self.rank}: {type(error).__name__}: {error}", file=sys.stderr)
+        self.abort(128 + 2 if isinstance(error, KeyboardInterrupt) else 1)
+
+    def share(self, thing: Any = None) -> Any:
+        """Return what rank 0 gives, on all ranks."""
+        return self.comm.bcast(thing)
+
+    def start(self, state: Any = None) -> Any:
+        """Begin the steps on all ranks, from the state that rank 0 gives."""
+        state = self.share(state)
+        self.phase = "training"
+        return state
+
+    def gather(self, thing: Any) -> list[Any]:
+        """Return what each rank gives, on all ranks."""
+        found: list[Any] = self.comm.allgather(thing)
+        return found
+
+    def compare(self, facts: Mapping[str, Any]) -> None:
+        """Raise ConfigError, with the difference, where the ranks do not give the same facts.
+
+        Equal bits are promised only between equal processors, versions and data.
+        """
+        for rank, others in enumerate(self.gather(dict(facts))):
+            for name, value in facts.items():
+                if others[name] != value:
+                    raise ConfigError(
+                        f"the ranks differ: {name} is {str(value)[:200]} on rank {self.rank} and "
+                        f"{str(others[name])[:200]} on rank {rank}"
+                    )
+
+    def block(self, n_shards: int) -> slice:
+        """The shards that this rank computes."""
+        size = block_size(n_shards, self.size)
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def add_up(self, gradient: Array, scalars: Array, n_active: int) -> None:
+        """Replace both by their sums over the first `n_active` ranks, in the tree of the shards.
+
+        Each rank adds one segment of the gradients of all ranks, and sends its sum to all.
+        """
+        segment = -(-gradient.size // self.size)
+        if self._sent.shape[1] != segment or self._sent.dtype != gradient.dtype:
+            self._sent, self._received = np.zeros((2, self.size, segment), gradient.dtype)
+        flat = self._sent.reshape(-1)
+        flat[: gradient.size] = gradient
+        self.comm.Alltoall(self._sent, self._received)
+        for part in self._received[:n_active]:
+            self._sum.add(part)
+        self.comm.Allgather(self._sum.take(), self._sent)
+        gradient[:] = flat[: gradient.size]
+        own = np.append(scalars, float(self.asks_to_stop()))
+        everyone = np.empty((self.size, own.size))
+        self.comm.Allgather(own, everyone)
+        tree = TreeSum()
+        for row in everyone[:n_active]:
+            tree.add(row)
+        scalars[:] = tree.take()[:-1]
+        self.stop = int(everyone[:, -1].max())
+
+    def predict_outputs(
+        self,
+        model: Sequential,
+        X: Any,
+        *,
+        transform: Transform | None = None,
+        views: Views | None = None,
+    ) -> Array:
+        """`minidl.evaluation.predict_outputs`, a part of the rows on each rank."""
+        n_rows = X.shape[0]
+        first, last = shard_bounds(-(-n_rows // ROWS_AT_ONCE), self.size)[self.rank]
+        own = X[first * ROWS_AT_ONCE : min(last * ROWS_AT_ONCE, n_rows)]
+        outputs = predict_outputs(model, own, transform=transform, views=views)
+        return np.concatenate(self.gather(outputs if first < last else outputs[:0]))
+
+
+def _check_shared_memory(n_ranks: int) -> None:
+    """MPI keeps messages there: where it is too small, ranks die by SIGBUS."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except (AttributeError, OSError):  # not on this system
+        return
+    free, needed = found.f_bavail * found.f_frsize, n_ranks * SHARED_BYTES
+    if free < needed and "MPIR_CVAR_NOLOCAL" not in os.environ:
+        raise ConfigError(
+            f"{SHARED_MEMORY} has {free >> 20} MiB free, and {n_ranks} ranks need "
+            f"{needed >> 20} MiB: enlarge it (docker run --shm-size=1g), or set "
+            "MPIR_CVAR_NOLOCAL=1 to let MPI do without, slower"
+        )
