@@ -243,16 +243,15 @@ class SGD(Optimizer):
 
     def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
         p, (v,), decay = block.params, block.averages, block.weight_decay
-        momentum, nesterov = self.momentum, self.nesterov
-        finite = kernels.sgd(p, g, v, learning_rate, momentum, decay, scale, nesterov)
+        finite = kernels.sgd(p, g, v, learning_rate, self.momentum, decay, scale, self.nesterov)
         if finite is not None:
             return finite
         s, t = self._scratch[:2, : g.size]
         d = _decayed(p, g, decay, scale, s, t)
-        v *= momentum
+        v *= self.momentum
         v += d
-        if nesterov:
-            np.multiply(v, momentum, out=s)
+        if self.nesterov:
+            np.multiply(v, self.momentum, out=s)
             s += d
             s *= learning_rate
         else:

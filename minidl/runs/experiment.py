@@ -72,10 +72,7 @@ class Experiment:
 
     @classmethod
     def build(cls, config: Config, ranks: Ranks | None = None) -> Experiment:
-        """Load the data and build the model; raise DataError or ConfigError for what is wrong.
-
-        ranks: the processes that train it together, where there are several.
-        """
+        """Load the data and build the model; raise DataError or ConfigError for what is wrong."""
         dataset = _blaming(config, "data", config.data.dataset.build)
         streams = random_streams(config.seed)
         train, validation, test = _blaming(
@@ -170,7 +167,9 @@ class Experiment:
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""
         settings = self.config.train
-        stopping, shards, threads = settings.early_stopping, settings.shards, settings.blas_threads
+        shards, threads, stopping = settings.shards, settings.blas_threads, None
+        if (early := settings.early_stopping) is not None:
+            stopping = EarlyStopping(early.patience, early.min_delta)
         assert isinstance(shards, int) and isinstance(threads, int)
         return _blaming(
             self.config,
@@ -189,11 +188,7 @@ class Experiment:
                 augment=self.augment,
                 mix=self.mix,
                 best=BestWeights(
-                    monitor=settings.monitor,
-                    early_stopping=None
-                    if stopping is None
-                    else EarlyStopping(stopping.patience, stopping.min_delta),
-                    ema=settings.ema,
+                    monitor=settings.monitor, early_stopping=stopping, ema=settings.ema
                 ),
                 train_metrics=True,
                 shards=shards,
@@ -206,9 +201,8 @@ class Experiment:
         """Compare the gradients with differences on a few rows, and make one training step."""
         rows = slice(0, CHECKED_ROWS)
         x, labels = self.transform(self.train.X[rows]), self.train.y[rows]
-        report = check_gradients(
-            self.model, x, self.loss_function, labels, max_entries=CHECKED_ENTRIES
-        )
+        most = CHECKED_ENTRIES
+        report = check_gradients(self.model, x, self.loss_function, labels, max_entries=most)
         next(self.training().steps())
         return report
 
