@@ -19,6 +19,7 @@ from minidl import conformal, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
+from minidl.data.schema import Schema
 from minidl.errors import CheckpointError, require, require_instance
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
@@ -47,6 +48,8 @@ class Predictor(conformal.Conformal):
     views: for images, the shifted copies over which the outputs are averaged, or None.
     notes: plain values and arrays for other readers of the file, or None.
     conformal_scores: for `predict_set` and `predict_interval`: see `minidl.conformal`; or None.
+    schema: what the columns of the training table were, or None: rows are then read as that table
+    was, from texts, numbers, dates and booleans alike.
     """
 
     model: Sequential
@@ -58,6 +61,7 @@ class Predictor(conformal.Conformal):
     views: ShiftedViews | None = None
     notes: Mapping[str, Any] | None = None
     conformal_scores: Array | None = None
+    schema: Schema | None = None
     _labels: Array | None = field(init=False, default=None)
     _reported: set[str] = field(init=False, default_factory=set, compare=False)
 
@@ -142,10 +146,16 @@ class Predictor(conformal.Conformal):
             "views": None if self.views is None else asdict(self.views),
             "notes": self.notes,
             "conformal_scores": self.conformal_scores,
+            "schema": None if self.schema is None else self.schema.state(),
         }
 
     def _outputs(self, X: Any) -> Array:
-        X = self.preprocessing.encode(self._by_name(X))
+        if self.schema is None:
+            X = self.preprocessing.encode(self._by_name(X))
+        else:
+            known = {column.name for column in self.schema.columns}
+            self._report(sorted({str(name).strip() for name in getattr(X, "columns", ())} - known))
+            X = self.schema.encode(X, warn_at=5)
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         if isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
@@ -184,15 +194,19 @@ class Predictor(conformal.Conformal):
             )
         if twice := sorted({name for name in wanted if names.count(name) > 1}):
             raise ValueError(f"X has several columns of the same name: {_listed(twice)}")
-        if not self._reported.issuperset(more):
-            self._reported.update(more)
-            warnings.warn(
-                f"X has columns that the model does not use: {_listed(more)}", stacklevel=4
-            )
+        self._report(more)
         chosen = [places[name] for name in wanted]
         if names == wanted:
             return X
         return X.iloc[:, chosen] if hasattr(X, "iloc") else X[:, chosen]
+
+    def _report(self, unused: Sequence[str]) -> None:
+        """Say once which columns are ignored."""
+        if not self._reported.issuperset(unused):
+            self._reported.update(unused)
+            warnings.warn(
+                f"X has columns that the model does not use: {_listed(unused)}", stacklevel=5
+            )
 
     def _numbers(self, X: Any) -> Array:
         try:
@@ -299,6 +313,7 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
         views,
         tree.get("notes"),
         tree.get("conformal_scores"),
+        None if tree.get("schema") is None else Schema.restore(tree["schema"]),
     )
     _check(predictor)
     return predictor
@@ -348,6 +363,9 @@ def _check(predictor: Predictor) -> None:
             raise ValueError(f"feature names must be {predictor.n_features}, one for each feature")
         if not all(type(name) is str and len(name) <= MAX_NAME for name in names):
             raise ValueError(f"feature names must be texts of at most {MAX_NAME} characters")
+    schema = predictor.schema
+    if schema is not None and len(schema.names) != predictor.n_features:
+        raise ValueError(f"its schema is of {len(schema.names)} columns")
     kind = type(predictor.preprocessing)
     if PREPROCESSINGS.get(getattr(kind, "name", "")) is not kind:
         raise ValueError(f"{kind.__name__} has no name in the registry, so no file can hold it")

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from minidl.data.cells import text_of
 from minidl.data.kinds import KINDS, MAX_LABELS, ColumnSchema, Kind, Tally, described, encoded
 from minidl.data.tables import Table, TableError, matched, table_of
 from minidl.errors import ParameterError, require
@@ -98,25 +99,52 @@ class Schema:
         """Which of the columns that are encoded are dates."""
         return tuple(j for j, column in enumerate(self.used) if column.kind == "date")
 
-    def encode(self, X: Any, tally: Tally | None = None) -> np.ndarray:
+    def encode(self, X: Any, tally: Tally | None = None, *, warn_at: int = 3) -> np.ndarray:
         """Return numbers, codes of labels and seconds of dates, (n_rows, n_used) float64.
 
         NaN stands for a gap and for a label that was never seen.  X: a Table, a data frame, whose
         columns are taken by name and may hold others as well, or an array with all the columns or
         all those used, by position.
-        What the training table did not hold is added to `tally`, or without one is a warning.
+        What the training table did not hold is added to `tally`, or without one is a warning at
+        the stack level `warn_at`.
         Raises TableError for a missing column, and for a cell that does not fit its column.
         """
-        table = table_of(X, self.missing)
-        columns = matched(table, [column.name for column in self.columns], self.names)
         counted = Tally() if tally is None else tally
-        counted.n_rows += table.n_rows
-        values = np.empty((table.n_rows, len(columns)))
-        for j, column in enumerate(self.used):
-            values[:, j] = encoded(table, columns[column.name], column, self.decimal, counted)
+        if self._are_numbers(X):
+            values: np.ndarray = X.astype(np.float64)
+            self._compare(values, counted)
+        else:
+            table = table_of(X, self.missing)
+            columns = matched(table, [column.name for column in self.columns], self.names)
+            counted.n_rows += table.n_rows
+            values = np.empty((table.n_rows, len(columns)))
+            for j, column in enumerate(self.used):
+                values[:, j] = encoded(table, columns[column.name], column, self.decimal, counted)
         if tally is None and (messages := counted.messages()):
-            warnings.warn("; ".join(messages), stacklevel=3)
+            warnings.warn("; ".join(messages), stacklevel=warn_at)
         return values
+
+    def _are_numbers(self, X: Any) -> bool:
+        """Whether an array of numbers is given for columns that are all numbers."""
+        used = self.used
+        return (
+            isinstance(X, np.ndarray)
+            and X.dtype.kind in "biuf"
+            and X.shape[1:] == (len(used),)
+            and not self.missing
+            and all(column.kind == "number" for column in used)
+            and bool(np.isfinite(X).all())
+        )
+
+    def _compare(self, values: np.ndarray, tally: Tally) -> None:
+        """Count the numbers that are far outside their column's range."""
+        tally.n_rows += len(values)
+        low, high = (np.array([getattr(c, end) for c in self.used]) for end in ("low", "high"))
+        outside = (values < low - (high - low)) | (values > high + (high - low))
+        outside &= high > low
+        for j in np.flatnonzero(outside.any(axis=0)):
+            row = outside[:, j].argmax()
+            tally.add(self.names[j], "outside", int(outside[:, j].sum()), text_of(values[row, j]))
 
     def state(self) -> np.ndarray:
         """Return the schema as bytes, uint8, for a model file."""

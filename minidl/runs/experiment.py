@@ -216,6 +216,7 @@ class Experiment:
             self.dataset.classes,
             self.dataset.feature_names,
             self.views,
+            schema=self.dataset.schema,
         )
 
 

@@ -5,8 +5,7 @@ of each in a YAML file. NumPy only.
 """
 
 from collections.abc import Mapping
-
-import numpy as np
+from typing import Any
 
 from minidl.data.preprocessing.contract import Preprocessing
 from minidl.data.preprocessing.features import TableFeatures
@@ -63,7 +62,7 @@ PREPROCESSINGS: dict[str, type[Preprocessing]] = {
 PREPROCESSINGS["mean_std"] = GlobalStandard  # its former name, in older configs and model files
 
 
-def from_state(name: str, arrays: Mapping[str, np.ndarray]) -> Preprocessing:
+def from_state(name: str, arrays: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing of that name with what its `state` gave.  Raises CheckpointError."""
     if name not in PREPROCESSINGS:
         raise CheckpointError(f"preprocessing {name!r} is not known to this version")

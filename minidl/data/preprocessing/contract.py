@@ -53,9 +53,9 @@ class Preprocessing(ABC):
         """Number of columns that `transform` returns."""
 
     @abstractmethod
-    def state(self) -> dict[str, np.ndarray]:
-        """Return what `fit` found, as named arrays to be saved."""
+    def state(self) -> dict[str, Any]:
+        """Return what `fit` found, as named arrays and lists of texts to be saved."""
 
     @abstractmethod
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
+    def restore(self, arrays: Mapping[str, Any]) -> Self:
         """Take what `state` returned, and return self.  Raises CheckpointError."""

@@ -48,10 +48,10 @@ class Tabular(Preprocessing):
         self, *, categories: Sequence[Sequence[str]] | None = None, dates: Sequence[int] = ()
     ) -> None:
         self._given, self._dates = categories, np.array(dates, np.int64)
-        self._state: dict[str, np.ndarray] = {}
+        self._state: dict[str, Any] = {}
 
     @abstractmethod
-    def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit_numbers(self, X: np.ndarray) -> dict[str, Any]:
         """Return what the encoding needs to know of X, (n_samples, n_numbers), without NaN."""
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Tabular(Preprocessing):
         if not all(np.isfinite(array).all() for array in found.values()):
             raise DataError(f"preprocessing {self.name}: X holds numbers that are too large")
         marked = np.asarray(missing.any(axis=0), np.int64)
-        labels = np.array([str(label) for each in given for label in each], dtype=np.str_)
+        labels = [str(label) for each in given for label in each]  # as an array each is the longest
         own = {"categories": categories, "labels": labels, "medians": medians, "marked": marked}
         if len(self._dates):
             own["dates"] = self._dates
@@ -111,7 +111,7 @@ class Tabular(Preprocessing):
             raise TableError(f"X must have {len(self._categories)} columns, got {X.shape}")
         ends = np.cumsum(self._categories)
         labels = [
-            self._state["labels"][end - n : end].tolist()
+            self._state["labels"][end - n : end]
             for n, end in zip(self._categories, ends, strict=True)
         ]
         return Schema.plain(list(table.columns), labels, self._dates.tolist()).encode(table)
@@ -150,11 +150,11 @@ class Tabular(Preprocessing):
             return 0
         return self._n_encoded() + int(self._state["marked"].sum() + self._categories.sum())
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Any]:
         """Return the numbers of categories, (n_features,); their labels; what else `fit` found."""
         return dict(self._state)
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
+    def restore(self, arrays: Mapping[str, Any]) -> Self:
         """Take what `state` returned, and return self.  Raises CheckpointError."""
         wrong = CheckpointError(f"preprocessing {self.name}: the saved arrays are not its own")
         own: tuple[str, ...] = ("categories", "labels", "medians", "marked")
@@ -163,7 +163,9 @@ class Tabular(Preprocessing):
         if not all(np.isfinite(arrays[name]).all() for name in arrays if name != "labels"):
             raise wrong
         categories, labels, medians, marked = (arrays[name] for name in own)
-        if categories.dtype != np.int64 or categories.ndim != 1 or labels.dtype.kind != "U":
+        if isinstance(labels, np.ndarray):  # in files of earlier versions
+            labels = labels.tolist()
+        if categories.dtype != np.int64 or categories.ndim != 1 or type(labels) is not list:
             raise wrong
         own = (*own, "dates")
         dates = arrays.get("dates", np.zeros(0, np.int64))
@@ -175,9 +177,9 @@ class Tabular(Preprocessing):
             raise wrong
         self._dates = dates
         n_numbers = (int((categories == 0).sum()) + 4 * len(dates),)
-        if ((categories < 0) | (categories > labels.size)).any():  # so that the sum cannot wrap
+        if ((categories < 0) | (categories > len(labels))).any():  # so that the sum cannot wrap
             raise wrong
-        if labels.shape != (categories.sum(),):
+        if len(labels) != categories.sum() or not all(type(label) is str for label in labels):
             raise wrong
         if medians.dtype != np.float64 or medians.shape != n_numbers:
             raise wrong
@@ -190,14 +192,14 @@ class Tabular(Preprocessing):
         encoding = {name: array for name, array in arrays.items() if name not in own}
         if not self._fits(encoding, n_numbers[0]):
             raise wrong
-        self._keep(dict(arrays))
+        self._keep({**arrays, "labels": labels})
         return self
 
     @abstractmethod
-    def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
+    def _fits(self, found: dict[str, Any], n_numbers: int) -> bool:
         """Whether these arrays can be what `_fit_numbers` returned."""
 
-    def _keep(self, state: dict[str, np.ndarray]) -> None:
+    def _keep(self, state: dict[str, Any]) -> None:
         self._state = state
         self._place(state["categories"])
 
@@ -233,7 +235,7 @@ class SmoothClip(Tabular):
 
     name = "smooth_clip"
 
-    def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit_numbers(self, X: np.ndarray) -> dict[str, Any]:
         low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
         width = np.where(high > low, high - low, (X.max(axis=0) - X.min(axis=0)) / 2)
         scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
@@ -246,7 +248,7 @@ class SmoothClip(Tabular):
     def _n_encoded(self) -> int:
         return self._n_numbers
 
-    def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
+    def _fits(self, found: dict[str, Any], n_numbers: int) -> bool:
         return set(found) == {"center", "scale"} and all(
             array.shape == (n_numbers,) and array.dtype == np.float64 for array in found.values()
         )
@@ -275,7 +277,7 @@ class QuantileTransform(Tabular):
         super().__init__(categories=categories, dates=dates)
         self.n_quantiles = n_quantiles
 
-    def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit_numbers(self, X: np.ndarray) -> dict[str, Any]:
         n = min(self.n_quantiles, len(X))
         return {"knots": np.quantile(X, (np.arange(n) + 0.5) / n, axis=0, method="hazen")}
 
@@ -294,7 +296,7 @@ class QuantileTransform(Tabular):
     def _n_encoded(self) -> int:
         return self._n_numbers
 
-    def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
+    def _fits(self, found: dict[str, Any], n_numbers: int) -> bool:
         knots = found.get("knots", np.zeros(0))
         return (
             set(found) == {"knots"}
@@ -329,7 +331,7 @@ class PiecewiseLinear(Tabular):
         super().__init__(categories=categories, dates=dates)
         self.n_bins = n_bins
 
-    def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit_numbers(self, X: np.ndarray) -> dict[str, Any]:
         columns, left, width = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
         for j in range(X.shape[1]):
             b = np.unique(np.quantile(X[:, j], np.linspace(0, 1, self.n_bins + 1)))
@@ -351,7 +353,7 @@ class PiecewiseLinear(Tabular):
     def _n_encoded(self) -> int:
         return len(self._state["column"])
 
-    def _fits(self, found: dict[str, np.ndarray], n_numbers: int) -> bool:
+    def _fits(self, found: dict[str, Any], n_numbers: int) -> bool:
         if set(found) != {"column", "left", "width"}:
             return False
         column, left, width = found["column"], found["left"], found["width"]
