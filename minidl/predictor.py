@@ -20,6 +20,7 @@ from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
 from minidl.data.schema import Schema
+from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
@@ -150,16 +151,9 @@ class Predictor(conformal.Conformal):
         }
 
     def _outputs(self, X: Any) -> Array:
-        if self.schema is None:
-            X = self.preprocessing.encode(self._by_name(X))
-        else:
-            known = {column.name for column in self.schema.columns}
-            self._report(sorted({str(name).strip() for name in getattr(X, "columns", ())} - known))
-            X = self.schema.encode(X, warn_at=5)
+        X = self._encoded(X)
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
-        if isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
-            X = self._numbers(X)
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f":
             gaps = self.preprocessing.takes_missing
@@ -168,57 +162,42 @@ class Predictor(conformal.Conformal):
                 raise ValueError(self._not_finite(X, wrong))
         return self.outputs(X)
 
+    def _encoded(self, X: Any) -> Any:
+        """Return rows as numbers: sparse rows and arrays of numbers as they are, where they can be.
+
+        Without a schema, the columns are numbers, and the categories of the preprocessing.
+        """
+        if hasattr(X, "tocsr"):
+            return X
+        framed, labels = hasattr(X, "columns"), self.preprocessing.labels
+        if not framed:
+            X = np.asarray(X)
+        if self.schema is not None:
+            schema, known = self.schema, {column.name for column in self.schema.columns}
+        elif not framed and X.dtype.kind in "biuf" and not any(labels):
+            return X
+        else:
+            X = table_of(X)
+            if self.feature_names is None and len(X.columns) != self.n_features:
+                raise ValueError(f"X must have {self.n_features} columns, got {len(X.columns)}")
+            names = [name.strip() for name in self.feature_names or X.columns]
+            schema, known = Schema.plain(names, labels, self.preprocessing.dates), set(names)
+        values = schema.encode(X, warn_at=5)
+        columns = X.columns if framed else ()
+        unused = sorted({str(name).strip() for name in columns} - known)
+        if len(unused) < len(columns) and not self._reported.issuperset(unused):
+            self._reported.update(unused)
+            warnings.warn(
+                f"X has columns that the model does not use: {listed(unused)}", stacklevel=4
+            )
+        return values
+
     def outputs(self, encoded: Any) -> Array:
         """Return the model's outputs for rows as numbers, labels of categories as their codes."""
         return predict_outputs(self.model, encoded, transform=self._transform, views=self.views)
 
     def _transform(self, X: Any) -> Any:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
-
-    def _by_name(self, X: Any) -> Any:
-        """A data frame's columns in the order of `feature_names`; anything else as it is.
-
-        Space around a name does not count, as it does not when a file is read for training.
-        """
-        known, given = list(self.feature_names or ()), list(getattr(X, "columns", ()))
-        names = [str(name).strip() for name in given]
-        places = {name: place for place, name in enumerate(names)}
-        wanted = [name.strip() for name in known]
-        if not known or not any(type(name) is str or str(name) in wanted for name in given):
-            return X
-        more = sorted(set(names) - set(wanted))
-        if missing := [name for name in wanted if name not in places]:
-            raise ValueError(
-                f"X must have the columns that the model was trained with; missing: "
-                f"{_listed(missing)}; unknown: {_listed(more) or 'none'}"
-            )
-        if twice := sorted({name for name in wanted if names.count(name) > 1}):
-            raise ValueError(f"X has several columns of the same name: {_listed(twice)}")
-        self._report(more)
-        chosen = [places[name] for name in wanted]
-        if names == wanted:
-            return X
-        return X.iloc[:, chosen] if hasattr(X, "iloc") else X[:, chosen]
-
-    def _report(self, unused: Sequence[str]) -> None:
-        """Say once which columns are ignored."""
-        if not self._reported.issuperset(unused):
-            self._reported.update(unused)
-            warnings.warn(
-                f"X has columns that the model does not use: {_listed(unused)}", stacklevel=5
-            )
-
-    def _numbers(self, X: Any) -> Array:
-        try:
-            return np.asarray(X, np.float64)
-        except (ValueError, TypeError):
-            for row, column in np.ndindex(X.shape):
-                if not _is_number(X[row, column]):
-                    raise ValueError(
-                        f"X must hold numbers: row {row}, {self._name(column)} is "
-                        f"{str(X[row, column])[:100]!r}"
-                    ) from None
-            raise
 
     def _not_finite(self, X: Any, wrong: Array) -> str:
         if not isinstance(X, np.ndarray):
@@ -397,16 +376,3 @@ def _check_work(
     n_views = 1 if views is None else (2 * views.pixels + 1) ** 2
     if numbers * n_views > _FREE_NUMBERS + 100 * n_parameters:
         raise ValueError(f"its layers make {numbers} numbers of a row")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:100] for name in names[:20])
-    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (ValueError, TypeError):
-        return False
-    return True

@@ -193,7 +193,7 @@ def test_columns_are_taken_by_name():
         assert schema.encode(same).tolist() == expected
     assert schema.encode(frame.to_numpy()).tolist() == expected
     assert schema.encode(frame.to_numpy()[:, [0, 2]]).tolist() == expected
-    with pytest.raises(TableError, match=r"missing: BMI, c$"):
+    with pytest.raises(TableError, match=r"missing: BMI, c; unknown: none$"):
         schema.encode(frame[["b"]])
     with pytest.raises(TableError, match="must have 2 columns, got 1"):
         schema.encode(np.zeros((1, 1)))

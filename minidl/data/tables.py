@@ -300,24 +300,15 @@ def matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> Mappin
                 return {name: by_place[name] for name in needed}
         raise TableError(f"{table.source} must have {len(needed)} columns, got {len(given)}")
     if missing := [name for name in needed if name not in table.columns]:
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        unknown = [name for name in table.columns if name not in names]
         raise TableError(
             f"{table.source} must have the columns that the model was trained with; missing: "
-            f"{', '.join(missing[:20])}{more}"
+            f"{listed(missing)}; unknown: {listed(unknown) or 'none'}"
         )
     return {name: table.columns[name] for name in needed}
 
 
-__all__ = [
-    "Column",
-    "Format",
-    "Gatherer",
-    "Table",
-    "TableError",
-    "column_of",
-    "matched",
-    "read_frame",
-    "read_table",
-    "table_of",
-    "tables_of",
-]
+def listed(names: Sequence[str]) -> str:
+    """Return the first twenty names for a message, and how many more there are."""
+    shown = ", ".join(name[:100] for name in names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.data.cells import is_word
 from minidl.data.kinds import ColumnSchema, Tally, category, encoded
-from minidl.data.tables import Table, TableError
+from minidl.data.tables import Table, TableError, listed
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -123,6 +123,4 @@ def _known(table: Table, name: str) -> str:
     near = get_close_matches(name, table.columns, n=3)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
-    known = list(table.columns)
-    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
-    return f"; it has {', '.join(known[:20])}{more}"
+    return f"; it has {listed(list(table.columns))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -32,9 +32,15 @@ class Preprocessing(ABC):
     def fit(self, X: np.ndarray | csr_matrix) -> Self:
         """Take what must be known from the training part, and return self.  Raises DataError."""
 
-    def encode(self, X: Any) -> Any:
-        """Return raw rows as an array: what `transform` takes, from what a user may have."""
-        return X if hasattr(X, "tocsr") else np.asarray(X)
+    @property
+    def labels(self) -> Sequence[Sequence[str]]:
+        """Labels of each raw column, in the order of their codes; empty where it is no category."""
+        return [()] * self.n_features
+
+    @property
+    def dates(self) -> Sequence[int]:
+        """Which of the raw columns are dates."""
+        return ()
 
     @abstractmethod
     def transform(

@@ -16,8 +16,6 @@ from numpy.typing import DTypeLike
 
 from minidl.data.cells import date_parts
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.schema import Schema
-from minidl.data.tables import TableError, table_of
 from minidl.errors import CheckpointError, DataError, require
 
 if TYPE_CHECKING:
@@ -96,25 +94,17 @@ class Tabular(Preprocessing):
         self._keep({**own, **found})
         return self
 
-    def encode(self, X: Any) -> Any:
-        """Return rows with labels, such as a data frame or lists of text, as numbers and codes.
-
-        Columns are taken by position.  Raises ValueError, naming the column, where a number is
-        expected and something else found.
-        """
-        if not hasattr(X, "columns"):
-            X = np.asarray(X)
-            if X.dtype.kind in "biuf" and not any(self._categories):
-                return X
-        table = table_of(X)
-        if len(table.columns) != len(self._categories):
-            raise TableError(f"X must have {len(self._categories)} columns, got {X.shape}")
+    @property
+    def labels(self) -> list[list[str]]:
+        """Labels of each column, in the order of their codes; [] for numbers and dates."""
         ends = np.cumsum(self._categories)
-        labels = [
-            self._state["labels"][end - n : end]
-            for n, end in zip(self._categories, ends, strict=True)
-        ]
-        return Schema.plain(list(table.columns), labels, self._dates.tolist()).encode(table)
+        found: list[str] = self._state["labels"]
+        return [found[end - n : end] for n, end in zip(self._categories, ends, strict=True)]
+
+    @property
+    def dates(self) -> list[int]:
+        """Which columns are dates."""
+        return list(self._dates.tolist())
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
