@@ -70,6 +70,8 @@ class Predictor(conformal.Conformal):
         require_instance("model", self.model, Sequential)
         require_instance("loss_function", self.loss_function, Loss)
         require_instance("preprocessing", self.preprocessing, Preprocessing)
+        if self.schema is None:
+            object.__setattr__(self, "schema", self.preprocessing.schema)
         if self.classes is not None:
             object.__setattr__(self, "classes", plain_labels(self.classes))
             object.__setattr__(self, "_labels", label_array(self.classes))
@@ -133,6 +135,7 @@ class Predictor(conformal.Conformal):
         return arrays, document
 
     def _tree(self) -> dict[str, Any]:
+        schema = None if self.schema is self.preprocessing.schema else self.schema
         return {
             "layers": [spec_of(layer, LAYERS) for layer in self.model.layers],
             "params": self.model.params,
@@ -147,7 +150,7 @@ class Predictor(conformal.Conformal):
             "views": None if self.views is None else asdict(self.views),
             "notes": self.notes,
             "conformal_scores": self.conformal_scores,
-            "schema": None if self.schema is None else self.schema.state(),
+            "schema": None if schema is None else schema.state(),
         }
 
     def _outputs(self, X: Any) -> Array:

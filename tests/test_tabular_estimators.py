@@ -219,8 +219,8 @@ def test_the_encoder_stands_in_a_pipeline(fitted):
 def test_features_refuse_the_arrays_of_others():
     features = encoded(X).features_
     assert np.array_equal(
-        TableFeatures().restore(features.state()).transform(features.encode(X)),
-        features.transform(features.encode(X)),
+        TableFeatures().restore(features.state()).transform(features.schema.encode(X)),
+        features.transform(features.schema.encode(X)),
     )
     for name, wrong in (
         ("median", np.zeros(1)),

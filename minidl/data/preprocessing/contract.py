@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.data.schema import Schema
 from minidl.reprs import call_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Preprocessing(ABC):
     @abstractmethod
     def fit(self, X: np.ndarray | csr_matrix) -> Self:
         """Take what must be known from the training part, and return self.  Raises DataError."""
+
+    @property
+    def schema(self) -> Schema | None:
+        """What the columns of the training table were, where this keeps it."""
+        return None
 
     @property
     def labels(self) -> Sequence[Sequence[str]]:

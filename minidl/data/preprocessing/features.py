@@ -60,7 +60,7 @@ class TableFeatures(Preprocessing):
     def fit(self, X: np.ndarray | csr_matrix, targets: np.ndarray | None = None) -> Self:
         """Take medians, quantiles and means of targets from encoded rows.
 
-        X: (n_rows, n_columns), what `encode` returns.  targets: (n_rows, n), or None.
+        X: (n_rows, n_columns), what `Schema.encode` returns.  targets: (n_rows, n), or None.
         """
         if X.shape[0] == 0:
             raise DataError(f"preprocessing {self.name}: there is no row to fit on")
@@ -97,10 +97,6 @@ class TableFeatures(Preprocessing):
             inputs[rows] = self.transform(X[rows])
         self._state.update(means)
         return inputs
-
-    def encode(self, X: Any) -> Any:
-        """Return a table as numbers, codes and seconds, (n_rows, n_columns) float64."""
-        return self.schema.encode(X)
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
