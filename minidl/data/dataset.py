@@ -62,6 +62,12 @@ class Dataset:
         return None if self.schema is None else self.schema.labels
 
     @property
+    def meaning(self) -> dict[str, Any]:
+        """What a preprocessing may want to know of the columns of X, by the names of arguments."""
+        dates = () if self.schema is None else self.schema.dates
+        return {"categories": self.categories, "dates": dates, "schema": self.schema}
+
+    @property
     def needs_encoding(self) -> bool:
         """Whether X holds what only some preprocessings take: categories, dates, missing values."""
         return self.schema is not None and bool(

@@ -88,11 +88,7 @@ class Experiment:
         )
         loss_function: Loss = config.loss.build().fitted(train.y)
         n_outputs = _n_outputs(config, dataset, loss_function)
-        preprocessing: Preprocessing = config.data.preprocessing.build(
-            categories=dataset.categories,
-            dates=() if dataset.schema is None else dataset.schema.dates,
-            schema=dataset.schema,
-        )
+        preprocessing: Preprocessing = config.data.preprocessing.build(**dataset.meaning)
         if dataset.needs_encoding and not preprocessing.takes_missing:
             raise config.error(
                 "data.preprocessing",
