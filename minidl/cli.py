@@ -65,9 +65,25 @@ def _configs() -> Command:
     return configs
 
 
+def _report() -> Command:
+    """Write the report of a finished run again."""
+    from minidl.commands.report import report
+
+    return report
+
+
+def _compare() -> Command:
+    """Put finished runs side by side, in a table and in a page."""
+    from minidl.commands.report import compare
+
+    return compare
+
+
 COMMANDS = {
     "init": _init,
     "train": _train,
+    "report": _report,
+    "compare": _compare,
     "sweep": _sweep,
     "gradcheck": _gradcheck,
     "configs": _configs,

@@ -9,6 +9,13 @@ import pytest
 from minidl import cli
 
 
+@pytest.fixture(autouse=True)
+def no_report(request, monkeypatch):
+    """Write no report.html, which takes seconds, but in the tests marked `report`."""
+    if request.node.get_closest_marker("report") is None:
+        monkeypatch.setattr("minidl.commands.train._write_report", lambda run: None)
+
+
 @pytest.fixture
 def minidl(request, tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder with the file's TEXT as config.yaml.

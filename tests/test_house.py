@@ -33,6 +33,8 @@ IMPORTED_LATE = {
     "data": {"sklearn", "scipy", "polars"},
     "ranks.py": {"mpi4py"},
     "cli.py": {"minidl"},
+    "commands": {"minidl"},
+    "report": {"minidl"},
 }
 
 # `import minidl` needs NumPy and nothing else.

@@ -194,8 +194,21 @@ def _train(run: Run, *, quiet: bool) -> int:
         return unwritten.exit_code
     if not quiet and results is not None:
         say(wrapped(_verdict(results), width_of(sys.stdout)))
+    if results is not None and run.experiment.config.output.report:
+        _write_report(run)
+    if not quiet and results is not None:
         say(f"run folder: {run.folder.path}")
     return 0
+
+
+def _write_report(run: Run) -> None:
+    """Write report.html, or say why it is not written: the run itself is finished."""
+    try:
+        from minidl.report.run import write_report  # scikit-learn and matplotlib load slowly
+
+        write_report(run.experiment, run.folder)
+    except Exception as error:
+        warn(f"report.html is not written: {error}")
 
 
 def _bar(run: Run, quiet: bool) -> ProgressBar:

@@ -182,10 +182,12 @@ class Evaluation(Settings):
 
 
 class Output(Settings):
-    """Where the run folder goes."""
+    """Where the run folder goes, and what is written into it."""
 
     directory: Annotated[str, AfterValidator(file_name)] = "runs"
     """Holds NAME/TIME; relative to where the command is started."""
+    report: bool = True
+    """Whether report.html is written at the end of a run; needs matplotlib."""
 
 
 class Config(Settings):

@@ -1,1 +1,34 @@
-"""What a trained model is worth: metrics with intervals, and pictures for people."""
+"""What a trained model is worth: metrics with intervals, pictures and pages for people.
+
+    from minidl.report import learning_curves
+    learning_curves(epochs).savefig("curves.png")
+
+The pictures are matplotlib Figures and need the extra `minidl[report]`.
+"""
+
+from typing import Any
+
+_FIGURES = (
+    "calibration",
+    "confusion_matrix",
+    "first_layer_weights",
+    "importances",
+    "learning_curves",
+    "learning_rates",
+    "mistakes",
+    "overlaid_curves",
+    "partial_dependence",
+    "residuals",
+    "roc_and_precision_recall",
+)
+
+__all__ = list(_FIGURES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load matplotlib with the first picture: `minidl.report.metrics` does without it."""
+    if name not in _FIGURES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from minidl.report import figures
+
+    return getattr(figures, name)

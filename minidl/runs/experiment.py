@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from minidl.data.batches import Augment, Rows
 from minidl.data.dataset import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split, split
-from minidl.errors import ConfigError, DataError, MinidlError, ParameterError
+from minidl.errors import CheckpointError, ConfigError, DataError, MinidlError, ParameterError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.kernels import Array
@@ -24,7 +25,7 @@ from minidl.memory import check_memory
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.parallel import automatic_threads
-from minidl.predictor import Predictor
+from minidl.predictor import Predictor, load
 from minidl.ranks import Ranks
 from minidl.schedules import Schedule
 from minidl.shipped import find_fallback
@@ -201,6 +202,17 @@ class Experiment:
         report = check_gradients(self.model, x, self.loss_function, labels, max_entries=most)
         next(self.training().steps())
         return report
+
+    def use_weights_of(self, path: Path) -> None:
+        """Take the weights of a model file; CheckpointError if it is not of this config."""
+        trained = load(path).model
+        for own, found in (
+            (self.model.params, trained.params),
+            (self.model.buffers, trained.buffers),
+        ):
+            if own.shape != found.shape:
+                raise CheckpointError(f"{path}: is not a model of this config")
+            own[:] = found
 
     def predictor(self) -> Predictor:
         """Return the model with all that a prediction from raw features needs."""

@@ -6,6 +6,7 @@ metrics.csv      one line an epoch
 checkpoints/     the whole state, to go on from
 model.npz        the trained model; equal runs give equal files
 results.json     how the model does on the test part
+report.html      pictures and figures for people
 lock             held by the process that trains here; a dead process holds none
 """
 
@@ -39,6 +40,7 @@ class RunFolder:
         self.metrics = Metrics(path / "metrics.csv")
         self.model = path / "model.npz"
         self.results = path / "results.json"
+        self.report = path / "report.html"
         self.checkpoints = path / "checkpoints"
         self.lock = path / "lock"
         self._lock_file: TextIO | None = None
@@ -141,6 +143,16 @@ class RunFolder:
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def read_results(self) -> dict[str, Any]:
+        """Return what results.json says.  Raises CheckpointError where it cannot be read."""
+        try:
+            content = json.loads(self.results.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.results}: cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{self.results}: holds no results of a run")
+        return content
 
     def is_finished(self) -> bool:
         """Whether the run was trained to its end, and its model and results are still here."""

@@ -1,0 +1,72 @@
+"""`minidl report` and `minidl compare`: pages about finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from minidl.atomic import replace_file
+from minidl.commands.arguments import Parser, refuse_existing
+from minidl.config import load_config
+from minidl.errors import ConfigError
+from minidl.report.comparison import FinishedRun, comparison_page, figures_table, settings_table
+from minidl.report.run import write_report
+from minidl.runs.experiment import Experiment
+from minidl.runs.folder import RunFolder
+from minidl.terminal import say
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Write report.html of a finished run again, from its files and its data."""
+    parser = Parser("report", "Write report.html into the folder of a finished run.")
+    parser.add_argument("arguments", metavar="RUN", nargs="*", help="the folder of the run")
+    options = parser.options(arguments)
+    if len(options.arguments) != 1:
+        raise ConfigError(f"{parser.prog}: give one run folder, got {len(options.arguments)}")
+    with RunFolder.open(Path(options.arguments[0])) as folder:
+        if not folder.is_finished():
+            raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
+        experiment = Experiment.build(load_config(folder.config))
+        experiment.use_weights_of(folder.model)
+        write_report(experiment, folder)
+    say(f"report: {folder.report}")
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Put finished runs side by side: a table here, and with --out a page with their curves."""
+    parser = Parser(
+        "compare",
+        "Put finished runs side by side: a table in the terminal, and with --out a page with their "
+        "curves.",
+    )
+    parser.add_argument("arguments", metavar="RUN", nargs="*", help="folders of finished runs")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write an HTML page")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    options = parser.options(arguments)
+    if not options.arguments:
+        raise ConfigError(f"{parser.prog}: give the folders of the runs")
+    if options.out is not None:
+        refuse_existing(options.out, force=options.force)
+    runs = [FinishedRun.read(Path(path)) for path in options.arguments]
+    for titles, rows in (figures_table(runs), settings_table(runs)):
+        if rows:
+            _say_table([titles, *([_cell(cell) for cell in row] for row in rows)])
+    if options.out is not None:
+        text = comparison_page("Comparison of runs", runs)
+        replace_file(options.out, lambda file: file.write(text.encode()))
+        say(f"page: {options.out}")
+    return 0
+
+
+def _say_table(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    say("".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if isnan(value) else f"{value:.4g}"
+    return str(value)

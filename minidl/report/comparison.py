@@ -1,0 +1,109 @@
+"""Finished runs side by side: a table, the settings in which they differ, curves overlaid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from minidl.config import Config, differences, load_config
+from minidl.errors import ConfigError
+from minidl.report import figures, page
+from minidl.runs.folder import RunFolder
+
+MOST_CURVES = 20
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the folder of a finished run holds: its config, metrics.csv and results.json."""
+
+    name: str
+    config: Config
+    epochs: list[dict[str, str]]
+    results: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> FinishedRun:
+        """Read a run folder.  Raises ConfigError for a run that is not finished."""
+        folder = RunFolder(path)
+        if not folder.is_finished():
+            raise ConfigError(f"{path}: not the folder of a finished run")
+        try:
+            epochs = folder.metrics.read()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{folder.metrics.path}: cannot be read: {error}") from error
+        return cls(str(path), load_config(folder.config), epochs, folder.read_results())
+
+    def best(self, column: str) -> float:
+        """Return a column of metrics.csv in the best epoch; NaN where there is none."""
+        best = str(self.results.get("best_epoch"))
+        return next((float(e.get(column) or nan) for e in self.epochs if e["epoch"] == best), nan)
+
+
+def figures_table(
+    runs: Sequence[FinishedRun], *, test: bool = True
+) -> tuple[list[str], list[list[Any]]]:
+    """Return (titles, rows): one row a run.
+
+    test: whether to show metrics of the test part; they must not choose among runs.
+    """
+    monitors = dict.fromkeys(["loss", *(run.config.train.monitor for run in runs)])
+    validation = [f"validation_{name}" for name in monitors]
+    tests = [f"test_{name}" for name in ("loss", "accuracy", "r2")] if test else []
+    tests = [name for name in tests if any(name in run.results for run in runs)]
+    counts = ["n_parameters", "epochs", "best_epoch"]
+    titles = ["run", *counts, *validation, *tests, "train_seconds"]
+    rows = [
+        [
+            run.name,
+            *(run.results.get(name, "") for name in counts),
+            *(run.best(name) for name in validation),
+            *(run.results.get(name, nan) for name in (*tests, "train_seconds")),
+        ]
+        for run in runs
+    ]
+    return [title.replace("_", " ") for title in titles], rows
+
+
+def settings_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[Any]]]:
+    """Return (titles, rows): one row a setting in which the runs differ, one column a run."""
+    against_first = [differences(runs[0].config, run.config) for run in runs]
+    first = {key: before for found in against_first for key, (before, _) in found.items()}
+    rows = [
+        [key, *(_text(found[key][1] if key in found else first[key]) for found in against_first)]
+        for key in first
+        if key not in ("name", "output.directory")
+    ]
+    return ["setting", *(run.name for run in runs)], rows
+
+
+def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = True) -> str:
+    """Return the HTML of a page: the table, and the curves of all runs in one picture each."""
+    shown = {run.name: run.epochs for run in runs[:MOST_CURVES]}
+    monitor = runs[0].config.train.monitor
+    columns = dict.fromkeys(["train_loss", "validation_loss", f"validation_{monitor}"])
+    pictures = [
+        (
+            name.replace("_", " "),
+            f"{name.replace('_', ' ')} of {len(shown)} runs over the epochs",
+            figures.overlaid_curves(shown, name),
+        )
+        for name in columns
+        if any(epochs and name in epochs[0] for epochs in shown.values())
+    ]
+    parts = [page.element("h1", title), page.table(*figures_table(runs, test=test))]
+    if len(runs) > MOST_CURVES:
+        note = f"The curves are those of the first {MOST_CURVES} of {len(runs)} runs."
+        parts.append(page.element("p", note, class_="soft"))
+    parts.append(page.pictures(pictures))
+    titles, rows = settings_table(runs)
+    if rows:
+        parts += [page.element("h2", "Settings that differ"), page.table(titles, rows)]
+    return page.page(title, parts)
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""A report as one HTML file: no script, no request, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from string import Template
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+_PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --text: #222; --ground: #fff; --line: #ccc; --soft: #666; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --ground: #161616; --line: #444; --soft: #999; }
+}
+body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text);
+  background: var(--ground); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+.number { font-size: 2.2rem; font-weight: 600; margin: 0; } .soft { color: var(--soft); }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
+  gap: 1.5rem; align-items: start; margin: 1rem 0; }
+figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; }
+img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.scroll, pre { overflow-x: auto; }
+pre { font-size: .8rem; line-height: 1.35; overflow-wrap: normal; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line); }
+@media print { body { max-width: none; } pre { white-space: pre-wrap; }
+  figure, table { break-inside: avoid; } }
+</style>
+</head>
+<body>
+$body
+</body>
+</html>
+""")
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return the HTML of a page; `parts` are HTML, `title` is text."""
+    return _PAGE.substitute(title=html.escape(title), body="\n".join(parts))
+
+
+def element(tag: str, text: Any, **attributes: str) -> str:
+    """Return an element around escaped text; `class_` stands for class."""
+    shown = "".join(f' {k.rstrip("_")}="{html.escape(v)}"' for k, v in attributes.items())
+    return f"<{tag}{shown}>{html.escape(str(text))}</{tag}>"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table; a float is shown with four digits."""
+    head = "".join(element("th", title) for title in titles)
+    lines = ["".join(element("td", _shown(cell)) for cell in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def pictures(figures: Iterable[tuple[str, str, Figure | None]]) -> str:
+    """Return pictures side by side: (caption, text in place of the picture, figure or None)."""
+    shown = [_picture(*each) for each in figures if each[2] is not None]  # type: ignore[arg-type]
+    return f'<div class="pictures">{"".join(shown)}</div>'
+
+
+def _picture(caption: str, alt: str, figure: Figure) -> str:
+    file = io.BytesIO()
+    # Equal figures give equal bytes: ids come from a fixed salt, and there is no date.
+    with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    # A data URI: the ids of several SVGs in one page would collide.
+    data = base64.b64encode(file.getvalue()).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return (
+        f'<figure><img src="{source}" alt="{html.escape(alt)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

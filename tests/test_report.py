@@ -1,0 +1,233 @@
+"""The report room: pictures, pages, and the commands that write them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from minidl import report
+from minidl.report import page
+
+TEXT = """
+data: {name: iris, preprocessing: standard}
+model: [linear: 8, relu, linear: auto]
+train: {epochs: 3, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.1}}
+"""
+EPOCHS = [
+    {"epoch": "1", "learning_rate": "0.1", "train_loss": "1.5", "validation_loss": "1.25"},
+    {"epoch": "2", "learning_rate": "0.05", "train_loss": "1.0", "validation_loss": "0.75"},
+]
+rng = np.random.default_rng(0)
+LABELS = rng.integers(0, 2, 50)
+PROBABILITIES = np.clip(rng.normal(0.3 + 0.4 * LABELS, 0.2), 0.01, 0.99)
+PROBABILITIES = np.column_stack([1 - PROBABILITIES, PROBABILITIES])
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags, the addresses that it names, its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.alts, self.text = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.addresses += [attributes[key] for key in ("src", "href") if key in attributes]
+        if tag == "img":
+            self.alts.append(attributes["alt"])
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_learning_curves_show_the_epochs_and_the_best_one():
+    figure = report.learning_curves(EPOCHS, best_epoch=2)
+    train, validation, best = figure.axes[0].lines
+    assert list(train.get_ydata()) == [1.5, 1.0]
+    assert list(validation.get_ydata()) == [1.25, 0.75]
+    assert set(best.get_xdata()) == {2}
+
+
+def test_a_confusion_matrix_shows_its_counts_and_names():
+    counts = confusion_matrix(LABELS, PROBABILITIES.argmax(1))
+    axes = report.confusion_matrix(counts, ["a$b", "</svg>"]).axes[0]
+    assert {text.get_text() for text in axes.texts} == {str(n) for n in counts.ravel()}
+    assert [label.get_text() for label in axes.get_xticklabels()] == [r"a\$b", "</svg>"]
+
+
+def test_mistakes_are_the_wrong_images_with_the_highest_probability():
+    images = np.arange(50)[:, None] * np.ones((1, 4))
+    figure = report.mistakes(images, LABELS, PROBABILITIES, ["no", "yes"], (2, 2, 1))
+    predicted, confidence = PROBABILITIES.argmax(1), PROBABILITIES.max(1)
+    wrong = np.flatnonzero(predicted != LABELS)
+    first = wrong[np.argmax(confidence[wrong])]
+    assert figure.axes[0].images[0].get_array()[0, 0] == first
+    right = np.eye(2)[LABELS]
+    assert report.mistakes(images, LABELS, right, ["no", "yes"], (2, 2, 1)) is None
+
+
+def test_calibration_and_curves_and_residuals():
+    axes = report.calibration(LABELS, PROBABILITIES).axes[0]
+    assert len(axes.lines[-1].get_xdata()) > 2
+    left, right = report.roc_and_precision_recall(LABELS, PROBABILITIES[:, 1]).axes
+    assert left.lines and right.lines
+    t = np.linspace(0, 1, 5000)
+    shown = report.residuals(t, t**2).axes[0].collections[0].get_offsets()
+    assert 1000 < len(shown) <= 2000
+    weights = report.first_layer_weights(np.eye(4), (2, 2, 1))
+    assert len(weights.axes[0].images) == 1
+    bars = report.importances(np.array([0.1, 0.3]), np.zeros(2), ["a", "b"], "accuracy").axes[0]
+    assert [bar.get_width() for bar in bars.patches] == [0.1, 0.3]
+
+
+def test_equal_figures_give_equal_bytes_and_alt_texts_are_escaped():
+    def shown():
+        return page.pictures([('"><script>', '"><script>', report.learning_curves(EPOCHS))])
+
+    assert shown() == shown()
+    found = Page(shown())
+    assert "script" not in found.tags and found.alts == ['"><script>']
+
+
+def iris_folder(minidl, *options):
+    code, _, err = minidl(f"train config.yaml --out run {' '.join(options)}")
+    assert (code, err) == (0, "")
+    return Path("run")
+
+
+@pytest.mark.report
+def test_a_run_writes_a_report_and_report_writes_the_same_bytes(minidl):
+    run = iris_folder(minidl)
+    content = (run / "report.html").read_bytes()
+    found = Page(content.decode())
+    assert len(content) < 1e6 and "script" not in found.tags
+    assert all(address.startswith("data:") for address in found.addresses)
+    assert found.tags.count("img") >= 5 and all(found.alts)
+    assert "iris" in found.text and "accuracy" in found.text and "minidl train" in found.text
+    (run / "report.html").unlink()
+    assert minidl("report run") == (0, "report: run/report.html\n", "")
+    assert (run / "report.html").read_bytes() == content
+
+
+@pytest.mark.report
+def test_a_hostile_table_is_shown_as_text(minidl):
+    town, y = ["$b", "<i>a", "<i>a"], ["&no", "</p>"]
+    rows = "".join(f"{i},{town[i % 3]},{y[i % 2]}\n" for i in range(60))
+    Path("t.csv").write_text("<script>alert(1)</script>,town,y\n" + rows)
+    options = "data.path=t.csv data.target=y data.preprocessing=smooth_clip train.epochs=2"
+    Path("config.yaml").write_text(TEXT.replace("name: iris, preprocessing: standard", ""))
+    code, _, err = minidl(f"train config.yaml --out run {options}")
+    assert code == 0 and "report.html" not in err
+    found = Page(Path("run/report.html").read_text())
+    assert "script" not in found.tags and "i" not in found.tags
+    assert "</p>" in found.text
+
+
+@pytest.mark.report
+def test_the_report_of_a_regression_has_residuals_and_its_interval(minidl):
+    loss = "loss: {name: mse, scale_targets: true}\ntrain:"
+    text = TEXT.replace("iris", "diabetes").replace("train:", loss)
+    Path("config.yaml").write_text(text)
+    run = iris_folder(minidl)
+    found = Page((run / "report.html").read_text())
+    assert "R² " in found.text and "95 % interval" in found.text
+    assert any("Predictions against targets" in alt for alt in found.alts)
+
+
+def test_no_report_where_none_is_wanted(minidl):
+    run = iris_folder(minidl, "output.report=false")
+    assert not (run / "report.html").exists()
+
+
+def test_runs_are_compared_by_their_files(minidl):
+    for name, rate in (("a", 0.1), ("b", 0.01)):
+        options = f"train.optimizer.learning_rate={rate} output.report=false"
+        assert minidl(f"train config.yaml --out {name} {options}")[0] == 0
+    code, out, err = minidl("compare a b --out both.html")
+    assert (code, err) == (0, "")
+    first, second = re.findall(r"^[ab] .*$", out, re.M)
+    assert first.split()[1] == second.split()[1] == "67"
+    assert re.search(r"^train.optimizer.learning_rate +0.1 +0.01$", out, re.M)
+    found = Page(Path("both.html").read_text())
+    assert found.tags.count("img") == 2 and "learning_rate" in found.text
+    code, _, err = minidl("compare a b --out both.html")
+    assert code == 2 and "both.html: exists and is kept" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("report nowhere", "nowhere: no such run folder"),
+        ("report", "give one run folder"),
+        ("compare config.yaml", "config.yaml: not the folder of a finished run"),
+        ("compare", "give the folders of the runs"),
+    ],
+)
+def test_what_is_no_run_is_named(minidl, command, message):
+    code, _, err = minidl(command)
+    assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_without_matplotlib_the_run_is_finished_and_the_extra_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text(TEXT)
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from minidl import cli;"
+        "a = cli.main(['train', 'config.yaml', '--out', 'run', '--quiet']);"
+        "sys.exit(10 * a + cli.main(['report', 'run']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first == f"report.html is not written: {second}"
+    assert second == 'pictures need matplotlib: pip install "minidl[report]"'
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PROBE = """<script>
+window.onload = () => { document.title = JSON.stringify([
+  document.documentElement.scrollWidth > window.innerWidth,
+  [...document.images].every(i => i.complete && i.naturalWidth > 0),
+  performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length]) };
+</script></head>"""
+
+
+@pytest.mark.slow
+@pytest.mark.report
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_report(minidl, width):
+    run = iris_folder(minidl)
+    text = (run / "report.html").read_text()
+    Path("probed.html").write_text(text.replace("</head>", PROBE))
+    browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    done = subprocess.run(
+        [
+            *browser,
+            f"--window-size={width},900",
+            "--dump-dom",
+            Path("probed.html").resolve().as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(Path.cwd())},
+    )
+    assert "<title>[false,true,0]</title>" in done.stdout
+    assert "CONSOLE" not in done.stderr
+
+
+def test_figures_need_no_global_state():
+    figure = report.learning_rates(EPOCHS)
+    assert isinstance(figure, Figure) and figure.canvas.manager is None
