@@ -1,0 +1,193 @@
+"""The parts of an experiment, each built from a config and its data; errors name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from minidl.config import Config
+from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
+from minidl.data.batches import Augment
+from minidl.data.dataset import Dataset
+from minidl.data.preprocessing import Preprocessing
+from minidl.data.splits import Split
+from minidl.errors import MinidlError, ParameterError
+from minidl.losses import Loss
+from minidl.memory import check_memory
+from minidl.model import Sequential, walk
+from minidl.parallel import automatic_threads
+from minidl.ranks import Ranks
+from minidl.specs import SpecError, build_layers, weigh
+
+
+@contextmanager
+def located(config: Config, path: str) -> Iterator[None]:
+    """Turn a ValueError into the config's error at `path`.
+
+    A ParameterError is located one key deeper, at the option that it names.
+    """
+    try:
+        yield
+    except MinidlError:
+        raise
+    except ParameterError as error:
+        raise config.error(f"{path}.{error.parameter}", str(error)) from error
+    except ValueError as error:
+        raise config.error(path, str(error)) from error
+
+
+def fitted_preprocessing(config: Config, dataset: Dataset, train: Split) -> Preprocessing:
+    """Return the preprocessing, fitted on the training rows."""
+    preprocessing: Preprocessing = config.data.preprocessing.build(**dataset.meaning)
+    if dataset.needs_encoding and not preprocessing.takes_missing:
+        raise config.error(
+            "data.preprocessing",
+            f"{preprocessing.name} takes numbers only, but the table has categories or missing "
+            "values; use smooth_clip, quantile or piecewise_linear",
+        )
+    return preprocessing.fit(train.X)
+
+
+def built_model(
+    config: Config,
+    dataset: Dataset,
+    n_in: int,
+    n_outputs: int,
+    *,
+    init: np.random.Generator,
+    noise: np.random.Generator,
+) -> Sequential:
+    """Return the model of `n_in` inputs.  init, noise: draw the weights, and the noise of steps."""
+    try:
+        layers = build_layers(
+            [choice.spec for choice in config.model],
+            n_in,
+            n_outputs,
+            init=init,
+            noise=noise,
+            dtype=np.dtype(config.train.dtype),
+        )
+    except SpecError as error:
+        with located(config, f"model.{error.place}"):
+            raise error.cause from error
+    with located(config, "model"):
+        model = Sequential(layers)
+    if (n_out := model.output_size(n_in)) != n_outputs:
+        last = max(i for i, choice in enumerate(config.model) if "n_out" in choice.options)
+        raise config.error(
+            f"model.{last}",
+            f"the model has {n_out} outputs, but {dataset.name} with "
+            f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
+        )
+    if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
+        raise config.error(
+            "train.batch_size", "a normalization over the batch needs at least 2 rows, got 1"
+        )
+    return model
+
+
+def augmentation(
+    config: Config, dataset: Dataset, loss_function: Loss, rng: np.random.Generator
+) -> tuple[Augment | None, Mixup | None]:
+    """The random changes of the training rows, on their own and of each batch."""
+    augment, mix = None, None
+    if config.data.augmentation:
+        if dataset.image_shape is None:
+            raise config.error("data.augmentation", f"the rows of {dataset.name} are no images")
+        stages = [choice.build() for choice in config.data.augmentation]
+        augment = ImageAugmentation(stages, dataset.image_shape, rng=rng)
+    if config.train.mixup is not None:
+        if loss_function.task == "classification":
+            n_classes = dataset.n_classes
+        elif loss_function.task == "regression":
+            n_classes = None
+        else:
+            raise config.error("train.mixup", f"does not go with {config.loss.name}")
+        if not isinstance(dataset.X, np.ndarray):
+            raise config.error("train.mixup", f"needs dense rows; those of {dataset.name} are not")
+        mix = Mixup(config.train.mixup, n_classes, rng=rng)
+    return augment, mix
+
+
+def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) -> None:
+    """Weigh the model with all that training keeps beside it, before any of it is taken."""
+    settings = config.train
+    if isinstance(settings.shards, int) and settings.shards > n_rows:
+        raise config.error("train.shards", f"must be at most the {n_rows} training rows")
+    parameters, numbers = weigh([choice.spec for choice in config.model], n_in, n_outputs)
+    averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
+    shards = settings.shards if isinstance(settings.shards, int) else 1
+    sums = shards.bit_length() + 1 if shards > 1 else 0  # of the gradients of shards
+    # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
+    vectors = 2 + averages + (settings.ema is not None) + 1 + sums
+    needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
+    with located(config, "model"):
+        check_memory(
+            needed * np.dtype(settings.dtype).itemsize,
+            f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and the "
+            f"activations of a batch of {settings.batch_size} rows",
+        )
+
+
+def shifted_views(config: Config, dataset: Dataset) -> ShiftedViews | None:
+    """What the outputs are averaged over when the model is measured and predicts."""
+    pixels = config.evaluation.shifts
+    if pixels == 0:
+        return None
+    if (shape := dataset.image_shape) is None:
+        raise config.error("evaluation.shifts", f"the rows of {dataset.name} are no images")
+    try:
+        return ShiftedViews(shape, pixels)
+    except ValueError as error:
+        raise config.error("evaluation.shifts", str(error)) from error
+
+
+def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int:
+    """How many outputs the loss function needs for this data set."""
+    wants_labels = loss_function.task != "regression"
+    if wants_labels != dataset.is_classification:
+        kind = "a classification" if dataset.is_classification else "a regression"
+        fitting = "softmax_cross_entropy" if dataset.is_classification else "mse"
+        raise config.error(
+            "loss", f"{config.loss.name} does not fit {dataset.name}, {kind}; {fitting} does"
+        )
+    several = dataset.y.ndim == 2 and dataset.is_classification
+    if several and loss_function.task == "classification":
+        raise config.error(
+            "loss",
+            f"{config.loss.name} is for one label a row, and those of {dataset.name} have several; "
+            "use sigmoid_cross_entropy",
+        )
+    if loss_function.task == "multilabel" and not several and dataset.n_classes != 2:
+        raise config.error(
+            "loss", f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}"
+        )
+    if loss_function.task == "classification":
+        assert dataset.n_classes is not None
+        return dataset.n_classes
+    return loss_function.n_outputs(dataset.y)
+
+
+def resolved(
+    config: Config, n_outputs: int, model: Sequential, dataset: Dataset, ranks: Ranks | None
+) -> Config:
+    """The config with everything that was chosen: training from it repeats the run."""
+    settings = config.train
+    shards, threads = automatic_threads(model, settings.batch_size)
+    if ranks is not None:
+        shards, threads = ranks.size, max(1, threads // ranks.per_node)
+    shards = shards if settings.shards == "auto" else settings.shards
+    threads = threads if settings.blas_threads == "auto" else settings.blas_threads
+    chosen = {"shards": shards, "blas_threads": threads}
+    source = config.data.dataset
+    if dataset.path is not None:
+        source = source.model_copy(update={"path": dataset.path})
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dataset": source, "fallback": None}),
+            "model": tuple(choice.with_outputs(n_outputs) for choice in config.model),
+            "train": settings.model_copy(update=chosen),
+        }
+    )
