@@ -7,6 +7,7 @@ can be in, before any of it is used.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
@@ -143,7 +144,9 @@ def _require_generator(value: Any, rng: np.random.Generator) -> None:
     """A state that a generator of this kind takes, with every number in its range."""
     probe = copy.deepcopy(rng.bit_generator)
     try:
-        probe.state = value
+        with warnings.catch_warnings():  # NumPy 1 warns of a number below 0, and wraps it around
+            warnings.simplefilter("ignore", DeprecationWarning)
+            probe.state = value
         fits = _plain(probe.state) == _plain(value)
     except (KeyError, TypeError, ValueError, OverflowError):
         fits = False

@@ -36,7 +36,7 @@ def test_the_displacements_of_an_affine_map_are_its_equation():
     y, x = np.indices((11, 8)).reshape(2, -1) - np.array([[5.0], [3.5]])
     design = np.stack([y, x, np.ones_like(x)], axis=1)
     maps, residuals, _, _ = np.linalg.lstsq(
-        design, fields.reshape(1000, -1).T + np.tile(np.stack([y, x], axis=1), 500)
+        design, fields.reshape(1000, -1).T + np.tile(np.stack([y, x], axis=1), 500), rcond=None
     )
     assert residuals.max() < 1e-20
     A = maps[:2].T.reshape(500, 2, 2)  # source = A @ (y, x)
