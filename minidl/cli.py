@@ -79,12 +79,20 @@ def _compare() -> Command:
     return compare
 
 
+def _export() -> Command:
+    """Write a trained model as ONNX, C99 or a NumPy-only file."""
+    from minidl.commands.export import export
+
+    return export
+
+
 COMMANDS = {
     "init": _init,
     "train": _train,
     "report": _report,
     "compare": _compare,
     "sweep": _sweep,
+    "export": _export,
     "gradcheck": _gradcheck,
     "configs": _configs,
 }

@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl import Predictor, Sequential
 from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.data.schema import Schema
 from minidl.layers import LAYERS
 from minidl.layers.activations import ACTIVATIONS
 from minidl.losses import LOSSES
@@ -21,7 +22,7 @@ OPTIONS = {
     "layer_norm": {"eps": 1e-4},
     "rms_norm": {"eps": 1e-4},
 }
-TABULAR = ("smooth_clip", "quantile", "piecewise_linear")
+TABULAR = ("smooth_clip", "quantile", "piecewise_linear", "table_features")
 
 
 def layer_list(rng, depth=0, keeps_size=False):
@@ -70,7 +71,11 @@ def predictor(rng, specs=None):
     name = str(rng.choice(list(PREPROCESSINGS)))
     n_features = int(rng.integers(1, 8))
     X, categories = rows(rng, 40, n_features, name in TABULAR)
-    fitted = PREPROCESSINGS[name](**({"categories": categories} if categories else {})).fit(X)
+    options = {} if categories is None else {"categories": categories}
+    if name == "table_features":
+        names = [f"name {i}" for i in range(n_features)]
+        options = {"schema": Schema.plain(names, categories)}
+    fitted = PREPROCESSINGS[name](**options).fit(X)
     loss_name = str(rng.choice(list(LOSSES)))
     task, n_outputs, classes = LOSSES[loss_name].task, int(rng.integers(1, 5)), None
     if task == "multilabel":

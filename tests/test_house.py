@@ -35,6 +35,7 @@ IMPORTED_LATE = {
     "cli.py": {"minidl"},
     "commands": {"minidl"},
     "report": {"minidl"},
+    "export": {"onnx", "minidl"},
 }
 
 # `import minidl` needs NumPy and nothing else.

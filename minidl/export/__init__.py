@@ -1,0 +1,136 @@
+"""A trained model for elsewhere: ONNX, one C99 file, or one Python file that needs NumPy only.
+
+What is written predicts as the model does: it is checked on rows before the file is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.atomic import replace_file
+from minidl.errors import ConfigError, MinidlError
+from minidl.export.graph import Value
+from minidl.export.lowering import has_several_labels, lower, made_up_rows
+from minidl.export.to_c import c_source
+from minidl.export.to_python import python_module
+from minidl.kernels import Array
+from minidl.predictor import Predictor
+
+FORMATS = ("onnx", "c", "python")
+TOLERANCE = 1e-5  # of the largest prediction
+TEST_ROWS = 100
+
+
+class ExportError(MinidlError):
+    """An exported model does not predict what the model predicts."""
+
+    exit_code = 1
+
+
+def export_model(
+    predictor: Predictor, path: str | os.PathLike[str], format: str, rows: Any = None
+) -> float | None:
+    """Write the model to `path`; return the largest relative difference found.
+
+    format: "onnx", "c" or "python".
+    rows: raw rows to check on, (n_samples, n_features), labels of categories as their codes; by
+    default made up from what the preprocessing knows. They are rounded to float32, which is what
+    ONNX takes.
+    Returns None where a C file cannot be checked because there is no compiler.
+    Raises ConfigError for a part of the model that cannot be exported, named, and where the extra
+    is not installed; ExportError where predictions differ by more than 1e-5 of the largest;
+    CheckpointError where the disk refuses.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    output = lower(predictor, narrow=format == "onnx")
+    if rows is None:
+        rows = made_up_rows(predictor, TEST_ROWS)
+    rows = np.asarray(rows[:TEST_ROWS], np.float32).astype(np.float64)
+    expected = predicted(predictor, rows)
+    make = {"onnx": _onnx, "c": _c, "python": _python}[format]
+    content, found = make(predictor, output, rows, expected)
+    difference = None
+    if found is not None:
+        largest = float(np.abs(expected).max(initial=0)) or 1.0
+        difference = float(np.abs(found.reshape(expected.shape) - expected).max()) / largest
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"{path} is not written: its predictions differ by {difference:.1e} of the largest "
+                "from those of the model"
+            )
+    replace_file(Path(path), lambda file: file.write(content))
+    return difference
+
+
+def predicted(predictor: Predictor, rows: Array) -> Array:
+    """Return what exported models return: probabilities of the classes, or predicted values."""
+    with np.errstate(all="ignore"):
+        p = np.asarray(predictor.loss_function.predict(predictor.outputs(rows)), np.float64)
+    if predictor.classes is None or p.shape[1] > 1:
+        return p
+    return np.ones_like(p) if len(predictor.classes) == 1 else np.hstack([1 - p, p])
+
+
+def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> tuple[bytes, Array]:
+    try:
+        from onnx.reference import ReferenceEvaluator
+
+        from minidl.export.to_onnx import onnx_model
+    except ImportError as error:
+        raise ConfigError('ONNX needs an extra: pip install "minidl[onnx]"') from error
+    content = onnx_model(predictor, output)
+    with np.errstate(all="ignore"):
+        found: Any = ReferenceEvaluator(content).run(None, {"X": rows.astype(np.float32)})
+    return content, found[-1]
+
+
+def _python(
+    predictor: Predictor, output: Value, rows: Array, expected: Array
+) -> tuple[bytes, Array]:
+    text = python_module(predictor, output, several=has_several_labels(predictor))
+    given = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
+    printed = _in_folder("model.py", text, lambda file: [sys.executable, "-I", str(file)], given)
+    return text.encode(), np.array([line.split(",") for line in printed.split()], np.float64)
+
+
+def _c(
+    predictor: Predictor, output: Value, rows: Array, expected: Array
+) -> tuple[bytes, Array | None]:
+    text = c_source(predictor, output, rows, expected)
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        return text.encode(), None
+    strict = [compiler, "-Wall", "-Wextra", "-Werror", "-std=c99", "-O1", "-DMINIDL_PRINT"]
+
+    def build(file: Path) -> list[str]:
+        program = str(file.with_suffix(".out"))
+        command = [*strict, str(file), "-o", program, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return [program]
+
+    return text.encode(), np.array(_in_folder("model.c", text, build, "").split(), np.float64)
+
+
+def _in_folder(name: str, text: str, command: Callable[[Path], list[str]], given: str) -> str:
+    """Write the file in a folder of its own, run it, and return what it prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_text(text, encoding="utf-8")
+        try:
+            run = subprocess.run(
+                command(file), input=given, check=True, capture_output=True, text=True
+            )
+        except subprocess.CalledProcessError as error:
+            lines = [line for line in (error.stderr or "").splitlines() if "rror" in line]
+            raise ExportError(f"the exported file fails: {' '.join(lines[:1])[:300]}") from error
+    return run.stdout

@@ -1,0 +1,269 @@
+"""Each layer, preprocessing and loss function as operations of a graph: inference only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from minidl.data.preprocessing import (
+    PiecewiseLinear,
+    Preprocessing,
+    QuantileTransform,
+    Scaling,
+    SmoothClip,
+    TableFeatures,
+)
+from minidl.errors import ConfigError
+from minidl.export.graph import (
+    Value,
+    concat,
+    equal,
+    interpolate,
+    maximum,
+    minimum,
+    source,
+    where,
+)
+from minidl.kernels import Array
+from minidl.layers import (
+    ELU,
+    GELU,
+    SELU,
+    BatchNorm,
+    Dropout,
+    GaussianNoise,
+    Identity,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    Mish,
+    ParametricMix,
+    ReLU,
+    Residual,
+    RMSNorm,
+    Scale,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from minidl.losses import Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.losses.regression import ScaledLoss
+from minidl.predictor import Predictor
+
+
+def lower(predictor: Predictor, *, narrow: bool = False) -> Value:
+    """Return what the model predicts for raw rows: probabilities of the classes, or values.
+
+    narrow: compute the layers in float32, whatever the dtype of the model.
+    Raises ConfigError, naming it, for a part that has no operations here.
+    """
+    wide = predictor.model.dtype == np.float64 and not narrow
+    raw = source(predictor.n_features)
+
+    def outputs(x: Value) -> Value:
+        encoded = _encoded(predictor.preprocessing, x).cast(wide)
+        return _through(predictor.model.layers, encoded)
+
+    if predictor.views is None:
+        return _predicted(predictor, outputs(raw))
+    # A view of the column numbers is where each number comes from; 0 is what comes in from outside.
+    numbers = np.arange(1, predictor.n_features + 1)[None]
+    views = [outputs(raw.take(view[0] - 1)) for view in predictor.views(numbers)]
+    total = views[0]
+    for view in views[1:]:
+        total = total + view
+    return _predicted(predictor, total / len(views))
+
+
+def has_several_labels(predictor: Predictor) -> bool:
+    """Whether a row may have several of the classes at once."""
+    n_outputs = predictor.model.output_size(predictor.preprocessing.n_out)
+    return predictor.loss_function.task == "multilabel" and n_outputs > 1
+
+
+def made_up_rows(predictor: Predictor, n_rows: int) -> Array:
+    """Return rows of the range that the preprocessing was fitted on, with gaps where it takes them.
+
+    Labels of categories are given by their codes.
+    """
+    rng, preprocessing = np.random.default_rng(0), predictor.preprocessing
+    rows = rng.normal(size=(n_rows, predictor.n_features))
+    if isinstance(preprocessing, Scaling):
+        scale = np.where(preprocessing.scale, preprocessing.scale, 1)
+        return np.asarray(rows / scale + preprocessing.center)
+    state = preprocessing.state()
+    if isinstance(preprocessing, TableFeatures):
+        counts = np.array([len(column.labels) for column in preprocessing.schema.used])
+        medians = state["median"][: np.count_nonzero(counts == 0)]
+    else:
+        counts, medians = state["categories"], state["medians"]
+    numbers = counts == 0
+    rows[:, numbers] = medians + np.maximum(1, np.abs(medians)) * rows[:, numbers]
+    rows[:, ~numbers] = rng.integers(0, counts[~numbers], (n_rows, np.count_nonzero(~numbers)))
+    rows[rng.random(rows.shape) < 0.05] = np.nan
+    return rows
+
+
+def _through(layers: Sequence[Layer], x: Value) -> Value:
+    for layer in layers:
+        lowered = LOWERED.get(type(layer))
+        if lowered is None:
+            raise ConfigError(f"the layer {type(layer).__name__} cannot be exported")
+        x = lowered(layer, x)
+    return x
+
+
+def _linear(layer: Linear, x: Value) -> Value:
+    y = x.matmul(layer.W)
+    return y + layer.b if layer.bias else y
+
+
+def _sigmoid(x: Value) -> Value:
+    return 1 / ((0 - x).apply("exp") + 1)
+
+
+def _softplus(x: Value) -> Value:
+    return maximum(x, 0) + (0 - x.apply("abs")).apply("exp").apply("log1p")
+
+
+def _elu(layer: ELU, x: Value) -> Value:
+    return (minimum(x, 0).apply("expm1") * layer.alpha + maximum(x, 0)) * layer.scale
+
+
+def _gelu(layer: GELU, x: Value) -> Value:
+    if layer.approximate == "none":
+        return x * (x * -math.sqrt(0.5)).apply("erfc") * 0.5
+    u = x * math.sqrt(2 / math.pi) * (x * x * 0.044715 + 1)
+    return x * (u.apply("tanh") + 1) * 0.5
+
+
+def _layer_norm(layer: LayerNorm, x: Value) -> Value:
+    return _rms_norm(layer, x - x.reduce("mean")) + layer.beta
+
+
+def _rms_norm(layer: RMSNorm | LayerNorm, x: Value) -> Value:
+    return x / ((x * x).reduce("mean") + layer.eps).apply("sqrt") * layer.gamma
+
+
+def _batch_norm(layer: BatchNorm, x: Value) -> Value:
+    r = 1 / np.sqrt(layer.running_var + layer.eps)
+    return (x - layer.running_mean) * r * layer.gamma + layer.beta
+
+
+def _mix(layer: ParametricMix, x: Value) -> Value:
+    return x + (_through(layer.layers, x) - x) * layer.a
+
+
+LOWERED: dict[type[Layer], Callable[[Any, Value], Value]] = {
+    Linear: _linear,
+    Identity: lambda layer, x: x,
+    ReLU: lambda layer, x: maximum(x, 0),
+    LeakyReLU: lambda layer, x: maximum(x, x * layer.negative_slope),
+    Tanh: lambda layer, x: x.apply("tanh"),
+    Sigmoid: lambda layer, x: _sigmoid(x),
+    ELU: _elu,
+    SELU: _elu,
+    GELU: _gelu,
+    SiLU: lambda layer, x: x * _sigmoid(x),
+    Mish: lambda layer, x: x * _softplus(x).apply("tanh"),
+    Softplus: lambda layer, x: _softplus(x),
+    ParametricMix: _mix,
+    Dropout: lambda layer, x: x,
+    GaussianNoise: lambda layer, x: x,
+    BatchNorm: _batch_norm,
+    LayerNorm: _layer_norm,
+    RMSNorm: _rms_norm,
+    Scale: lambda layer, x: x * layer.gamma,
+    Residual: lambda layer, x: x + _through(layer.layers, x),
+}
+
+
+def _encoded(preprocessing: Preprocessing, x: Value) -> Value:
+    if isinstance(preprocessing, Scaling):
+        return (x - preprocessing.center) * preprocessing.scale
+    if isinstance(preprocessing, TableFeatures):
+        return _features(preprocessing, x)
+    if type(preprocessing) not in (SmoothClip, QuantileTransform, PiecewiseLinear):
+        raise ConfigError(f"the preprocessing {preprocessing.name} cannot be exported")
+    state = preprocessing.state()
+    if len(state.get("dates", ())):
+        raise ConfigError("columns of dates cannot be exported")
+    counts = state["categories"]
+    numbers = x.take(np.flatnonzero(counts == 0))
+    missing = numbers.apply("isnan")
+    filled = where(missing, state["medians"], numbers)
+    if "knots" in state:
+        n = len(state["knots"])
+        normal = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
+        encoded = interpolate(filled, state["knots"], normal)
+    elif "column" in state:
+        encoded = _bins(filled, state["column"], state)
+    else:
+        encoded = _clipped(filled, state["center"], state["scale"])
+    marks = missing.take(np.flatnonzero(state["marked"]))
+    return concat([encoded, marks, _one_hot(x, np.arange(len(counts)), counts)])
+
+
+def _features(preprocessing: TableFeatures, x: Value) -> Value:
+    state, used = preprocessing.state(), preprocessing.schema.used
+    if any(column.kind == "date" for column in used):
+        raise ConfigError("columns of dates cannot be exported")
+    parts = [x.take([j for j, column in enumerate(used) if column.kind == "number"])]
+    hot = [j for j, c in enumerate(used) if c.kind == "category" and f"means.{j}" not in state]
+    for j in range(len(used)):
+        if (means := state.get(f"means.{j}")) is not None:
+            codes = np.arange(len(means) - 1)
+            known = equal(x.take([j] * len(codes)), codes).matmul(means[:-1])
+            parts.append(known + x.take([j]).apply("isnan").matmul(means[-1:]))
+    numbers = concat(parts)
+    missing = numbers.apply("isnan")
+    filled = where(missing, state["median"], numbers)
+    return concat(
+        [
+            _clipped(filled, state["median"], state["scale"]),
+            missing.take(np.flatnonzero(state["marked"])),
+            _bins(filled, state["bin"], state),
+            _one_hot(x, hot, [len(used[j].labels) for j in hot]),
+        ]
+    )
+
+
+def _clipped(x: Value, center: Any, scale: Any) -> Value:
+    z: Value = (x - center) * scale
+    third = z * (1 / 3)
+    return z / (third * third + 1).apply("sqrt")
+
+
+def _bins(x: Value, columns: Any, state: Any) -> Value:
+    t = (x.take(columns) - state["left"]) / state["width"]
+    return minimum(maximum(t, 0), 1)
+
+
+def _one_hot(x: Value, columns: Any, counts: Any) -> Value:
+    codes = np.concatenate([np.zeros(0), *(np.arange(n) for n in counts)])
+    return equal(x.take(np.repeat(columns, counts)), codes)
+
+
+def _predicted(predictor: Predictor, z: Value) -> Value:
+    loss_function = predictor.loss_function
+    if isinstance(loss_function, SoftmaxCrossEntropy):
+        e = (z - z.reduce("max")).apply("exp")
+        return e / e.reduce("sum")
+    if isinstance(loss_function, SigmoidCrossEntropy):
+        p = _sigmoid(z)
+        if p.width > 1:
+            return p
+        return concat([1 - p, p]) if len(predictor.classes) == 2 else p * 0 + 1
+    if isinstance(loss_function, ScaledLoss):
+        if np.all(np.equal(loss_function.center, 0)) and np.all(np.equal(loss_function.scale, 1)):
+            return z
+        return z.cast(True) * loss_function.scale + loss_function.center
+    if isinstance(loss_function, Poisson):
+        return minimum(z, loss_function.largest).apply("exp")
+    raise ConfigError(f"the loss {type(loss_function).__name__} cannot be exported")

@@ -1,0 +1,218 @@
+"""Exported models predict what the model predicts, in each of the formats."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import random_models
+from sklearn.datasets import load_iris
+
+from minidl import MSE, Linear, Predictor, ReLU, Sequential, SoftmaxCrossEntropy
+from minidl.cli import main
+from minidl.config import parse
+from minidl.data.augmentation import ShiftedViews
+from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.data.schema import Schema
+from minidl.errors import ConfigError
+from minidl.export import FORMATS, ExportError, export_model, lowering, predicted
+from minidl.export.lowering import made_up_rows
+from minidl.layers import LAYERS
+from minidl.losses import LOSSES
+from minidl.shipped import shipped_configs
+from minidl.specs import build_layers, made_from
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def runtime(path, rows):
+    """What onnxruntime, and not the evaluator that checked the file, makes of it."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"X": rows.astype(np.float32)}), strict=True))
+
+
+def relative(found, expected):
+    return np.abs(found.reshape(expected.shape) - expected).max() / np.abs(expected).max()
+
+
+def assert_agrees(folder, whole, formats=FORMATS):
+    for name in formats:
+        assert export_model(whole, folder / name, name) in (None, pytest.approx(0, abs=1e-5))
+    rows = made_up_rows(whole, 200).astype(np.float32).astype(np.float64)
+    if "onnx" in formats:
+        found = runtime(folder / "onnx", rows)
+        expected = predicted(whole, rows)
+        assert relative(list(found.values())[-1], expected) < 1e-5
+        if whole.classes is not None and expected.shape[1] > 1:
+            assert found["label"].shape[0] == len(rows)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_stacks(tmp_path, seed):
+    whole, _ = random_models.predictor(np.random.default_rng(100 + seed))
+    assert_agrees(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_50_random_stacks(tmp_path):
+    for seed in range(50):
+        whole, _ = random_models.predictor(np.random.default_rng(seed))
+        assert_agrees(tmp_path, whole)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_can_be_exported(tmp_path, name):
+    inside = {"layers": [{"name": "tanh"}]} if name == "residual" else {}
+    own = {"n_out": 5} if name == "linear" else {}
+    specs = [{"name": name, **inside, **own}, {"name": "linear", "n_out": 3}]
+    whole, _ = random_models.predictor(np.random.default_rng(1), specs)
+    assert_agrees(tmp_path, whole, ("onnx", "python"))
+    assert type(whole.model.layers[0]) in lowering.LOWERED
+
+
+def built(config, n_features=20, n_outputs=4):
+    """A model of a config's layers on made-up columns, a few of each kind."""
+    rng = np.random.default_rng(0)
+    name, loss = config.data.preprocessing.name, config.loss.build()
+    categories = [("a", "b", "c")] * 3 + [()] * (n_features - 3)
+    X = rng.normal(size=(300, n_features))
+    if PREPROCESSINGS[name].takes_missing:
+        X[:, :3] = rng.integers(0, 3, (300, 3))
+        X[rng.random(X.shape) < 0.05] = np.nan
+        names = [f"c{i}" for i in range(n_features)]
+        options = {"schema": Schema.plain(names, categories)}
+        options = options if name == "table_features" else {"categories": categories}
+    else:
+        options = {}
+    fitted = PREPROCESSINGS[name](**options).fit(X)
+    classes = None if loss.task == "regression" else list(range(n_outputs))
+    specs = [choice.spec for choice in config.model]
+    for spec in specs:  # the widths are what takes time here
+        if isinstance(spec.get("n_out"), int):
+            spec["n_out"] = min(spec["n_out"], 64)
+    layers = build_layers(
+        specs, fitted.n_out, n_outputs, init=rng, noise=rng, dtype=np.dtype(config.train.dtype)
+    )
+    views = ShiftedViews((4, 5, 1), 1) if config.evaluation.shifts else None
+    return Predictor(Sequential(layers), loss, fitted, n_features, classes, views=views)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_the_layers_of_every_shipped_config(tmp_path, name):
+    text = shipped_configs()[name].read_text(encoding="utf-8")
+    config = parse(text, name)
+    n_outputs = 1 if config.loss.build().task == "regression" else 4
+    assert_agrees(tmp_path, built(config, n_outputs=n_outputs))
+
+
+def classifier(classes=("a", "b", "c")):
+    X = load_iris().data
+    fitted = PREPROCESSINGS["standard"]().fit(X)
+    model = Sequential([Linear(4, 8, rng=0), ReLU(), Linear(8, len(classes), rng=1)])
+    return Predictor(model, SoftmaxCrossEntropy(), fitted, 4, list(classes)), X
+
+
+@pytest.mark.parametrize("classes", [("a", "b", "ü"), (3, 1, 2), (0.5, 1.5, 2.5)])
+def test_labels_are_those_of_the_model(tmp_path, classes):
+    whole, X = classifier(classes)
+    X = X.astype(np.float32).astype(float)
+    export_model(whole, tmp_path / "m.onnx", "onnx", X)
+    found = runtime(tmp_path / "m.onnx", X)
+    assert found["label"].tolist() == whole.predict(X).tolist()
+    assert found["probabilities"].shape == (150, 3)
+    export_model(whole, tmp_path / "m.py", "python", X)
+    code = "import json, numpy, m; print(json.dumps(m.predict(numpy.load('x.npy')).tolist()))"
+    np.save(tmp_path / "x.npy", X)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert json.loads(run.stdout) == whole.predict(X).tolist()
+
+
+def test_any_number_of_rows(tmp_path):
+    whole, X = classifier()
+    export_model(whole, tmp_path / "m.onnx", "onnx")
+    for n in (1, 2, 150):
+        assert len(runtime(tmp_path / "m.onnx", X[:n])["label"]) == n
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_c_file_tests_itself(tmp_path):
+    whole, X = classifier()
+    assert export_model(whole, tmp_path / "m.c", "c", X) < 1e-6
+    flags = ["-Wall", "-Wextra", "-Werror", "-std=c99", "-pedantic"]
+    command = ["cc", *flags, "-DMINIDL_TEST", "m.c", "-o", "m", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(["./m"], cwd=tmp_path, check=True, capture_output=True)
+    text = (tmp_path / "m.c").read_text()
+    assert "malloc" not in text and text.count("#include") == 2
+    text = text.replace(
+        "static const double expected[] = {\n0.", "static const double expected[] = {\n9."
+    )
+    (tmp_path / "m.c").write_text(text)
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert subprocess.run(["./m"], cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+    class Own(ReLU):
+        pass
+
+    fitted = PREPROCESSINGS["none"]().fit(np.zeros((1, 2)))
+    with pytest.raises(ConfigError, match="the layer Own cannot be exported"):
+        export_model(Predictor(Sequential([Own()]), MSE(), fitted, 2), tmp_path / "m", "c")
+    dates = PREPROCESSINGS["smooth_clip"](dates=[0]).fit(np.arange(20.0).reshape(10, 2))
+    model = Sequential([Linear(dates.n_out, 1, rng=0)])
+    with pytest.raises(ConfigError, match="columns of dates cannot be exported"):
+        export_model(Predictor(model, MSE(), dates, 2), tmp_path / "m", "python")
+    with pytest.raises(ConfigError, match="format must be one of onnx, c, python, got 'pmml'"):
+        export_model(Predictor(model, MSE(), dates, 2), tmp_path / "m", "pmml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_predicts_something_else_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(lowering.LOWERED, ReLU, lambda layer, x: x)
+    whole, X = classifier()
+    for name in FORMATS:
+        with pytest.raises(ExportError, match=r"differ by .* from those of the model"):
+            export_model(whole, tmp_path / "m", name, X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_one_line_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx.reference", None)
+    with pytest.raises(ConfigError, match=r'pip install "minidl\[onnx\]"'):
+        export_model(classifier()[0], tmp_path / "m.onnx", "onnx")
+
+
+def test_the_command(tmp_path, capsys):
+    whole, _ = classifier()
+    whole.save(tmp_path / "model.npz")
+    given = ["export", str(tmp_path / "model.npz"), "--format", "python"]
+    out = tmp_path / "model.py"
+    assert main([*given, "--out", str(out)]) == 0
+    assert "its predictions differ from the model's by" in capsys.readouterr().out
+    assert main([*given, "--out", str(out)]) == 2  # it exists
+    assert main([*given, "--out", str(out), "--force"]) == 0
+    assert main(["export", str(tmp_path / "no.npz")]) == 5
+
+
+def test_a_run_is_checked_on_its_own_rows(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "iris", "train.epochs=1", "--out", str(run), "--quiet"]) == 0
+    for name in FORMATS:
+        assert main(["export", str(run), "--format", name, "--out", str(tmp_path / name)]) == 0
+    assert "made-up" not in capsys.readouterr().err
+
+
+def test_losses_of_all_kinds(tmp_path):
+    for name in LOSSES:
+        loss = made_from({"name": name}, LOSSES)
+        n_outputs = 3 if loss.task != "regression" else 2
+        fitted = PREPROCESSINGS["none"]().fit(np.zeros((1, 2)))
+        classes = None if loss.task == "regression" else ["a", "b", "c"]
+        model = Sequential([Linear(2, n_outputs, rng=0)])
+        assert_agrees(tmp_path, Predictor(model, loss, fitted, 2, classes), ("onnx", "python"))
