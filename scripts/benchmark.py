@@ -3,6 +3,10 @@
 From a checkout, after `pip install -e ".[bench]"`:
 
     python scripts/benchmark.py --out DIR
+
+or, with `pip install -e ".[mpi]"`, how training scales over the ranks of an MPI job:
+
+    python scripts/benchmark.py --scaling
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from bench import scaling
 from bench.cells import GRID
 from bench.contenders import NAMES, installed
 from bench.results import PARTS, benchmark
@@ -33,7 +38,10 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
 def main(arguments: list[str]) -> int:
     """Measure what the command line asks for, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="for the results")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="for the results")
+    parser.add_argument(
+        "--scaling", action="store_true", help="measure ranks and threads instead, and print them"
+    )
     for option, known in (("only", PARTS), ("cells", GRID), ("contenders", NAMES)):
         parser.add_argument(
             f"--{option}",
@@ -44,6 +52,11 @@ def main(arguments: list[str]) -> int:
         )
     parser.add_argument("--repeats", metavar="N", type=int, default=7, help="default: 7")
     options = parser.parse_args(arguments)
+    if options.scaling:
+        print(scaling.measure(options.repeats), end="")
+        return 0
+    if options.out is None:
+        parser.error("--out DIR is needed for the results")
     mnist = Path(os.environ.get("MINIDL_DATA_DIR", ""), "mnist.npz")
     if "mnist" in options.only and not mnist.is_file():
         parser.error(f"{mnist}: no such file; set MINIDL_DATA_DIR to the folder of mnist.npz")
