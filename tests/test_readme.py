@@ -104,6 +104,6 @@ def test_the_names_of_layers_and_losses_are_listed():
 
 def test_the_two_commands_are_one_line_each():
     section = README.split("## Two commands")[1].split("\n## ")[0]
-    commands = re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
+    commands = re.findall(r"```\w*\n(.*?)```", section, flags=re.DOTALL)
     assert [command.count("\n") for command in commands] == [1, 1]
     assert len(blocks("sh")) == 2
