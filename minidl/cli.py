@@ -58,6 +58,20 @@ def _gradcheck() -> Command:
     return gradcheck
 
 
+def _predict() -> Command:
+    """Predict the rows of a file with a trained model."""
+    from minidl.commands.predict import predict
+
+    return predict
+
+
+def _evaluate() -> Command:
+    """Measure a trained model on its test part or on a file."""
+    from minidl.commands.evaluate import evaluate
+
+    return evaluate
+
+
 def _configs() -> Command:
     """List the shipped configs, or copy one to edit it."""
     from minidl.commands.configs import configs
@@ -89,6 +103,8 @@ def _export() -> Command:
 COMMANDS = {
     "init": _init,
     "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
     "report": _report,
     "compare": _compare,
     "sweep": _sweep,

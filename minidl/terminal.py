@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -85,10 +86,27 @@ def printable(text: str) -> str:
 
 def say(text: str, *, end: str = "\n") -> None:
     """Write a result to standard output, at once. Raises OutputError."""
+    with _output_errors(), tqdm.external_write_mode():
+        sys.stdout.write(printable(text) + end)
+        sys.stdout.flush()
+
+
+def put_data(text: str) -> None:
+    """Write data to standard output as UTF-8: as it is, unless a terminal shows it."""
+    if sys.stdout.isatty():
+        say(text, end="")
+        return
+    with _output_errors():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    """Turn what writing to standard output raises into an OutputError."""
     try:
-        with tqdm.external_write_mode():
-            sys.stdout.write(printable(text) + end)
-            sys.stdout.flush()
+        yield
     except OSError as error:
         discard(sys.stdout)
         if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows says EINVAL

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Table:
 
     lines: the line of the file for each row; None for a data frame or an array.
     positional: whether the names were made up, as for an array.
+    written: columns of a text file as they are written there, cell by cell, where asked for.
     """
 
     columns: dict[str, Column]
@@ -80,6 +81,7 @@ class Table:
     source: str = "X"
     lines: np.ndarray | None = None
     positional: bool = False
+    written: dict[str, list[str]] = field(default_factory=dict)
 
     def where(self, row: int) -> str:
         """Return the place of a row for a message: its line in the file, or its row from 0."""
@@ -119,18 +121,26 @@ def read_table(
 
 
 def tables_of(
-    file: Any, form: Format | None = None, source: str = "standard input", rows: int = ROWS
+    file: Any,
+    form: Format | None = None,
+    source: str = "standard input",
+    *,
+    rows: int = ROWS,
+    keep: Collection[str] = (),
 ) -> Iterator[Table]:
-    """Yield the tables of some `rows` rows each of a text file that is open for reading bytes."""
-    text = TextTable(file, form or Format(), source)
+    """Yield the tables of some `rows` rows each of a text file that is open for reading bytes.
+
+    keep: columns that are wanted in `written` too.
+    """
+    text = TextTable(file, form or Format(), source, keep=keep)
     waiting: list[Block] = []
     for block in text.blocks():
         waiting.append(block)
         if sum(len(each.lines) for each in waiting) >= rows:
-            yield _gathered(text, waiting)
+            yield _gathered(text, waiting, keep=keep)
             waiting = []
     if waiting:
-        yield _gathered(text, waiting)
+        yield _gathered(text, waiting, keep=keep)
 
 
 def read_frame(path: str | os.PathLike[str]) -> Any:
@@ -258,14 +268,23 @@ class Gatherer:
         self._parts.append(np.array([*places, -1], np.int32)[column.values])
 
 
-def _gathered(text: TextTable, blocks: Iterable[Block], literal: Collection[str] = ()) -> Table:
+def _gathered(
+    text: TextTable,
+    blocks: Iterable[Block],
+    literal: Collection[str] = (),
+    keep: Collection[str] = (),
+) -> Table:
     form = text.form
     gatherers = [
         Gatherer(form.missing, form.decimal, literal=name in literal) for name in text.names
     ]
     lines = []
+    written: dict[str, list[str]] = {name: [] for name in keep if name in text.names}
     for block in blocks:
         lines.append(block.lines)
+        for name, cells in written.items():
+            as_texts = block.numbers is None
+            cells.extend(block.texts[text.names.index(name)] if as_texts else block.written[name])
         for j, gatherer in enumerate(gatherers):
             if block.numbers is not None:
                 gatherer.add_numbers(block.numbers[j])
@@ -275,7 +294,7 @@ def _gathered(text: TextTable, blocks: Iterable[Block], literal: Collection[str]
         raise DataError(f"{text.source}: holds no row")
     columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))
     all_lines = np.concatenate(lines)
-    return Table(columns, len(all_lines), text.source, all_lines, not form.header)
+    return Table(columns, len(all_lines), text.source, all_lines, not form.header, written)
 
 
 def _array(rows: Any) -> np.ndarray:

@@ -13,8 +13,8 @@ import io
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -72,11 +72,13 @@ class Block:
     """Some rows: numbers, (n_columns, n_rows) float64, or a sequence of texts for each column.
 
     lines: the last line of the file that each row takes.
+    written: in a block of numbers, the cells of the columns that are kept as they are written.
     """
 
     numbers: np.ndarray | None
     texts: Sequence[Sequence[str]]
     lines: np.ndarray
+    written: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -112,10 +114,13 @@ class TextTable:
 
     names: of the columns, stripped; an empty first one, as pandas writes above its index, is "".
     source: what messages call the file.
+    keep: columns whose cells are wanted as they are written, also in blocks of numbers.
     """
 
-    def __init__(self, file: IO[bytes], form: Format, source: str) -> None:
-        self.source, self.form = source, form
+    def __init__(
+        self, file: IO[bytes], form: Format, source: str, *, keep: Collection[str] = ()
+    ) -> None:
+        self.source, self.form, self._keep = source, form, keep
         self._line = 0  # how many lines have been read
         self._file = _one_byte_ends(file, form.encoding, source)
         self._pending: deque[str] = deque()
@@ -143,13 +148,23 @@ class TextTable:
             if numbers is not None:
                 lines = np.arange(self._line + 1, self._line + 1 + numbers.shape[1])
                 self._line += numbers.shape[1]
-                yield Block(numbers, (), lines)
+                yield Block(numbers, (), lines, self._written(data))
                 continue
             plain = plain and not any(byte in data for byte in b'"')
             self._pending.extend(self._lines(data))
             rows, numbered = self._rows()
             if rows:
                 yield Block(None, list(zip(*rows, strict=True)), np.array(numbered))
+
+    def _written(self, data: bytes) -> dict[str, list[str]]:
+        """Return the cells of the columns that are kept, of lines without quotes."""
+        rows = data.decode(self.form.encoding).splitlines() if self._keep else []
+        mark, places = self.form.delimiter, {name: j for j, name in enumerate(self.names)}
+        return {
+            name: [row.split(mark, places[name] + 1)[places[name]] for row in rows]
+            for name in self._keep
+            if name in places
+        }
 
     def _rows(self) -> tuple[list[list[str]], list[int]]:
         rows: list[list[str]] = []

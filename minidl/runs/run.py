@@ -41,6 +41,9 @@ INDIFFERENT = (
     "output",
 )
 
+# Options of a table that a model file repeats, so that other files are read as this one was.
+KEPT_WITH_MODEL = ("target", "delimiter", "decimal", "encoding", "header", "missing", "drop")
+
 
 def changes_bits(key: str) -> bool:
     """Whether the setting with this key path has a part in what is trained."""
@@ -183,7 +186,9 @@ class Run:
         if self._saved_step != self.training.progress["step"]:
             self.save()
         self.training.use_best()
-        self.experiment.predictor().save(self.folder.model)
+        options = self.experiment.config.data.dataset.options
+        data = {key: options[key] for key in KEPT_WITH_MODEL if options.get(key) is not None}
+        self.experiment.predictor().save(self.folder.model, notes={"data": data})
         results = self._results()
         self.folder.write_json(self.folder.results, results)
         self._status = "finished"

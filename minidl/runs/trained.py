@@ -1,0 +1,216 @@
+"""A trained model applied to files: columns by name, piece by piece, in little memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from minidl.data.cells import number, text_of
+from minidl.data.kinds import ColumnSchema, Tally, encoded
+from minidl.data.schema import Schema
+from minidl.data.tables import ROWS, Table, TableError, read_frame, read_table, table_of, tables_of
+from minidl.data.textfiles import Format, open_data
+from minidl.errors import ConfigError
+from minidl.kernels import Array
+from minidl.predictor import Predictor, load
+from minidl.runs.folder import RunFolder
+
+STANDARD_INPUT = "-"
+DELIMITERS = ",;\t|"
+FORMAT = tuple(field.name for field in fields(Format))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of the rows of one table.
+
+    predicted: (n_rows,) labels as texts, or numbers; (n_rows, n_outputs) where there are several.
+    probabilities: (n_rows, n_classes); None for a regression.
+    """
+
+    table: Table
+    predicted: Array
+    probabilities: Array | None
+
+    def kept(self, name: str) -> list[str]:
+        """The cells of a column as they are written in the file."""
+        if name in self.table.written:
+            return self.table.written[name]
+        column = self.table.columns[name].as_texts()
+        texts = np.array([*(column.texts or ()), ""], dtype=object)
+        return list(texts[column.values])
+
+
+class Trained:
+    """A trained model, and how the files are written that it was trained on.
+
+    data: options of the data set that it was trained on, as in a config: target, delimiter, ...
+    tally: what the tables held so far that the training table did not.
+    """
+
+    def __init__(self, predictor: Predictor, data: Mapping[str, Any]) -> None:
+        self.predictor, self.data = predictor, data
+        self.tally = Tally()
+        self.unused: list[str] | None = None  # columns of the first table that are ignored
+        self._schema = predictor.schema or _plain_schema(predictor)
+
+    @classmethod
+    def find(cls, path: str) -> Trained:
+        """The model of a run folder, or of a model file.
+
+        Raises ConfigError where there is none, CheckpointError for a damaged one.
+        """
+        folder = RunFolder(Path(path))
+        if not os.path.isdir(path):
+            predictor = load(path)
+        elif os.path.exists(folder.model):
+            predictor = load(folder.model)
+        elif os.path.exists(folder.lock):
+            raise ConfigError(
+                f"{path}: has no model yet; train the run to its end by minidl train --resume"
+            )
+        else:
+            raise ConfigError(f"{path}: is neither a run folder nor a model file")
+        return cls(predictor, (predictor.notes or {}).get("data", {}))
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The labels as texts, in the order of the probabilities; None for a regression."""
+        labels = self.predictor.classes
+        return None if labels is None else [text_of(label) for label in labels]
+
+    def predictions(self, path: str, keep: tuple[str, ...] = ()) -> Iterator[Predictions]:
+        """Predict the rows of a file, "-" for standard input, in pieces of some 65,000 rows.
+
+        keep: columns that are wanted as they are written.  Raises DataError for columns that are
+        missing and for cells that do not fit their column.
+        """
+        table = None
+        for table in self._tables(path, keep):
+            if self.unused is None:
+                if absent := [name for name in keep if name not in table.columns]:
+                    raise TableError(f"{table.source}: has no column {absent[0]!r} to keep")
+                known = {column.name for column in self._schema.columns}
+                known |= {str(self.data.get("target")), *keep, *self.data.get("drop", ())}
+                unknown = [name for name in table.columns if name not in known]
+                self.unused = [] if table.positional else unknown
+            yield self.predict(table, keep)
+        if table is None:
+            raise TableError(f"{path}: holds no row")
+
+    def predict(self, table: Table, keep: tuple[str, ...] = ()) -> Predictions:
+        """Predict the rows of one table."""
+        predictor = self.predictor
+        inputs = table.without(keep) if predictor.feature_names is None else table
+        X = self._schema.encode(self._by_place(inputs), self.tally)
+        if not predictor.preprocessing.takes_missing and (gaps := np.isnan(X)).any():
+            row, column = np.argwhere(gaps)[0]
+            raise TableError(
+                f"{table.where(int(row))}: column {self._schema.names[column]!r} has no value, and "
+                "this model was trained without gaps"
+            )
+        return Predictions(table, *self.answers(X))
+
+    def answers(self, X: Any) -> tuple[Array, Array | None]:
+        """The predictions for encoded rows, and the probabilities if there are any."""
+        predictor, loss_function = self.predictor, self.predictor.loss_function
+        outputs = predictor.outputs(X)
+        predicted = loss_function.predict_targets(outputs)
+        if predicted.ndim == 2 and predicted.shape[1] == 1:
+            predicted = predicted[:, 0]
+        if self.classes is None:
+            return predicted, None
+        p = loss_function.predict(outputs)
+        if p.shape[1] == 1:
+            p = np.ones_like(p) if len(self.classes) == 1 else np.hstack([1 - p, p])
+        if predicted.ndim == 1:
+            labels = np.array(self.classes, dtype=object)
+            predicted = labels[np.minimum(predicted, len(labels) - 1)]
+        return predicted, p
+
+    def table(self, path: str, target: str) -> Table:
+        """The whole table of a file whose target is known."""
+        if path == STANDARD_INPUT:
+            (table,) = tables_of(sys.stdin.buffer, self._form(sys.stdin.buffer, path), rows=2**62)
+            return table
+        with open_data(path) as file:
+            form = self._form(file, path)
+        return read_table(path, form, literal=(target,))
+
+    def targets(self, table: Table, name: str) -> Array:
+        """The targets of a table: class numbers, or numbers. Raises TableError."""
+        if name not in table.columns:
+            near = get_close_matches(name, table.columns, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TableError(f"{table.source}: has no column {name!r} for the target{hint}")
+        meant = ColumnSchema(name, "number")
+        if self.classes is not None:
+            meant = ColumnSchema(name, "category", labels=tuple(self.classes))
+        column = table.columns[name]
+        values = encoded(table, column, meant, self._schema.decimal, tally := Tally())
+        if tally.counts:
+            raise TableError(
+                f"{table.source}: the target {name!r} holds labels that the model does not know, "
+                f"such as {tally.examples[name, 'unseen']!r}"
+            )
+        return values
+
+    def _tables(self, path: str, keep: tuple[str, ...]) -> Iterator[Table]:
+        if path != STANDARD_INPUT and (frame := read_frame(path)) is not None:
+            whole = table_of(frame)
+            for start in range(0, whole.n_rows, ROWS):
+                yield whole.taken(np.arange(start, min(start + ROWS, whole.n_rows)))
+            return
+        source = nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else open_data(path)
+        with source as file:
+            name = "standard input" if path == STANDARD_INPUT else path
+            yield from tables_of(file, self._form(file, path), name, keep=keep)
+
+    def _form(self, file: IO[bytes], path: str) -> Format:
+        """How a file is written: as the training table was, with the delimiter that fits."""
+        options = {key: self.data[key] for key in FORMAT if self.data.get(key) is not None}
+        options.setdefault("decimal", self._schema.decimal)
+        options["missing"] = tuple(options.get("missing", self._schema.missing))
+        encoding = options.get("encoding", "utf-8")
+        first = file.peek(2**16).split(b"\n", 1)[0] if hasattr(file, "peek") else b""
+        cells = first.decode(encoding, "replace").lstrip("\ufeff").strip()
+        if not options.get("header", True) or not cells:
+            return Format(**options)
+        names = {column.name for column in self._schema.columns}
+
+        def n_known(delimiter: str) -> int:
+            return len(names & {cell.strip(' "') for cell in cells.split(delimiter)})
+
+        given = options.get("delimiter", "\t" if ".tsv" in path.lower() else ",")
+        options["delimiter"] = max([given, *DELIMITERS], key=n_known)
+        if not n_known(options["delimiter"]):  # rather a row of numbers than names
+            row = cells.replace(options["decimal"], ".").split(options["delimiter"])
+            options["header"] = any(number(cell) is None for cell in row)
+        return Format(**options)
+
+    def _by_place(self, table: Table) -> Table:
+        """The table, with its columns named in order where the model knows no names."""
+        if self.predictor.feature_names is not None:
+            return table
+        table = table.without([self.data.get("target", "")])
+        if len(table.columns) != self.predictor.n_features:
+            raise TableError(
+                f"{table.source}: the model takes {self.predictor.n_features} columns, got "
+                f"{len(table.columns)}"
+            )
+        columns = dict(zip(self._schema.names, table.columns.values(), strict=True))
+        return Table(columns, table.n_rows, table.source, table.lines)
+
+
+def _plain_schema(predictor: Predictor) -> Schema:
+    """Numbers only, as a model has it that was not trained on a table."""
+    names = predictor.feature_names or [f"feature {j}" for j in range(predictor.n_features)]
+    return Schema.plain(names, [()] * predictor.n_features)
