@@ -5,6 +5,9 @@ vector of parameters; `fit`, the training loop; `check_gradients`, which proves 
 `save` and `load`, for trained models. The scikit-learn estimators are in `minidl.estimators`.
 """
 
+import sys
+from types import ModuleType
+
 from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
 from minidl._version import __version__
 from minidl.best import EarlyStopping
@@ -125,3 +128,22 @@ __all__ = [
     "load",
     "save",
 ]
+
+
+def _room(name: str) -> ModuleType:
+    """Import the rooms that need more than NumPy with their first use, as `minidl.config`."""
+    if name == "config":
+        import minidl.config
+    elif name == "estimators":
+        import minidl.estimators
+    elif name == "tabular":
+        import minidl.tabular
+    elif name == "report":
+        import minidl.report  # noqa: F401
+    else:
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    return sys.modules[f"minidl.{name}"]
+
+
+# Not as `def __getattr__`: type checkers would then accept every misspelt name.
+globals()["__getattr__"] = _room

@@ -133,6 +133,8 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypat
         (["data.augmentation=[shift: 1]"], "data.augmentation: the rows of iris are no images"),
         (["data.name=breast_cancer", "loss=sigmoid_cross_entropy", "train.mixup=0.2"],
          "train.mixup: does not go with sigmoid_cross_entropy"),
+        (["loss={name: quantile, quantile: [0.1, 0.9]}", "data.name=linnerud"],
+         "loss.quantile: quantile must be one number for 3 targets"),
         (["evaluation.shifts=1"], "evaluation.shifts: the rows of iris are no images"),
         (["data.name=digits", "evaluation.shifts=5"],
          "evaluation.shifts: pixels must be in 1 to 4, got 5"),
@@ -269,3 +271,10 @@ def test_the_check_finds_a_wrong_gradient(build, monkeypatch):
     report = build().check()
     assert not report.passed
     assert {row.name for row in report.rows if not row.passed} == {"b", "params"}
+
+
+def test_an_error_of_the_data_names_the_override_that_chose_them(build):
+    with pytest.raises(
+        ConfigError, match=r"^config.yaml:8:7, with override 'data.name=diabetes': l"
+    ):
+        build(TEXT, "data.name=diabetes")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import minidl
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minidl"
 
@@ -30,6 +32,7 @@ FLOOR_OF[""] = 2  # `import minidl` itself, which gathers the public names
 
 # Imports inside functions: what is slow to import, where only some of the work needs it.
 IMPORTED_LATE = {
+    "__init__.py": {"minidl"},
     "data": {"sklearn", "scipy", "polars"},
     "ranks.py": {"mpi4py"},
     "cli.py": {"minidl"},
@@ -265,6 +268,14 @@ def test_importing_the_library_imports_numpy_only():
     loaded = subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
     assert "numpy" in loaded
     assert not set(loaded) & set(NOT_BY_IMPORT)
+
+
+@pytest.mark.parametrize("room", ["config", "estimators", "tabular", "report"])
+def test_the_other_rooms_are_imported_with_their_first_use(room):
+    code = f"import sys, minidl; assert 'minidl.{room}' not in sys.modules; minidl.{room}.__path__"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="module 'minidl' has no attribute 'cofnig'"):
+        minidl.cofnig  # noqa: B018
 
 
 def tracked() -> list[Path]:

@@ -44,7 +44,7 @@ def random_streams(seed: int) -> dict[str, np.random.Generator]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that a config names, built: ready to train, nothing written yet.
 
@@ -92,7 +92,7 @@ class Experiment:
             init=streams["init"],
             noise=streams["noise"],
         )
-        with parts.located(config, "loss"):
+        with parts.located(config, "loss", "data.name"):
             loss_function.check_targets(dataset.y, n_outputs)
         augment, mix = parts.augmentation(config, dataset, loss_function, streams["augmentation"])
         groups = model.parameter_groups(

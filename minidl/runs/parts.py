@@ -13,7 +13,7 @@ from minidl.data.batches import Augment
 from minidl.data.dataset import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split
-from minidl.errors import MinidlError, ParameterError
+from minidl.errors import ParameterError
 from minidl.losses import Loss
 from minidl.memory import check_memory
 from minidl.model import Sequential, walk
@@ -23,19 +23,18 @@ from minidl.specs import SpecError, build_layers, weigh
 
 
 @contextmanager
-def located(config: Config, path: str) -> Iterator[None]:
+def located(config: Config, path: str, *others: str) -> Iterator[None]:
     """Turn a ValueError into the config's error at `path`.
 
     A ParameterError is located one key deeper, at the option that it names.
+    others: settings that have a part in the error; overrides of them are named.
     """
     try:
         yield
-    except MinidlError:
-        raise
     except ParameterError as error:
-        raise config.error(f"{path}.{error.parameter}", str(error)) from error
+        raise config.error(f"{path}.{error.parameter}", str(error), *others) from error
     except ValueError as error:
-        raise config.error(path, str(error)) from error
+        raise config.error(path, str(error), *others) from error
 
 
 def fitted_preprocessing(config: Config, dataset: Dataset, train: Split) -> Preprocessing:
@@ -46,6 +45,7 @@ def fitted_preprocessing(config: Config, dataset: Dataset, train: Split) -> Prep
             "data.preprocessing",
             f"{preprocessing.name} takes numbers only, but the table has categories or missing "
             "values; use smooth_clip, quantile or piecewise_linear",
+            "data.name",
         )
     return preprocessing.fit(train.X)
 
@@ -80,10 +80,14 @@ def built_model(
             f"model.{last}",
             f"the model has {n_out} outputs, but {dataset.name} with "
             f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
+            "data.name",
+            "loss",
         )
     if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
         raise config.error(
-            "train.batch_size", "a normalization over the batch needs at least 2 rows, got 1"
+            "train.batch_size",
+            "a normalization over the batch needs at least 2 rows, got 1",
+            "model",
         )
     return model
 
@@ -95,7 +99,8 @@ def augmentation(
     augment, mix = None, None
     if config.data.augmentation:
         if dataset.image_shape is None:
-            raise config.error("data.augmentation", f"the rows of {dataset.name} are no images")
+            reason = f"the rows of {dataset.name} are no images"
+            raise config.error("data.augmentation", reason, "data.name")
         stages = [choice.build() for choice in config.data.augmentation]
         augment = ImageAugmentation(stages, dataset.image_shape, rng=rng)
     if config.train.mixup is not None:
@@ -104,9 +109,10 @@ def augmentation(
         elif loss_function.task == "regression":
             n_classes = None
         else:
-            raise config.error("train.mixup", f"does not go with {config.loss.name}")
+            raise config.error("train.mixup", f"does not go with {config.loss.name}", "loss")
         if not isinstance(dataset.X, np.ndarray):
-            raise config.error("train.mixup", f"needs dense rows; those of {dataset.name} are not")
+            reason = f"needs dense rows; those of {dataset.name} are sparse"
+            raise config.error("train.mixup", reason, "data.name")
         mix = Mixup(config.train.mixup, n_classes, rng=rng)
     return augment, mix
 
@@ -115,7 +121,8 @@ def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) 
     """Weigh the model with all that training keeps beside it, before any of it is taken."""
     settings = config.train
     if isinstance(settings.shards, int) and settings.shards > n_rows:
-        raise config.error("train.shards", f"must be at most the {n_rows} training rows")
+        reason = f"must be at most the {n_rows} training rows"
+        raise config.error("train.shards", reason, "data")
     parameters, numbers = weigh([choice.spec for choice in config.model], n_in, n_outputs)
     averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
     shards = settings.shards if isinstance(settings.shards, int) else 1
@@ -123,7 +130,7 @@ def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) 
     # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
     vectors = 2 + averages + (settings.ema is not None) + 1 + sums
     needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
-    with located(config, "model"):
+    with located(config, "model", "train.batch_size"):
         check_memory(
             needed * np.dtype(settings.dtype).itemsize,
             f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and the "
@@ -137,11 +144,12 @@ def shifted_views(config: Config, dataset: Dataset) -> ShiftedViews | None:
     if pixels == 0:
         return None
     if (shape := dataset.image_shape) is None:
-        raise config.error("evaluation.shifts", f"the rows of {dataset.name} are no images")
+        reason = f"the rows of {dataset.name} are no images"
+        raise config.error("evaluation.shifts", reason, "data.name")
     try:
         return ShiftedViews(shape, pixels)
     except ValueError as error:
-        raise config.error("evaluation.shifts", str(error)) from error
+        raise config.error("evaluation.shifts", str(error), "data.name") from error
 
 
 def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int:
@@ -151,7 +159,9 @@ def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int
         kind = "a classification" if dataset.is_classification else "a regression"
         fitting = "softmax_cross_entropy" if dataset.is_classification else "mse"
         raise config.error(
-            "loss", f"{config.loss.name} does not fit {dataset.name}, {kind}; {fitting} does"
+            "loss",
+            f"{config.loss.name} does not fit {dataset.name}, {kind}; {fitting} does",
+            "data.name",
         )
     several = dataset.y.ndim == 2 and dataset.is_classification
     if several and loss_function.task == "classification":
@@ -159,15 +169,19 @@ def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int
             "loss",
             f"{config.loss.name} is for one label a row, and those of {dataset.name} have several; "
             "use sigmoid_cross_entropy",
+            "data.name",
         )
     if loss_function.task == "multilabel" and not several and dataset.n_classes != 2:
         raise config.error(
-            "loss", f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}"
+            "loss",
+            f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}",
+            "data.name",
         )
     if loss_function.task == "classification":
         assert dataset.n_classes is not None
         return dataset.n_classes
-    return loss_function.n_outputs(dataset.y)
+    with located(config, "loss", "data.name"):
+        return loss_function.n_outputs(dataset.y)
 
 
 def resolved(
