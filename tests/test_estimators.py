@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
@@ -159,6 +160,15 @@ def test_a_parameter_out_of_range_is_named(kind, name, value):
 def test_what_does_not_go_together_is_said(options, message):
     with pytest.raises(ValueError, match=message):
         small(MLPClassifier, **options).fit(*IRIS)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_documentation_is_whole(kind):
+    text = kind.__doc__
+    assert "<shared>" not in text and "clips probabilities in the loss" in text
+    parameters = text.partition("Attributes")[0]
+    for name in kind().get_params():
+        assert re.search(rf"^(.*, )?{name}(, .*)? : ", parameters, re.MULTILINE), name
 
 
 # --- The same random_state gives scikit-learn's model.

@@ -18,14 +18,14 @@ from minidl.estimators.building import loss_function_of
 from minidl.estimators.fitting import trains_in_epochs
 from minidl.estimators.labels import Labels, plain_targets
 from minidl.estimators.mlp import MLP
-from minidl.estimators.parameters import ATTRIBUTES, PARAMETERS, documented
+from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
 from minidl.estimators.targets import ClassTargets
 from minidl.kernels import Array
 from minidl.losses import Loss
 from minidl.predictor import Predictor
 
 
-@documented(PARAMETERS, ATTRIBUTES)
+@documented(PARAMETERS, ATTRIBUTES, NOTES)
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     """Multilayer perceptron for classification.
@@ -54,6 +54,10 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the columns of `predict_proba`.
+    <shared>
+
+    Notes
+    -----
     <shared>
 
     Examples

@@ -47,6 +47,7 @@ class Labels:
         exclusive_indicator: whether an indicator matrix has one class in each row.
         Raises ValueError where y is no target of a classification.
         """
+        _refuse_gaps(y)
         kind = type_of_target(y, input_name="y")
         check_classification_targets(y)
         if kind == "multiclass-multioutput":
@@ -92,3 +93,12 @@ class Labels:
             return self.classes[codes]
         marks = np.eye(len(self.classes), dtype=np.int64)[codes] if self.exclusive else codes
         return csr_matrix(marks) if self.sparse else marks
+
+
+def _refuse_gaps(y: Any) -> None:
+    """Raise ValueError for a missing label among objects, which cannot be sorted."""
+    if isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.ndim == 1:
+        for row, label in enumerate(y):
+            missing = label is None or type(label).__name__ in ("NAType", "NaTType")
+            if missing or (isinstance(label, float) and np.isnan(label)):
+                raise ValueError(f"Input y contains NaN or None: row {row} has no label")

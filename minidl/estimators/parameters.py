@@ -251,15 +251,40 @@ out_activation_ : str
     What is applied to the outputs: 'softmax', 'logistic', 'identity' or 'exp'."""
 
 
-def documented(parameters: str, attributes: str) -> Callable[[Class], Class]:
+NOTES = """\
+What differs from scikit-learn's estimators of the same name:
+
+- The loss is computed from the outputs and is exact. scikit-learn clips probabilities in the loss,
+  so that on features that are not scaled, where probabilities come near 0 or 1, losses and with
+  them the epoch at which training stops differ. Scale the features.
+- Training that diverges raises ValueError at once and leaves the estimator as it was; with
+  validation rows, after a first epoch, it is a warning and the best weights are kept.
+- With `warm_start=True` and `early_stopping`, the best weights of the earlier fit are kept until
+  they are beaten; scikit-learn goes on training in them.
+- `fit` takes `sample_weight` with every supported scikit-learn.
+- With several targets, `loss_` of 'squared_error' holds the L2 penalty divided by their number;
+  'lbfgs' minimises the sum over targets that its gradient belongs to.
+- With 'lbfgs' and float32 data, the model stays float32, and `verbose` prints a line an iteration.
+- For one class, `predict_proba` has one column. `momentum=1` is refused.
+- Labels in nullable and Arrow-backed columns keep their kind: whole numbers stay whole numbers.
+- As in scikit-learn, the columns of a frame must stand in the order of the training data;
+  `minidl.load` and the estimators of `minidl.tabular` take them by name.
+
+What cannot keep the whole of scikit-learn's contract: `dropout` and batch normalization (a weight
+of 2 is not a row given twice), `warm_start` (a second fit is meant to differ), `early_stopping` on
+a handful of rows, `partial_fit` with `ema` or `schedule` (there is none), and the classifier with
+'lbfgs', whose probabilities may round to 1 (scikit-learn's fails the same check)."""
+
+
+def documented(*parts: str) -> Callable[[Class], Class]:
     """Return a decorator that puts shared parts into the docstring of a class.
 
-    They stand where it says "<shared>", first for parameters and then for attributes.
+    Each in turn takes the place of the next "<shared>".
     """
 
     def filled(kind: Class) -> Class:
         text = inspect.cleandoc(kind.__doc__ or "")
-        for part in (parameters, attributes):
+        for part in parts:
             text = text.replace("<shared>", part, 1)
         kind.__doc__ = text
         return kind

@@ -11,12 +11,12 @@ from sklearn.utils.metaestimators import available_if
 
 from minidl.estimators.fitting import trains_in_epochs
 from minidl.estimators.mlp import MLP
-from minidl.estimators.parameters import ATTRIBUTES, PARAMETERS, documented
+from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
 from minidl.estimators.targets import NumberTargets
 from minidl.predictor import Predictor
 
 
-@documented(PARAMETERS, ATTRIBUTES)
+@documented(PARAMETERS, ATTRIBUTES, NOTES)
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     """Multilayer perceptron for regression, of one or several targets.
@@ -38,6 +38,10 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
 
     Attributes
     ----------
+    <shared>
+
+    Notes
+    -----
     <shared>
 
     Examples

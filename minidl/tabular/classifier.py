@@ -88,6 +88,8 @@ class TabularClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
             In (0, 1).
         """
         probabilities = self.predict_proba(X)
+        if self._targets.indicator:
+            raise ValueError("predict_set is for one class a row, and y had several labels a row")
         return conformal.label_set(probabilities, self.conformal_scores_, coverage)
 
     def _begin_targets(self, y: Any) -> tuple[Targets, Any]:

@@ -74,6 +74,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit_schema(self, X: Any) -> Self:
         """Learn the kinds of the columns only; `features_.fit` is still to be called."""
         table = self._table(X)
+        if table.n_rows == 0:
+            raise TableError("X holds no row")
         schema = Schema.infer(
             table, self.columns, missing=tuple(self.missing), max_labels=MAX_LABELS
         )
@@ -107,6 +109,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 f"X has {len(table.columns)} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
+        known = {column.name for column in self.schema_.columns}
+        if more := [name for name in table.columns if name not in known and not table.positional]:
+            warnings.warn(f"X has columns that are not used: {', '.join(more)}", stacklevel=3)
         return self.schema_.encode(table)
 
     def transform(self, X: Any) -> Array:

@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 from scipy.linalg import block_diag
 from tqdm import tqdm
 
+from minidl.best import BestWeights, EarlyStopping
 from minidl.blas import usable_cores
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
@@ -107,6 +108,7 @@ def train_member(
     init, noise, order = (np.random.default_rng(each) for each in seed.spawn(3))
     model = Sequential(_layers(rows.X.shape[1], n_outputs, recipe, init, noise))
     train, held_out = (rows.select(part) for part in fold)
+    patience = EarlyStopping(max(15, recipe.epochs // 3)) if len(held_out.y) else None
     training = Training(
         model,
         loss_function,
@@ -117,6 +119,7 @@ def train_member(
         held_out if len(held_out.y) else None,
         epochs=recipe.epochs,
         batch_size=recipe.batch_rows,
+        best=BestWeights(early_stopping=patience),
         rng=order,
         schedule=Cosine() if end is None else CosineUntil(begin=time.monotonic(), end=end),
         blas_threads=1,

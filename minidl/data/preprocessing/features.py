@@ -51,6 +51,9 @@ class TableFeatures(Preprocessing):
         self._schema = schema
         self._state: dict[str, np.ndarray] = {}
 
+    def __repr__(self) -> str:
+        return f"TableFeatures({self.n_features} columns, {self.n_out} inputs)"
+
     @property
     def schema(self) -> Schema:
         """The meaning of the columns of the table."""
