@@ -20,39 +20,46 @@ from minidl.kernels import Array
 MAX_SCORES = 4000  # kept of more, evenly spaced in their order
 
 
-class Conformal:
-    """What a model with predictions and `conformal_scores` can say of how sure it is.
-
-    conformal_scores: what `kept_scores` returns for rows that the model has not seen, or None.
-    """
+class Scored:
+    """A model with `conformal_scores`: what `kept_scores` returns for rows not seen, or None."""
 
     conformal_scores: Array | None
     predict: Any
     predict_proba: Any
 
+    def _scores(self) -> Array:
+        if self.conformal_scores is None:
+            raise AttributeError("this model has no errors for rows that were held out")
+        return self.conformal_scores
+
+
+class LabelSets(Scored):
+    """Sets of classes in place of one class."""
+
     def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
         """Return which classes may be the true one, (n_samples, n_classes) bool.
 
-        The set of a row holds its true class with probability `coverage`.
+        The set of a row holds its true class with probability `coverage`, in (0, 1), on average
+        over rows from the same source as the training rows.
         Raises AttributeError for a regression, and where no rows were held out.
         """
         return label_set(self.predict_proba(X), self._scores(), coverage)
 
+
+class Intervals(Scored):
+    """Intervals in place of single numbers."""
+
     def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
         """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
 
-        The interval of a row holds its true value with probability `coverage`.
+        The interval of a row holds its true value with probability `coverage`, in (0, 1), on
+        average over rows from the same source as the training rows.
         Raises AttributeError for a classifier, and where no rows were held out.
         """
         values = self.predict(X)
         if values.dtype.kind != "f":
             raise AttributeError("predict_interval is for regressions; this model is a classifier")
         return interval(values, self._scores(), coverage)
-
-    def _scores(self) -> Array:
-        if self.conformal_scores is None:
-            raise AttributeError("this model has no errors for rows that were held out")
-        return self.conformal_scores
 
 
 def kept_scores(scores: Array) -> Array:

@@ -39,7 +39,7 @@ _FREE_NUMBERS = 2**22  # of one row in all layers, for which a file need not hol
 
 
 @dataclass(frozen=True, repr=False)
-class Predictor(conformal.Conformal):
+class Predictor(conformal.LabelSets, conformal.Intervals):
     """A trained model with everything that a prediction from raw features needs.
 
     n_features: number of raw features.

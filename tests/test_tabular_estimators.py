@@ -28,7 +28,7 @@ from minidl.errors import CheckpointError
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.model import Sequential
 from minidl.tabular import TableEncoder, TabularClassifier, TabularRegressor
-from minidl.tabular.calibration import temperature
+from minidl.tabular.classifier import temperature
 from minidl.tabular.members import folds_of, linear_of, pack, unpack
 
 ROWS = 120

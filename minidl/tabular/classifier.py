@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
@@ -21,17 +22,17 @@ from minidl.kernels import Array
 from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.model import Sequential
 from minidl.predictor import Predictor
-from minidl.tabular.calibration import temperature
 from minidl.tabular.members import pack
 from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
 
 LABEL_SMOOTHING = 0.1
+LARGEST = np.log(20.0)  # logarithm of a temperature
 MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
 
 
 @documented(PARAMETERS, ATTRIBUTES)
 @dataclass(eq=False, repr=False)
-class TabularClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
+class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type: ignore[misc]
     """Classes of the rows of a raw table, without tuning.
 
     Parameters
@@ -75,22 +76,10 @@ class TabularClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
         outputs = self._outputs(X)
         return self._targets.loss_function.predict(outputs)
 
-    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
-        """Return which classes may be the true one, (n_samples, n_classes) bool.
-
-        The set of a row holds its true class with probability `coverage`, on average over rows
-        from the same source as the training table (split-conformal, on the rows held out).
-
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-        coverage : float, default=0.9
-            In (0, 1).
-        """
-        probabilities = self.predict_proba(X)
+    def _scores(self) -> Array:
         if self._targets.indicator:
             raise ValueError("predict_set is for one class a row, and y had several labels a row")
-        return conformal.label_set(probabilities, self.conformal_scores_, coverage)
+        return self.conformal_scores_
 
     def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
         y = y if issparse(y) else np.asarray(y)
@@ -145,3 +134,20 @@ def _class_targets(labels: Labels) -> ClassTargets:
         return ClassTargets.of(labels, "log_loss", LABEL_SMOOTHING)
     loss = {"name": "softmax_cross_entropy", "label_smoothing": LABEL_SMOOTHING}
     return ClassTargets.of(labels, loss, 0.0)
+
+
+def temperature(
+    loss_function: Loss, outputs: Array, targets: Array, sample_weight: Array | None = None
+) -> float:
+    """Return the t for which outputs / t have the least loss, or 1 where none has less than that.
+
+    outputs: for rows that the model has not seen, (n_samples, n_outputs).  The order of the
+    classes stays as it is.
+    Guo et al., On Calibration of Modern Neural Networks, 2017.
+    """
+
+    def loss(log_t: float) -> float:
+        return loss_function(outputs / np.exp(log_t), targets, sample_weight)[0]
+
+    found = minimize_scalar(loss, bounds=(-LARGEST, LARGEST), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,18 +35,10 @@ class Explanation:
     columns: tuple[str, ...]
 
 
-class Gradients(NamedTuple):
-    """Attributions of the inputs, (n_samples, n_in), the outputs at the mean, and the outputs."""
-
-    attributions: Array
-    base: Array
-    outputs: Array
-
-
 def integrated_gradients(
     members: Sequence[Sequential], inputs: Array, mean: Array, weights: Array
-) -> Gradients:
-    """Return the attributions of the inputs to one output of each row.
+) -> tuple[Array, Array, Array]:
+    """Return the attributions of the inputs, the outputs at the mean, and the outputs.
 
     The output of row i is the mean over the members of their outputs times weights[i].
     inputs: (n_samples, n_in).  mean: (n_in,).  weights: (n_samples, n_outputs).
@@ -68,7 +59,7 @@ def integrated_gradients(
             left = left[np.abs(gap) > CLOSE * size]
             if not left.size:
                 break
-    return Gradients(attributions, base, outputs)
+    return attributions, base, outputs
 
 
 def _outputs(members: Sequence[Sequential], x: Array, weights: Array) -> Array:

@@ -25,7 +25,7 @@ from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
 
 @documented(PARAMETERS, ATTRIBUTES)
 @dataclass(eq=False, repr=False)
-class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
+class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: ignore[misc]
     """Numbers for the rows of a raw table, without tuning.
 
     Parameters
@@ -46,19 +46,8 @@ class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
     (2, 2)
     """
 
-    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
-        """Return the lower and upper end for each number, (n_samples, 2) or (n_samples, n, 2).
-
-        The interval of a row holds its true number with probability `coverage`, on average over
-        rows from the same source as the training table (split-conformal, on the rows held out).
-
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-        coverage : float, default=0.9
-            In (0, 1).
-        """
-        return conformal.interval(self.predict(X), self.conformal_scores_, coverage)
+    def _scores(self) -> Array:
+        return self.conformal_scores_
 
     def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)

@@ -189,12 +189,12 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
             places = outputs.argmax(axis=1)
         weights, offset = self._explained(np.eye(self.n_outputs_)[places])
         members = unpack(self._model, self.n_members_)
-        found = integrated_gradients(members, inputs, self._center, weights)
+        found, base, outputs = integrated_gradients(members, inputs, self._center, weights)
         names = tuple(column.name for column in self.encoder_.schema_.columns)
         used = np.array([names.index(name) for name in self.encoder_.schema_.names])
         values = np.zeros((len(names), len(inputs)))
-        np.add.at(values, used[features.sources], found.attributions.T)
-        return Explanation(values.T, found.base + offset, found.outputs + offset, names)
+        np.add.at(values, used[features.sources], found.T)
+        return Explanation(values.T, base + offset, outputs + offset, names)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle.
