@@ -15,6 +15,7 @@ import numpy as np
 from minidl import kernels
 from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
+from minidl.data.disk import DiskRows
 from minidl.divergence import ADVICE, explain_divergence
 from minidl.epoch import Epoch
 from minidl.errors import DivergenceError, ParameterError, require, require_instance
@@ -280,7 +281,10 @@ class Training:
         return self._batches.in_order(order, self._at.batch, self._at.step)
 
     def _permutation(self, epoch: int) -> Array:
-        return self._rng.permutation(self.train.X.shape[0])
+        X = self.train.X
+        if isinstance(X, DiskRows):
+            return X.shuffled(self._rng)
+        return self._rng.permutation(X.shape[0])
 
     def _end_epoch(self) -> Epoch:
         at = self._at

@@ -15,6 +15,7 @@ import numpy as np
 from minidl.archive import read_arrays
 from minidl.data.bunches import arrays_of, dataset_of
 from minidl.data.dataset import Dataset
+from minidl.data.disk import npy_rows
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError, ParameterError
 from minidl.memory import memory_bytes
@@ -30,6 +31,7 @@ PAIRS = (
     ("images", "labels"),
     ("features", "labels"),
 )
+IN_MEMORY_BYTES = 1 << 30  # larger pairs of .npy files stay on the disk
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -61,19 +63,40 @@ def npz(path: str, features: str | None, target: str | None) -> Dataset:
 
 
 def npy(path: str, target: str | None) -> Dataset:
-    """Return the data set in a .npy file of rows; target: the number of a column, or the last."""
+    """Return the data set in a .npy file of rows; target: the number of a column, or the last.
+
+    A target such as "y.npy" is a second file, in the same folder: the rows of the first one are
+    then read from the disk as they are needed, where they take more than IN_MEMORY_BYTES.
+    """
+    if target is not None and target.endswith(".npy"):
+        return _npy_pair(path, os.path.join(os.path.dirname(path), target))
     try:
         column = -1 if target is None else int(target)
     except ValueError:
         raise ParameterError("target", f"must be the number of a column, got {target!r}") from None
-    with open_data(path) as file:
-        try:
-            table = np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+    table = _read_npy(path)
     if table.ndim != 2 or not -table.shape[1] <= column < table.shape[1] or table.shape[1] < 2:
         raise DataError(f"{path}: must hold rows with a column {column}, got {table.shape}")
     return _of_arrays(path, np.delete(table, column, axis=1), table[:, column])
+
+
+def _npy_pair(path: str, target: str) -> Dataset:
+    y = _read_npy(target)
+    if os.path.getsize(path) <= IN_MEMORY_BYTES:
+        return _of_arrays(path, _read_npy(path), y)
+    X = npy_rows(path)
+    if len(X) != len(y):
+        raise DataError(f"{path}: has {len(X)} rows, and {target} has {len(y)}")
+    return replace(_of_arrays(path, np.zeros((len(y), 1), np.uint8), y), X=X)
+
+
+def _read_npy(path: str) -> np.ndarray:
+    with open_data(path) as file:
+        try:
+            found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    return found
 
 
 def idx(path: str) -> Dataset:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.data.disk import DiskRows
 from minidl.data.schema import Schema
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for name in ("X", "y", "X_test", "y_test"):
         value = getattr(dataset, name)
+        if isinstance(value, DiskRows):
+            digest.update(f"{name} {value.fingerprint()}\n".encode())
+            continue
         if value is None or isinstance(value, np.ndarray):
             parts = {} if value is None else {name: value}
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from minidl.data.dataset import Dataset
+from minidl.data.disk import DiskRows
 from minidl.errors import DataError, ParameterError, require
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def split(
 
     def part(rows: slice | np.ndarray) -> Split | None:
         indices = np.arange(n_samples)[rows]
-        return Split(dataset.X[rows], dataset.y[rows], indices) if len(indices) else None
+        take = dataset.X.part if isinstance(dataset.X, DiskRows) else dataset.X.__getitem__
+        return Split(take(rows), dataset.y[rows], indices) if len(indices) else None
 
     end = n_samples - n_test
     cuts: list[slice | np.ndarray]
@@ -159,6 +161,10 @@ def _check(dataset: Dataset) -> None:
 
 def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: bool) -> None:
     """array: a matrix as NumPy or CSR, or a vector of targets."""
+    if isinstance(array, DiskRows):
+        for rows in array.chunks() if array.dtype.kind == "f" else ():
+            _check_finite(dataset, array_name, rows, gaps_allowed)
+        return
     values = array if isinstance(array, np.ndarray) else array.data
     if values.dtype.kind != "f":
         return

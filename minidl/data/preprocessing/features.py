@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.cells import date_parts
+from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.contract import Preprocessing
 from minidl.data.schema import Schema
 from minidl.errors import CheckpointError, DataError
@@ -67,6 +68,9 @@ class TableFeatures(Preprocessing):
         """
         if X.shape[0] == 0:
             raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+        if isinstance(X, DiskRows):
+            numbers = X.sample_numbers()
+            X, targets = X[numbers], None if targets is None else targets[numbers]
         if not isinstance(X, np.ndarray):
             raise DataError(f"preprocessing {self.name}: X is sparse, and must be dense")
         if self._schema is None:

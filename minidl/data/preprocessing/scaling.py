@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.contract import Preprocessing
 from minidl.errors import CheckpointError, DataError
 
@@ -39,7 +40,7 @@ class Scaling(Preprocessing):
         """Take center and scale from X, in float64.  Raises DataError, also for a CSR matrix."""
         if X.shape[0] == 0:
             raise DataError(f"preprocessing {self.name}: there is no row to fit on")
-        if self.needs_center and not isinstance(X, np.ndarray):
+        if self.needs_center and hasattr(X, "tocsr"):
             raise DataError(
                 f"preprocessing {self.name}: X is sparse, and taking off a center would fill every "
                 "zero; use unit or none"
@@ -156,7 +157,7 @@ class Unit(Scaling):
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
         if X.dtype == np.uint8:
             return 0.0, 255.0
-        values = X if isinstance(X, np.ndarray) else X.data
+        values = X.data if hasattr(X, "tocsr") else X
         return 0.0, max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
@@ -169,7 +170,7 @@ class GlobalStandard(Scaling):
     name = "global_standard"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
-        origin, n_values, total, squares = float(X[0, 0]), X.size, 0.0, 0.0
+        origin, n_values, total, squares = float(X[0][0]), X.shape[0] * X.shape[1], 0.0, 0.0
         for d in _chunks(X, origin):
             total += d.sum()
             squares += np.einsum("ij,ij->", d, d)
@@ -215,6 +216,7 @@ class Robust(Scaling):
     name = "robust"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
+        X = X.sample() if isinstance(X, DiskRows) else X
         low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
         return median, high - low
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.cells import date_parts
+from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.contract import Preprocessing
 from minidl.errors import CheckpointError, DataError, require
 
@@ -64,6 +65,8 @@ class Tabular(Preprocessing):
         """Take medians, columns that lack values, and the encoding from X.  Raises DataError."""
         if X.shape[0] == 0:
             raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+        if isinstance(X, DiskRows):
+            X = X.sample()
         if not isinstance(X, np.ndarray):
             raise DataError(f"preprocessing {self.name}: X is sparse, and must be dense")
         given = [()] * X.shape[1] if self._given is None else self._given

@@ -1,0 +1,207 @@
+"""Rows that stay on the disk: read in blocks when they are asked for, shuffled by blocks.
+
+Files are read by `pread` into buffers, not mapped: a file that is cut short is then an error and
+not the end of the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.errors import DataError
+from minidl.kernels import Array, take_rows
+
+BLOCK_BYTES = 1 << 20  # read at a time
+WINDOW_BLOCKS = 64  # whose rows are shuffled together
+CACHED_BLOCKS = 3 * WINDOW_BLOCKS  # a part of the rows may be spread over more blocks of the file
+SAMPLE_ROWS = 100_000  # for statistics that need all values at once, such as quantiles
+
+
+class DiskRows:
+    """Rows of a file, (n_rows, n_columns), in C order and the byte order of this machine.
+
+    `rows[5:9]` and `rows[numbers]` read rows into an array; `rows.part(...)` is some of the rows,
+    still on the disk.
+    """
+
+    def __init__(self, path: str, offset: int, shape: tuple[int, int], dtype: Any) -> None:
+        self.path, self.dtype, self.ndim = path, np.dtype(dtype), 2
+        self.shape, self._offset = shape, offset
+        self._row_bytes = self.dtype.itemsize * shape[1]
+        if os.path.getsize(path) < offset + shape[0] * self._row_bytes:
+            raise DataError(f"{path}: is shorter than its header says")
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._fd)
+        self.block_rows = max(1, BLOCK_BYTES // self._row_bytes)
+        self._numbers: Array | None = None  # of the rows in the file, for a part of them
+        self._whole = self
+        self._cache = np.empty((0, shape[1]), self.dtype)
+        self._slot_of = np.full(-(-shape[0] // self.block_rows), -1)
+        self._block_in = np.full(CACHED_BLOCKS, -1)
+        self._next_slot = 0
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Array:
+        if isinstance(key, slice) and self._numbers is None:
+            start, stop, step = key.indices(len(self))
+            return self._whole._read(start, max(start, stop))[::step]
+        if isinstance(key, slice | np.ndarray):
+            numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
+            return self._whole._take(numbers)
+        row: Array = self[int(key) : int(key) + 1][0]
+        return row
+
+    def part(self, key: Any) -> DiskRows:
+        """Return some of the rows, on the disk as well."""
+        some = object.__new__(DiskRows)
+        some.__dict__.update(self.__dict__)
+        some._numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
+        some.shape = (len(some._numbers), self.shape[1])
+        return some
+
+    def chunks(self) -> Iterator[Array]:
+        """Yield all rows, a block at a time."""
+        for start in range(0, len(self), self.block_rows):
+            yield self[start : start + self.block_rows]
+
+    def min(self, axis: int | None = None, initial: float | None = None) -> Any:
+        """Return the least value of each column, or with axis None of all."""
+        return _reduced(np.minimum, [rows.min(axis=axis) for rows in self.chunks()], initial)
+
+    def max(self, axis: int | None = None, initial: float | None = None) -> Any:
+        """Return the largest value of each column, or with axis None of all."""
+        return _reduced(np.maximum, [rows.max(axis=axis) for rows in self.chunks()], initial)
+
+    def sample_numbers(self) -> Array:
+        """Return the numbers of SAMPLE_ROWS rows at even distances, or of all if they are fewer."""
+        n = min(len(self), SAMPLE_ROWS)
+        return np.arange(n) * len(self) // n
+
+    def sample(self) -> Array:
+        """Return the rows of `sample_numbers`."""
+        return self[self.sample_numbers()]
+
+    def shuffled(self, rng: np.random.Generator) -> Array:
+        """Return all row numbers once, in an order that reads each block of the file once.
+
+        The blocks are permuted, and then the rows within each window of WINDOW_BLOCKS blocks. Rows
+        that fit into one window are permuted as rows in memory are.
+        """
+        window = self.block_rows * WINDOW_BLOCKS
+        if len(self) <= window:
+            return rng.permutation(len(self))
+        order = np.empty(len(self), np.int64)
+        done = 0
+        for block in rng.permutation(-(-len(self) // self.block_rows)):
+            first = block * self.block_rows
+            last = min(first + self.block_rows, len(self))
+            order[done : done + last - first] = np.arange(first, last)
+            done += last - first
+        for start in range(0, len(self), window):
+            rng.shuffle(order[start : start + window])
+        return order
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the rows in the file.
+
+        It is kept in a file beside it, with the size and the time of the file that it is of.
+        """
+        found = os.stat(self.path)
+        key = [found.st_size, found.st_mtime_ns, self._offset, self.dtype.str, *self._whole.shape]
+        beside = Path(f"{self.path}.sha256.json")
+        try:
+            kept = json.loads(beside.read_text())
+            if kept["of"] == key:
+                return str(kept["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        digest = hashlib.sha256()
+        for rows in self._whole.chunks():
+            digest.update(rows.data)
+        try:
+            beside.write_text(json.dumps({"of": key, "sha256": digest.hexdigest()}))
+        except OSError:  # a folder that cannot be written: computed each time
+            pass
+        return digest.hexdigest()
+
+    def _read(self, start: int, stop: int, out: Array | None = None) -> Array:
+        """Rows start to stop of the file."""
+        rows: Array = np.empty((stop - start, self.shape[1]), self.dtype) if out is None else out
+        view, at = rows.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
+        while view:
+            try:
+                n = _pread(self._fd, view, at)
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
+            if n == 0:
+                raise DataError(f"{self.path}: has become shorter while it was read")
+            view, at = view[n:], at + n
+        return rows
+
+    def _take(self, numbers: Array) -> Array:
+        """The rows of these numbers, through the cache of blocks."""
+        blocks = numbers // self.block_rows
+        wanted = np.unique(blocks)
+        if len(wanted) > CACHED_BLOCKS:
+            return np.concatenate([self._read(n, n + 1) for n in numbers.tolist()])
+        if not len(self._cache):
+            self._cache = np.empty((CACHED_BLOCKS * self.block_rows, self.shape[1]), self.dtype)
+        for block in wanted[self._slot_of[wanted] < 0].tolist():
+            while self._block_in[self._next_slot] in wanted:
+                self._next_slot = (self._next_slot + 1) % CACHED_BLOCKS
+            slot, self._next_slot = self._next_slot, (self._next_slot + 1) % CACHED_BLOCKS
+            if (old := self._block_in[slot]) >= 0:
+                self._slot_of[old] = -1
+            start, stop = block * self.block_rows, min((block + 1) * self.block_rows, len(self))
+            first = slot * self.block_rows
+            self._read(start, stop, self._cache[first : first + stop - start])
+            self._slot_of[block], self._block_in[slot] = slot, block
+        where = self._slot_of[blocks] * self.block_rows + numbers % self.block_rows
+        out = np.empty((len(numbers), self.shape[1]), self.dtype)
+        return take_rows(self._cache, where, out) if len(numbers) else out
+
+
+def _pread(fd: int, view: memoryview, at: int) -> int:
+    """Read into `view` from the place `at` of a file; return the number of bytes read."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], at)
+    os.lseek(fd, at, os.SEEK_SET)  # Windows
+    found = os.read(fd, len(view))
+    view[: len(found)] = found
+    return len(found)
+
+
+def npy_rows(path: str) -> DiskRows:
+    """Return the rows of a .npy file; each row of more dimensions is flattened."""
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, in_columns, dtype = read(file)
+        except ValueError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+        offset = file.tell()
+    if dtype not in (np.uint8, np.float32) or (in_columns and len(shape) > 1) or len(shape) < 2:
+        raise DataError(
+            f"{path}: rows that stay on the disk must be uint8 or float32 in C order, got {dtype} "
+            f"of shape {shape}"
+        )
+    n_columns = int(np.prod(shape[1:], dtype=object))
+    return DiskRows(path, offset, (int(shape[0]), n_columns), dtype)
+
+
+def _reduced(of: np.ufunc, found: list[Any], initial: float | None) -> Any:
+    least = of.reduce(np.array(found), axis=0)
+    return least if initial is None else of(least, initial)

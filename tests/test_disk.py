@@ -1,0 +1,209 @@
+"""Rows on the disk: the same bits as in memory, each row once an epoch, errors and not crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minidl.config import load_config
+from minidl.data import arrays, disk
+from minidl.data.dataset import fingerprint
+from minidl.data.disk import npy_rows
+from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.errors import DataError
+from minidl.runs.experiment import Experiment
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 10 rows of 8 float32 columns, windows of 3 blocks."""
+    monkeypatch.setattr(disk, "BLOCK_BYTES", 10 * 32)
+    monkeypatch.setattr(disk, "WINDOW_BLOCKS", 3)
+    monkeypatch.setattr(disk, "CACHED_BLOCKS", 9)
+
+
+@pytest.fixture
+def saved(tmp_path, small_blocks):
+    X = np.random.default_rng(0).normal(size=(257, 8)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", (X[:, 0] > 0).astype(np.int64))
+    return X, str(tmp_path / "X.npy")
+
+
+def test_rows_are_those_of_the_file_however_they_are_asked_for(saved):
+    X, path = saved
+    rows = npy_rows(path)
+    assert rows.shape == X.shape and rows.dtype == X.dtype and len(rows) == len(X)
+    rng = np.random.default_rng(1)
+    some = np.sort(rng.choice(257, 100, replace=False))
+    for found, expected in (
+        (rows, X),
+        (rows.part(some), X[some]),
+        (rows.part(slice(200)), X[:200]),
+    ):
+        n = len(expected)
+        assert np.array_equal(found[:], expected) and np.array_equal(found[0], expected[0])
+        assert np.array_equal(found[17:60], expected[17:60]) and found[5:5].shape == (0, 8)
+        for _ in range(50):  # few blocks, and more of them than the cache holds
+            numbers = rng.integers(0, n, rng.integers(0, 40))
+            assert np.array_equal(found[numbers], expected[numbers])
+            near = rng.integers(0, n - 30) + rng.integers(0, 30, 20)
+            assert np.array_equal(found[near], expected[near])
+        assert np.array_equal(np.concatenate(list(found.chunks())), expected)
+        assert np.array_equal(found.min(axis=0), expected.min(axis=0))
+        assert found.max(initial=0) == expected.max(initial=0)
+
+
+def test_images_are_flattened(tmp_path):
+    X = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
+    np.save(tmp_path / "X.npy", X)
+    assert np.array_equal(npy_rows(str(tmp_path / "X.npy"))[:], X.reshape(5, 42))
+
+
+def test_an_epoch_holds_each_row_once_and_reads_each_block_once(saved, monkeypatch):
+    _, path = saved
+    rows = npy_rows(path)
+    read = []
+    original = disk._pread
+    monkeypatch.setattr(disk, "_pread", lambda *a: read.append(a[2]) or original(*a))
+    order = rows.shuffled(np.random.default_rng(0))
+    assert sorted(order) == list(range(257))
+    for start in range(0, 257, 16):
+        rows[order[start : start + 16]]
+    assert len(read) == len(set(read)) == 26
+    assert not np.array_equal(rows.shuffled(np.random.default_rng(1)), order)
+
+
+def test_blocks_are_mixed_over_the_file_and_rows_within_a_window(saved):
+    _, path = saved
+    order = npy_rows(path).shuffled(np.random.default_rng(0))
+    window = order[:30]
+    assert len({*(window // 10)}) == 3 and np.ptp(window) > 30  # blocks from all over
+    assert np.abs(np.diff(window // 10)).astype(bool).sum() > 12  # and their rows are mixed
+
+
+def test_what_fits_into_a_window_is_shuffled_as_in_memory(tmp_path):
+    np.save(tmp_path / "X.npy", np.zeros((100, 3), np.float32))
+    order = npy_rows(str(tmp_path / "X.npy")).shuffled(np.random.default_rng(3))
+    assert np.array_equal(order, np.random.default_rng(3).permutation(100))
+
+
+EXACT = ("mean_std", "none", "unit", "global_standard", "standard", "minmax")
+
+
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_statistics_are_those_of_all_rows_or_of_a_sample(saved, name, monkeypatch):
+    X, path = saved
+    monkeypatch.setattr(disk, "SAMPLE_ROWS", 100)
+    rows, kind = npy_rows(path), PREPROCESSINGS[name]
+    expected = kind().fit(X if name in EXACT else X[np.arange(100) * 257 // 100])
+    found = kind().fit(rows).state()
+    assert all(np.array_equal(found[key], value) for key, value in expected.state().items())
+
+
+CONFIG = """
+data: {name: file, path: X.npy, target: y.npy, preprocessing: standard, validation: 0.2}
+model: [linear: 6, batch_norm, relu, linear: auto]
+train: {epochs: 3, batch_size: 16, blas_threads: 1}
+"""
+
+
+def trained(folder, once=True):
+    (folder / "c.yaml").write_text(CONFIG)
+    experiment = Experiment.build(load_config(folder / "c.yaml"))
+    training = experiment.training()
+    for _ in training.steps():
+        pass
+    training.use_best()
+    return experiment.model.params.tobytes(), type(experiment.train.X).__name__
+
+
+@pytest.mark.parametrize("transformed_once", [True, False])
+def test_the_disk_gives_the_bits_of_memory_where_the_order_is_the_same(
+    saved, tmp_path, monkeypatch, transformed_once
+):
+    monkeypatch.setattr(disk, "WINDOW_BLOCKS", 100)  # all rows in one window
+    monkeypatch.setattr(disk, "CACHED_BLOCKS", 300)
+    if not transformed_once:
+        monkeypatch.setattr("minidl.data.batches.MOST_TRANSFORMED_BYTES", 0)
+    in_memory = trained(tmp_path)
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    on_disk = trained(tmp_path)
+    assert (in_memory[1], on_disk[1]) == ("ndarray", "DiskRows")
+    assert in_memory[0] == on_disk[0]
+
+
+def test_rows_shuffled_by_blocks_are_learned(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("minidl.data.batches.MOST_TRANSFORMED_BYTES", 0)
+    assert trained(tmp_path)[0] == trained(tmp_path)[0]
+
+
+def test_the_fingerprint_is_kept_beside_the_file_until_it_changes(saved, tmp_path, monkeypatch):
+    X, path = saved
+    first = npy_rows(path).fingerprint()
+    kept = json.loads((tmp_path / "X.npy.sha256.json").read_text())
+    assert kept["sha256"] == first
+    monkeypatch.setattr(disk.hashlib, "sha256", lambda: pytest.fail("computed again"))
+    assert npy_rows(path).fingerprint() == first
+    monkeypatch.undo()
+    X[3, 3] += 1
+    np.save(path, X)
+    os.utime(path, ns=(1, 1))
+    assert npy_rows(path).fingerprint() != first
+
+
+def test_a_data_set_on_the_disk_has_a_fingerprint(saved, monkeypatch):
+    _, path = saved
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    found = arrays.npy(path, "y.npy")
+    assert found.X.path == path and found.classes == (0, 1)
+    assert len(fingerprint(found)) == 2 * 64 + 1
+
+
+def test_a_file_that_is_cut_short_is_an_error_and_not_a_crash(saved):
+    _, path = saved
+    rows = npy_rows(path)
+    os.truncate(path, os.path.getsize(path) - 100)
+    with pytest.raises(DataError, match="has become shorter while it was read"):
+        rows[250:257]
+    with pytest.raises(DataError, match="is shorter than its header says"):
+        npy_rows(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 2)), np.zeros(3, np.float32), np.zeros((2, 3), "f4").T]
+)
+def test_what_cannot_be_read_by_rows_is_refused(tmp_path, array):
+    np.save(tmp_path / "X.npy", array)
+    with pytest.raises(DataError, match="must be uint8 or float32 in C order"):
+        npy_rows(str(tmp_path / "X.npy"))
+
+
+def test_a_number_that_is_not_finite_is_found(saved, tmp_path, monkeypatch):
+    X, path = saved
+    X[200, 2] = np.nan
+    np.save(path, X)
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    with pytest.raises(DataError, match="X holds nan"):
+        trained(tmp_path)
+
+
+def test_reading_holds_the_cache_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(disk, "CACHED_BLOCKS", 3 * 8)
+    monkeypatch.setattr(disk, "WINDOW_BLOCKS", 8)
+    np.save(tmp_path / "X.npy", np.zeros((100_000, 64), np.uint8))  # 6.4 MB
+    rows = npy_rows(str(tmp_path / "X.npy"))
+    order = rows.shuffled(np.random.default_rng(0))
+    tracemalloc.start()
+    for start in range(0, 100_000, 128):
+        rows[order[start : start + 128]]
+    rows.fingerprint(), rows.max(axis=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * (1 << 20)
