@@ -68,7 +68,7 @@ LONGER = {
     "minidl/optimizers.py": 441,
     "minidl/predictor.py": 395,
 }
-PACKAGE_LINES = 21_950
+PACKAGE_LINES = 22_250
 
 # Underscore attributes that a module reads of objects of another module: named tuples and os have
 # methods of that kind, scikit-learn's callbacks need one, and a model lends its layers scratch
