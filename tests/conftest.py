@@ -14,6 +14,7 @@ def no_report(request, monkeypatch):
     """Write no report.html, which takes seconds, but in the tests marked `report`."""
     if request.node.get_closest_marker("report") is None:
         monkeypatch.setattr("minidl.commands.train._write_report", lambda run: None)
+        monkeypatch.setattr("minidl.commands.sweep._write_page", lambda swept: None)
 
 
 @pytest.fixture

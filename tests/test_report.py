@@ -1,5 +1,6 @@
 """The report room: pictures, pages, and the commands that write them."""
 
+import csv
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from minidl import report
+from minidl import cli, report
 from minidl.report import page
 
 TEXT = """
@@ -193,6 +194,61 @@ def test_without_matplotlib_the_run_is_finished_and_the_extra_is_named(tmp_path)
     assert first == f"report.html is not written: {second}"
     assert second == 'pictures need matplotlib: pip install "minidl[report]"'
     assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.report
+def test_a_sweep_has_one_page_on_validation_data(minidl):
+    command = "sweep config.yaml train.batch_size=16,64 --seeds 1 --jobs 1 --out s"
+    code, _, err = minidl(command)
+    assert code == 0 and "not written" not in err
+    found = Page(Path("s/report.html").read_text())
+    assert found.tags.count("img") >= 2 and "train.batch_size=64" in found.text
+    assert "test loss" not in found.text
+    assert not list(Path("s").glob("*/report.html"))
+    first = Path("s/report.html").read_bytes()
+    Path("s/report.html").unlink()
+    assert minidl(command + " output.report=false")[0] == 0
+    assert not Path("s/report.html").exists()
+    assert minidl(command)[0] == 0 and Path("s/report.html").read_bytes() == first
+
+
+@pytest.mark.report
+@pytest.mark.parametrize(
+    "options",
+    [
+        "data=diabetes loss={name: quantile, quantile: [0.1, 0.9]}",
+        "data=linnerud loss={name: mse, scale_targets: true}",
+        "data={name: multilabel_classification, n_samples: 60} loss=sigmoid_cross_entropy",
+        "data={name: diabetes, test: 0, validation: 0} loss={name: mse, scale_targets: true}",
+    ],
+    ids=["quantiles", "several targets", "several labels", "no rows"],
+)
+def test_every_kind_of_run_has_a_report(tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(TEXT)
+    overrides = re.split(r" (?=loss)", options)
+    assert cli.main(["train", "config.yaml", "--out", "r", "--quiet", *overrides]) == 0
+    assert capsys.readouterr().err == ""
+    assert Page(Path("r/report.html").read_text()).tags.count("img") >= 2
+
+
+@pytest.mark.report
+def test_a_page_of_200_hostile_columns_is_small_and_has_no_markup_of_theirs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["<script>alert(1)</script>", "<b>", '"', "a$b$", *(f"c{i}" for i in range(196))]
+    X = np.random.default_rng(0).normal(size=(300, 200)).round(3)
+    with open("t.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, "</style>"])
+        writer.writerows([*row, "<i>yes" if row[0] > 0 else "no&"] for row in X.tolist())
+    config = TEXT.replace("name: iris", "path: t.csv, target: </style>")
+    Path("config.yaml").write_text(config)
+    assert cli.main(["train", "config.yaml", "--out", "r", "--quiet"]) == 0
+    text = Path("r/report.html").read_text()
+    assert len(text) < 1_000_000
+    found = Page(text)
+    assert not {"script", "b", "i"} & set(found.tags) and found.tags.count("style") == 1
+    assert "<i>yes" in found.text
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
 from minidl.runs.comparison import Outcome, spread_text, table
+from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import signal_name
 from minidl.runs.plan import PlannedRun, plan
 from minidl.runs.sweep import Sweep
@@ -68,8 +70,29 @@ def sweep(arguments: Sequence[str]) -> int:
     if options.test and (test := rows[0].spreads("test")):
         figures = " ".join(f"{name} {spread_text(value)}" for name, value in test.items())
         say(f"test, of the first setting alone: {figures}")
+    if planned.report:
+        _write_page(swept)
     say(f"sweep folder: {swept.path}")
     return swept.exit_code
+
+
+def _write_page(swept: Sweep) -> None:
+    """Write report.html of the finished runs, or say why it is not written."""
+    try:
+        from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
+
+        folders = {run.title: RunFolder(swept.path / run.folder) for run in swept.plan.runs}
+        runs = [
+            replace(FinishedRun.read(folder.path), name=title)
+            for title, folder in folders.items()
+            if folder.is_finished()
+        ]
+        if runs:
+            title = f"Sweep of {swept.plan.name}, compared on validation data"
+            page = comparison_page(title, runs, test=False)
+            RunFolder(swept.path).write_text(swept.path / "report.html", page)
+    except Exception as error:
+        warn(f"report.html is not written: {error}")
 
 
 def _outcome_text(outcome: Outcome) -> str:

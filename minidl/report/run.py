@@ -67,8 +67,8 @@ class _Report:
             return
         outputs = experiment.loss_function.predict(experiment.outputs(rows.X))
         if self.classes is None:
-            self.predictions = outputs if rows.y.ndim == 2 else outputs[:, 0]
-            if self.predictions.shape == rows.y.shape:  # several quantiles are no such prediction
+            if outputs.shape == rows.y.reshape(len(rows), -1).shape:  # several quantiles are not
+                self.predictions = outputs.reshape(rows.y.shape)
                 self.measures = measure_regression(rows.y, self.predictions)
         elif rows.y.ndim == 1:
             single = outputs.shape[1] == 1

@@ -59,13 +59,14 @@ class Plan:
     """All runs of a sweep.
 
     settings: the runs of each setting, one a seed.  by: the validation figure that the settings are
-    compared by.  name, directory: those of the config.
+    compared by.  name, directory, report: those of the config.
     """
 
     settings: Sequence[Sequence[PlannedRun]]
     by: str
     name: str
     directory: str
+    report: bool
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -97,11 +98,13 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
     settings = []
     for setting, config in zip(combinations, _all_or_errors(_resolved, configs), strict=True):
         shown = {key: setting[key] for key in varied}
+        # One page for the sweep, in place of one for each run.
+        output = config.output.model_copy(update={"report": False})
         seeds = range(config.seed, config.seed + n_seeds)
-        settings.append(
-            [PlannedRun(shown, config.model_copy(update={"seed": seed})) for seed in seeds]
-        )
-    return Plan(settings, by, configs[0].name, configs[0].output.directory)
+        runs = [config.model_copy(update={"seed": seed, "output": output}) for seed in seeds]
+        settings.append([PlannedRun(shown, run) for run in runs])
+    output = configs[0].output
+    return Plan(settings, by, configs[0].name, output.directory, output.report)
 
 
 def split_values(text: str) -> list[str]:
