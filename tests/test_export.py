@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import random_models
 from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from minidl import MSE, Linear, Predictor, ReLU, Sequential, SoftmaxCrossEntropy
 from minidl.cli import main
@@ -17,6 +19,7 @@ from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.schema import Schema
 from minidl.errors import ConfigError
+from minidl.estimators import MLPClassifier, MLPRegressor
 from minidl.export import FORMATS, ExportError, export_model, lowering, predicted
 from minidl.export.lowering import made_up_rows
 from minidl.layers import LAYERS
@@ -216,3 +219,45 @@ def test_losses_of_all_kinds(tmp_path):
         classes = None if loss.task == "regression" else ["a", "b", "c"]
         model = Sequential([Linear(2, n_outputs, rng=0)])
         assert_agrees(tmp_path, Predictor(model, loss, fitted, 2, classes), ("onnx", "python"))
+
+
+def estimators():
+    X, y = load_iris(return_X_y=True)
+    options = {"max_iter": 5, "random_state": 0}
+    layers = [{"layer_norm": {}}, {"linear": 6}, "gelu", {"linear": "auto"}]
+    yield MLPClassifier(hidden_layer_sizes=(8,), **options), X, y
+    yield MLPClassifier(layers=layers, **options), X, np.array(["a", "b", "ü"])[y]
+    yield MLPClassifier(**options), X, y > 0
+    yield MLPRegressor(hidden_layer_sizes=(8,), **options), X, X[:, 0] * 3
+    yield MLPRegressor(hidden_layer_sizes=(8,), **options), X, X[:, :2] * 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("place", range(5))
+def test_skl2onnx_converts_the_estimators(place):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from minidl.export.to_skl2onnx import register
+
+    register()
+    estimator, X, y = list(estimators())[place]
+    rows = X.astype(np.float32)
+    for model in (estimator, make_pipeline(StandardScaler(), estimator)):
+        model.fit(X, y)
+        is_classifier = hasattr(model, "predict_proba")
+        options = {"zipmap": False} if is_classifier else None
+        found = skl2onnx.to_onnx(model, rows[:1], options=options, target_opset=17)
+        session = onnxruntime.InferenceSession(found.SerializeToString())
+        answers = session.run(None, {session.get_inputs()[0].name: rows})
+        expected = model.predict_proba(X) if is_classifier else model.predict(X)
+        assert relative(answers[-1], expected) < 1e-5
+        if is_classifier:
+            assert answers[0].tolist() == model.predict(X).tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_emlearn_converts_the_estimators(tmp_path, monkeypatch):
+    emlearn = pytest.importorskip("emlearn")
+    monkeypatch.chdir(tmp_path)  # where it compiles
+    X, y = load_iris(return_X_y=True)
+    clf = MLPClassifier(hidden_layer_sizes=(8,), max_iter=30, random_state=0).fit(X, y)
+    assert list(emlearn.convert(clf, method="inline").predict(X)) == clf.predict(X).tolist()

@@ -92,20 +92,24 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
         self._check_first_layer(X)
         return predict_outputs(self._model, X)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a model file, without pickle.
-
-        `load` reads it here; `minidl.load` reads it where there is only NumPy.
-        """
+    def predictor(self) -> Predictor:
+        """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
         check_is_fitted(self)
         self._copy_in_weights()
-        predictor = predictor_of(
+        return predictor_of(
             self._model,
             self._targets.loss_function,
             n_features=self.n_features_in_,
             classes=getattr(self, "classes_", None),
             feature_names=getattr(self, "feature_names_in_", None),
         )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a model file, without pickle.
+
+        `load` reads it here; `minidl.load` reads it where there is only NumPy.
+        """
+        predictor = self.predictor()
         fitted = {name: self.__dict__.get(name) for name in FITTED}
         fitted["indicator"] = self._targets.indicator
         predictor.save(path, notes_of(type(self).__name__, self.get_params(deep=False), fitted))

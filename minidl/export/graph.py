@@ -32,8 +32,8 @@ class Value:
     inputs: tuple[Value, ...]
     width: int
     wide: bool
-    array: Array | None = None
-    table: Array | None = None
+    array: Any = None
+    table: Any = None
 
     def __add__(self, other: Any) -> Value:
         return _combined("add", self, other)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import layers as kinds
 from minidl.data.preprocessing import (
     PiecewiseLinear,
     Preprocessing,
@@ -18,40 +19,9 @@ from minidl.data.preprocessing import (
     TableFeatures,
 )
 from minidl.errors import ConfigError
-from minidl.export.graph import (
-    Value,
-    concat,
-    equal,
-    interpolate,
-    maximum,
-    minimum,
-    source,
-    where,
-)
+from minidl.export.graph import Value, concat, equal, interpolate, maximum, minimum, source, where
 from minidl.kernels import Array
-from minidl.layers import (
-    ELU,
-    GELU,
-    SELU,
-    BatchNorm,
-    Dropout,
-    GaussianNoise,
-    Identity,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    Mish,
-    ParametricMix,
-    ReLU,
-    Residual,
-    RMSNorm,
-    Scale,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Tanh,
-)
+from minidl.layers import Layer
 from minidl.losses import Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.losses.regression import ScaledLoss
 from minidl.predictor import Predictor
@@ -119,7 +89,7 @@ def _through(layers: Sequence[Layer], x: Value) -> Value:
     return x
 
 
-def _linear(layer: Linear, x: Value) -> Value:
+def _linear(layer: kinds.Linear, x: Value) -> Value:
     y = x.matmul(layer.W)
     return y + layer.b if layer.bias else y
 
@@ -132,55 +102,55 @@ def _softplus(x: Value) -> Value:
     return maximum(x, 0) + (0 - x.apply("abs")).apply("exp").apply("log1p")
 
 
-def _elu(layer: ELU, x: Value) -> Value:
+def _elu(layer: kinds.ELU, x: Value) -> Value:
     return (minimum(x, 0).apply("expm1") * layer.alpha + maximum(x, 0)) * layer.scale
 
 
-def _gelu(layer: GELU, x: Value) -> Value:
+def _gelu(layer: kinds.GELU, x: Value) -> Value:
     if layer.approximate == "none":
         return x * (x * -math.sqrt(0.5)).apply("erfc") * 0.5
     u = x * math.sqrt(2 / math.pi) * (x * x * 0.044715 + 1)
     return x * (u.apply("tanh") + 1) * 0.5
 
 
-def _layer_norm(layer: LayerNorm, x: Value) -> Value:
+def _layer_norm(layer: kinds.LayerNorm, x: Value) -> Value:
     return _rms_norm(layer, x - x.reduce("mean")) + layer.beta
 
 
-def _rms_norm(layer: RMSNorm | LayerNorm, x: Value) -> Value:
+def _rms_norm(layer: kinds.RMSNorm | kinds.LayerNorm, x: Value) -> Value:
     return x / ((x * x).reduce("mean") + layer.eps).apply("sqrt") * layer.gamma
 
 
-def _batch_norm(layer: BatchNorm, x: Value) -> Value:
+def _batch_norm(layer: kinds.BatchNorm, x: Value) -> Value:
     r = 1 / np.sqrt(layer.running_var + layer.eps)
     return (x - layer.running_mean) * r * layer.gamma + layer.beta
 
 
-def _mix(layer: ParametricMix, x: Value) -> Value:
+def _mix(layer: kinds.ParametricMix, x: Value) -> Value:
     return x + (_through(layer.layers, x) - x) * layer.a
 
 
 LOWERED: dict[type[Layer], Callable[[Any, Value], Value]] = {
-    Linear: _linear,
-    Identity: lambda layer, x: x,
-    ReLU: lambda layer, x: maximum(x, 0),
-    LeakyReLU: lambda layer, x: maximum(x, x * layer.negative_slope),
-    Tanh: lambda layer, x: x.apply("tanh"),
-    Sigmoid: lambda layer, x: _sigmoid(x),
-    ELU: _elu,
-    SELU: _elu,
-    GELU: _gelu,
-    SiLU: lambda layer, x: x * _sigmoid(x),
-    Mish: lambda layer, x: x * _softplus(x).apply("tanh"),
-    Softplus: lambda layer, x: _softplus(x),
-    ParametricMix: _mix,
-    Dropout: lambda layer, x: x,
-    GaussianNoise: lambda layer, x: x,
-    BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
-    RMSNorm: _rms_norm,
-    Scale: lambda layer, x: x * layer.gamma,
-    Residual: lambda layer, x: x + _through(layer.layers, x),
+    kinds.Linear: _linear,
+    kinds.Identity: lambda layer, x: x,
+    kinds.ReLU: lambda layer, x: maximum(x, 0),
+    kinds.LeakyReLU: lambda layer, x: maximum(x, x * layer.negative_slope),
+    kinds.Tanh: lambda layer, x: x.apply("tanh"),
+    kinds.Sigmoid: lambda layer, x: _sigmoid(x),
+    kinds.ELU: _elu,
+    kinds.SELU: _elu,
+    kinds.GELU: _gelu,
+    kinds.SiLU: lambda layer, x: x * _sigmoid(x),
+    kinds.Mish: lambda layer, x: x * _softplus(x).apply("tanh"),
+    kinds.Softplus: lambda layer, x: _softplus(x),
+    kinds.ParametricMix: _mix,
+    kinds.Dropout: lambda layer, x: x,
+    kinds.GaussianNoise: lambda layer, x: x,
+    kinds.BatchNorm: _batch_norm,
+    kinds.LayerNorm: _layer_norm,
+    kinds.RMSNorm: _rms_norm,
+    kinds.Scale: lambda layer, x: x * layer.gamma,
+    kinds.Residual: lambda layer, x: x + _through(layer.layers, x),
 }
 
 
@@ -224,14 +194,9 @@ def _features(preprocessing: TableFeatures, x: Value) -> Value:
     numbers = concat(parts)
     missing = numbers.apply("isnan")
     filled = where(missing, state["median"], numbers)
-    return concat(
-        [
-            _clipped(filled, state["median"], state["scale"]),
-            missing.take(np.flatnonzero(state["marked"])),
-            _bins(filled, state["bin"], state),
-            _one_hot(x, hot, [len(used[j].labels) for j in hot]),
-        ]
-    )
+    clipped = _clipped(filled, state["median"], state["scale"])
+    marks, bins = missing.take(np.flatnonzero(state["marked"])), _bins(filled, state["bin"], state)
+    return concat([clipped, marks, bins, _one_hot(x, hot, [len(used[j].labels) for j in hot])])
 
 
 def _clipped(x: Value, center: Any, scale: Any) -> Value:

@@ -133,6 +133,7 @@ class _Writer:
         self.declarations: list[str] = []
         self.names: dict[Value, str] = {}
         self._stored: dict[int, str] = {}
+        self._kept: list[Any] = []  # so that no identity is used twice
         self._free: list[tuple[str, int, str]] = []
         self._uses = Counter(each for value in values for each in value.inputs)
 
@@ -142,12 +143,8 @@ class _Writer:
         for value in self.values:
             if value.op == "constant":
                 kind = "double" if value.wide else "float"
-                assert value.array is not None
-                self.names[value] = (
-                    self._constant(value.array, kind)
-                    if value.array.ndim
-                    else _numbers(value.array, kind)
-                )
+                store = self._constant if np.ndim(value.array) else _numbers
+                self.names[value] = store(value.array, kind)
                 continue
             held[value] = self._buffer(value)
             self.names[value] = held[value][0]
@@ -168,21 +165,20 @@ class _Writer:
         self.declarations.append(f"static {kind} {made[0]}[{made[1]}];\n")
         return made
 
-    def _constant(self, array: Array, kind: str) -> str:
+    def _constant(self, array: Any, kind: str) -> str:
         if id(array) not in self._stored:
+            self._kept.append(array)
             name = self._stored[id(array)] = f"c{len(self.declarations)}"
             self.declarations.append(
                 f"static const {kind} {name}[{array.size}] = {_numbers(array, kind)};\n"
             )
         return self._stored[id(array)]
 
-    def _entry(self, value: Value, index: str = "i") -> str:
+    def _entry(self, value: Value) -> str:
         name = self.names[value]
-        if value.op == "constant":
-            assert value.array is not None
-            if not value.array.ndim:
-                return name
-        return f"{name}[{index if value.width > 1 else 0}]"
+        if value.op == "constant" and not np.ndim(value.array):
+            return name
+        return f"{name}[i]" if value.width > 1 else f"{name}[0]"
 
     def _statement(self, value: Value) -> str:
         op, y, n = value.op, self.names[value], value.width
@@ -192,7 +188,6 @@ class _Writer:
         m = value.inputs[0].width if value.inputs else n
         array, table = value.array, value.table
         if op == "matmul":
-            assert array is not None
             W = self._constant(array, kind)
             return (
                 f"{loop} {{ double sum = 0; for (j = 0; j < {m}; j++) "
@@ -210,7 +205,7 @@ class _Writer:
                 f"if ({first}[j] > {y}[0]) {y}[0] = {first}[j];"
             )
         if op == "take":
-            columns = self._constant(array, "int")  # type: ignore[arg-type]
+            columns = self._constant(array, "int")
             return f"{loop} {y}[i] = {columns}[i] < 0 ? 0 : {first}[{columns}[i]];"
         if op == "concat":
             parts, start = [], 0
@@ -220,21 +215,17 @@ class _Writer:
                 start += each.width
             return "\n    ".join(parts)
         if op == "interpolate":
-            assert array is not None and table is not None
-            knots, values = self._columns(array), self._constant(table, "double")
-            call = f"interpolate({first}[i], {knots} + i * {len(array)}, {values}, {len(array)})"
+            # The knots of each column stand after those of the one before.
+            knots, values = (
+                self._constant(np.transpose(array), "double"),
+                self._constant(table, "double"),
+            )
+            n_knots = len(table)
+            call = f"interpolate({first}[i], {knots} + i * {n_knots}, {values}, {n_knots})"
             return f"{loop} {y}[i] = {call};"
         entries = [self._entry(each) for each in value.inputs]
         expression = _BINARY.get(op, op + "({0})").format(*entries)
         return f"{loop} {y}[i] = ({kind})({expression});"
-
-    def _columns(self, knots: Array) -> str:
-        """The knots of each column after those of the one before."""
-        if id(knots) not in self._stored:
-            name = self._constant(turned := knots.T.copy(), "double")
-            self._stored.pop(id(turned))
-            self._stored[id(knots)] = name
-        return self._stored[id(knots)]
 
 
 def _numbers(array: Any, kind: str) -> str:

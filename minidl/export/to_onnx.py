@@ -86,7 +86,7 @@ class _Writer:
         if op == "matmul":
             return self.add("MatMul", [*inputs, self.constant(value.array, dtype)])
         if op == "take":
-            if np.min(np.asarray(value.array)) < 0:
+            if (value.array < 0).any():
                 zero = self.add("Mul", [self._columns(inputs[0], [0]), self.constant(dtype(0))])
                 inputs = [self.add("Concat", [inputs[0], zero], axis=1)]
             return self._columns(inputs[0], value.array)
@@ -132,7 +132,6 @@ class _Writer:
     def _interpolated(self, value: Value, x: str) -> str:
         """Half the sum of two look-ups: with the knots below x, and with those up to x."""
         knots, targets = value.array, value.table
-        assert knots is not None and targets is not None
         n, width = knots.shape
         gaps = np.diff(knots, axis=0)
         slopes = np.divide(np.diff(targets)[:, None], gaps, out=np.zeros_like(gaps), where=gaps > 0)
