@@ -22,6 +22,7 @@ from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.schema import Schema
 from minidl.errors import CheckpointError
+from minidl.estimators import MLPClassifier
 from minidl.losses import MSE, SoftmaxCrossEntropy
 
 MAX_MEMORY = 2**26  # beside the size of the file
@@ -277,3 +278,15 @@ def test_means_of_labels_survive_a_file(tmp_path):
     whole = Predictor(model, MSE(), fitted, 2, None, ["a", "b"])
     whole.save(tmp_path / "m.npz")
     assert load(tmp_path / "m.npz").outputs(X).tobytes() == whole.outputs(X).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_estimator_with_a_long_history_is_saved(tmp_path):
+    X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    clf = MLPClassifier(hidden_layer_sizes=(3,), max_iter=2).fit(X, y)
+    clf.history_ = [dict(clf.history_[0], epoch=i, train_loss=1 / (i + 1)) for i in range(20_000)]
+    clf.loss_curve_ = [row["train_loss"] for row in clf.history_]
+    clf.save(tmp_path / "m.npz")
+    found = MLPClassifier.load(tmp_path / "m.npz")
+    assert found.history_ == clf.history_ and found.loss_curve_ == clf.loss_curve_
+    assert load(tmp_path / "m.npz").predict(X).tolist() == clf.predict(X).tolist()
