@@ -10,7 +10,7 @@ from minidl.config.loading import validate
 from minidl.config.settings import Config
 from minidl.config.writing import dump
 
-AUTOMATIC = ("shards", "blas_threads")
+AUTO_SETTINGS = ("shards", "blas_threads")
 
 
 def parse(text: str, name: str) -> Config:
@@ -21,7 +21,9 @@ def parse(text: str, name: str) -> Config:
 def settled(config: Config, former: Config) -> Config:
     """The config with the automatic choices that a former run made, where it leaves them open."""
     train = config.train
-    chosen = {key: getattr(former.train, key) for key in AUTOMATIC if getattr(train, key) == "auto"}
+    chosen = {
+        key: getattr(former.train, key) for key in AUTO_SETTINGS if getattr(train, key) == "auto"
+    }
     return config.model_copy(update={"train": train.model_copy(update=chosen)})
 
 

@@ -32,7 +32,7 @@ BY_STOP = 1000  # larger than the number of any signal
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
 # Settings that change no bit of what is trained, only where, how fast and how often saved.
-INDIFFERENT = (
+WITHOUT_EFFECT_ON_BITS = (
     "name",
     "data.path",  # the fingerprint tells whether it is other data
     "data.fallback",
@@ -47,7 +47,7 @@ KEPT_WITH_MODEL = ("target", "delimiter", "decimal", "encoding", "header", "miss
 
 def changes_bits(key: str) -> bool:
     """Whether the setting with this key path has a part in what is trained."""
-    return not any(f"{key}.".startswith(f"{name}.") for name in INDIFFERENT)
+    return not any(f"{key}.".startswith(f"{name}.") for name in WITHOUT_EFFECT_ON_BITS)
 
 
 class Run:
