@@ -129,8 +129,7 @@ class Experiment:
 
     def outputs(self, X: Any) -> Array:
         """Return the model's outputs for raw rows, as they are measured and predicted with."""
-        predict = predict_outputs if self.ranks is None else self.ranks.predict_outputs
-        return predict(self.model, X, transform=self.transform, views=self.views)
+        return predict_outputs(self.model, X, transform=self.transform, views=self.views)
 
     def training(self) -> Training:
         """Return the loop over this experiment, at its start."""

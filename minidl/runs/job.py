@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
 from minidl.config import Config, dump, parse
 from minidl.data.dataset import fingerprint
 from minidl.errors import ConfigError, DivergenceError, MinidlError
@@ -108,12 +107,8 @@ def _train(ranks: Ranks, experiment: Experiment, state: Any) -> None:
     training = experiment.training()
     training.restore(state)
     for _ in training.steps():
-        if ranks.stop and not training.finished:
+        if ranks.stop:
             return
-    training.use_best()
-    if experiment.test is not None:
-        with kernels.threads(training.blas_threads):
-            experiment.outputs(experiment.test.X)
 
 
 def _say_nothing(_: str) -> None:
