@@ -135,6 +135,21 @@ def test_column_names_cannot_control_the_terminal(minidl):
     assert code in (2, 3) and out == "" and "\x1b" not in err and "\x07" not in err
 
 
+@pytest.mark.parametrize("every, named", [(20, True), (2, False)])
+def test_the_verdict_names_the_balanced_accuracy_of_uneven_classes(minidl, every, named):
+    rows = "".join(f"{i},{i % 7},{'no' if i % every else 'yes'}\n" for i in range(200))
+    Path("t.csv").write_text("a,b,y\n" + rows)
+    Path("config.yaml").write_text(
+        TEXT.replace("{name: iris}", "{name: csv, path: t.csv, target: y, columns: {a: number}}")
+    )
+    code, out, _ = minidl("train config.yaml data.preprocessing=smooth_clip --out run")
+    (verdict,) = (line for line in out.splitlines() if line.startswith("test "))
+    assert code == 0 and ("balanced_accuracy" in verdict) == named and " accuracy " in verdict
+    results = json.loads(Path("run/results.json").read_text())
+    recalls = [row[i] / sum(row) for i, row in enumerate(results["confusion_matrix"])]
+    assert results["test_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+
+
 # --- instead of a run
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from minidl.commands.arguments import Parser, again
 from minidl.config import Config, dump, load_config, schema_text, settled
@@ -29,6 +30,7 @@ from minidl.terminal import (
 )
 
 LATEST = "latest"
+UNEVEN = 3  # times as many test rows in the largest class as in the smallest
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -243,11 +245,14 @@ def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "los
     return next((line for line in lines if width is None or len(line) < width), lines[-1][:width])
 
 
-def _verdict(results: Mapping[str, object]) -> str:
-    """One line of what the test set said."""
+def _verdict(results: Mapping[str, Any]) -> str:
+    """One line of what the test set said; the balanced accuracy too where classes are uneven."""
     figures = {
         name.removeprefix("test_"): value
         for name, value in results.items()
         if isinstance(value, float) and name.startswith("test_")
     }
-    return f"test {figures_text(figures)}" if figures else "trained; no test part was set aside"
+    rows = [sum(row) for row in results.get("confusion_matrix", ())]  # of each true class
+    uneven = bool(rows) and max(rows) > UNEVEN * min(filter(None, rows))
+    shown = figures_text(figures, "balanced_accuracy" if uneven else "loss")
+    return f"test {shown}" if figures else "trained; no test part was set aside"
