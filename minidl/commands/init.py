@@ -82,15 +82,15 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
         for key, kind in shown.items():
             entry = f"{quoted(key)}: {quoted(kind)}"
             lines.append(f"    {entry:<{width}}  # {_line(found.reasons[key])}")
-    lines.append("  preprocessing: smooth_clip")
     return "\n".join(lines) + "\n" + _recipe(task, len(found.target.rows))
 
 
 def _recipe(task: str, n_rows: int) -> str:
-    """Model, loss and training of the shipped recipe, for this number of rows."""
+    """Preprocessing, model, loss and training of the shipped recipe, for this number of rows."""
     text = find_config(f"tabular_{task}").read_text(encoding="utf-8")
+    text = text[text.index("\n  preprocessing:") + 1 :]
     epochs = min(EPOCHS[1], max(EPOCHS[0], VISITS // n_rows))
-    text = re.sub(r"(\n  epochs:) \d+", rf"\1 {epochs}", text[text.index("\nmodel:") :])
+    text = re.sub(r"(\n  epochs:) \d+", rf"\1 {epochs}", text)
     if n_rows >= MANY_ROWS:
         text = re.sub(r"(\n  batch_size:) \d+", rf"\1 {LARGER_BATCH}", text)
     return text
