@@ -93,6 +93,14 @@ def test_training_holds_to_the_kinds(capsys):
     assert "a.csv:9: column 'age' holds 'old', which is not a number" in capsys.readouterr().err
 
 
+def test_a_column_of_the_map_can_be_dropped(capsys):
+    FRAME.to_csv("a.csv", index=False)
+    cli.main(["init", "a.csv", "--target", "y: z"])
+    command = ["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1", "data.drop=[age]"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    assert "age" not in load("run/model.npz").feature_names
+
+
 def test_a_regression_and_what_should_be_looked_at(capsys):
     y = RNG.normal(size=N).round(4)
     frame = pd.DataFrame(

@@ -84,7 +84,8 @@ def file(
         table = table.taken(found.rows)
     if not table.columns:
         raise TableError(f"{path}: holds nothing but the target {target!r}")
-    schema = Schema.infer(table, columns, missing=form.missing, decimal=decimal)
+    kinds = {name: kind for name, kind in (columns or {}).items() if name not in drop}
+    schema = Schema.infer(table, kinds, missing=form.missing, decimal=decimal)
     data = Dataset(
         "csv",
         schema.encode(table, Tally()),

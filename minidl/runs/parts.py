@@ -13,7 +13,7 @@ from minidl.data.batches import Augment
 from minidl.data.dataset import Dataset
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split
-from minidl.errors import ParameterError
+from minidl.errors import MinidlError, ParameterError
 from minidl.losses import Loss
 from minidl.memory import check_memory
 from minidl.model import Sequential, walk
@@ -31,6 +31,8 @@ def located(config: Config, path: str, *others: str) -> Iterator[None]:
     """
     try:
         yield
+    except MinidlError:  # also a TableError, which is a ValueError as well
+        raise
     except ParameterError as error:
         raise config.error(f"{path}.{error.parameter}", str(error), *others) from error
     except ValueError as error:
