@@ -324,6 +324,8 @@ def test_targets_of_any_kind():
     assert "rare" in quick(TabularClassifier).fit(X, rare).classes_
     with pytest.raises(ValueError, match="row 3 has no label"):
         quick(TabularClassifier).fit(X, np.array([*LABELS[:3], None, *LABELS[4:]], object))
+    with pytest.raises(ValueError, match="infinity"):
+        quick(TabularClassifier).fit(X, np.where(np.arange(ROWS) == 3, np.inf, 1.0))
     with pytest.raises(ValueError, match="holds no row"):
         quick(TabularClassifier).fit(X[:0], LABELS[:0])
     with pytest.raises(ValueError, match="NaN"):

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import assert_all_finite, column_or_1d
 
 from minidl import conformal
 from minidl.data.batches import Rows
@@ -85,6 +85,7 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
         y = y if issparse(y) else np.asarray(y)
         if y.ndim != 2 or y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         labels = Labels.of(y)
         self.classes_ = labels.classes
         return _class_targets(labels), y
