@@ -44,7 +44,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     >>> from minidl.tabular import TableEncoder
     >>> houses = pd.DataFrame({"rooms": [3, 5, None, 4], "town": ["Ulm", "Bonn", "Ulm", None]})
     >>> TableEncoder().fit_transform(houses).shape
-    (4, 6)
+    (4, 20)
     """
 
     def __init__(
