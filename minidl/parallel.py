@@ -8,11 +8,10 @@ a step; who computes a shard changes no bit. Several cores within a process are 
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 
-from minidl.blas import usable_cores
+from minidl import blas
 from minidl.data.batches import Rows
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
@@ -20,8 +19,6 @@ from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.ranks import Ranks
 from minidl.shards import TreeSum, block_size, shard_bounds
-
-THREADS_PAY = 1_000_000  # parameters times rows of a step: shorter products are not worth sharing
 
 
 class BatchStep:
@@ -127,13 +124,5 @@ class BatchStep:
 
 
 def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
-    """Return (shards, BLAS threads) for a model and a batch size on this machine's cores.
-
-    No more threads than OMP_NUM_THREADS says: joblib sets it in the workers of a search, so that
-    they share the cores.
-    """
-    if model.params.size * batch_size < THREADS_PAY:
-        return 1, 1
-    cores = usable_cores()
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return 1, min(cores, max(1, int(limit))) if limit.isdecimal() else cores
+    """Return (shards, threads) for a model and a batch size on this machine's cores."""
+    return 1, blas.automatic_threads(model.params.size * batch_size)
