@@ -56,6 +56,7 @@ train:
   optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9}
   schedule: one_cycle
   checkpoint_every: {steps: 29}
+output: {report: false}
 """
 RICH = """
 data: {name: digits, preprocessing: global_standard, augmentation: [shift: 1]}
@@ -70,6 +71,7 @@ train:
   early_stopping: {patience: 4}
   shards: 2
   checkpoint_every: {steps: 29}
+output: {report: false}
 """
 CONFIGS = {"plain": PLAIN, "rich": RICH}
 
