@@ -123,21 +123,25 @@ def rows_shown(written):
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9]*[A-Z]", "", written))
 
 
+def read_to_the_end(outer):
+    """All that was written to a pseudo-terminal, until nobody is left who could write."""
+    written = b""
+    while True:
+        try:
+            written += os.read(outer, 4096)
+        except OSError:  # EIO: the other end is closed
+            os.close(outer)
+            return written.decode()
+
+
 def in_terminal(columns, command, **options):
     """Run a command in a pseudo-terminal; its exit code and all it wrote there."""
     outer, inner = os.openpty()
     set_width(inner, columns)
     with subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, **options) as process:
         os.close(inner)
-        written = b""
-        while True:
-            try:
-                piece = os.read(outer, 4096)
-            except OSError:  # EIO: nobody is left who could write
-                break
-            written += piece
-    os.close(outer)
-    return process.returncode, written.decode()
+        written = read_to_the_end(outer)
+    return process.returncode, written
 
 
 TEXT = """\
@@ -166,11 +170,10 @@ def test_the_bar_follows_a_window_that_becomes_narrower():
     with os.fdopen(inner, "w") as file, ProgressBar(total=9, file=file, mininterval=0) as bar:
         assert width_of(file) == 80
         bar.set_description_str("loss 0.1234")
-        before = os.read(outer, 4096).decode()
+        file.write("narrower")
         set_width(inner, 30)
         bar.refresh()
-        after = os.read(outer, 4096).decode()
-    os.close(outer)
+    before, after = read_to_the_end(outer).split("narrower")
     assert 70 < max(map(len, rows_shown(before))) <= 80
     assert 20 < max(map(len, rows_shown(after))) <= 30
 
