@@ -7,17 +7,19 @@
  * never on timing. Each Python thread has a number of its own; all share one crew. No multiplication
  * is contracted with an addition, so elementwise results have NumPy's bits.
  *
+ * What depends on the type of the numbers, float32 or float64, stands once, in _passes.h.
+ *
  * The interpreter's lock is released around all long work. Threads look out for new work for a
  * fraction of a millisecond before they sleep: waking takes as long as a small step. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#include <tgmath.h> /* sqrt and log of either type */
 
 #define MAX_THREADS 32
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
@@ -180,13 +182,13 @@ static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
 /* ---- arrays ---- */
 
 typedef struct {
-    Py_buffer view;
-    float *data;
+    Py_buffer view; /* contiguous, of floats or of doubles */
+    void *data;
     Py_ssize_t size; /* elements */
-} Floats;
+} Reals;
 
-static void give_back(Floats *floats, int n) {
-    for (int i = 0; i < n; i++) PyBuffer_Release(&floats[i].view);
+static void give_back(Reals *reals, int n) {
+    for (int i = 0; i < n; i++) PyBuffer_Release(&reals[i].view);
 }
 
 /* Whether two stretches of memory share a byte. */
@@ -194,45 +196,49 @@ static int meet(const char *a, Py_ssize_t size_a, const char *b, Py_ssize_t size
     return a < b + size_b && b < a + size_a;
 }
 
+static int is_real(const Py_buffer *view) {
+    return !strcmp(view->format, "f") || !strcmp(view->format, "d");
+}
+
 static int overlap(const Py_buffer *a, const Py_buffer *b) {
     return meet(a->buf, a->len, b->buf, b->len);
 }
 
-/* Borrow the memory of all objects; 0 unless each is contiguous float32, and those for 'w' are
- * writable and share no memory with another. */
-static int borrow(PyObject *const *objects, Floats *floats, int n, const char *access) {
+/* Borrow the memory of all objects; 0 unless all are contiguous float32 or all float64, and those
+ * for 'w' are writable and share no memory with another. */
+static int borrow(PyObject *const *objects, Reals *reals, int n, const char *access) {
     for (int i = 0; i < n; i++) {
         int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
-        Py_buffer *view = &floats[i].view;
+        Py_buffer *view = &reals[i].view;
         if (PyObject_GetBuffer(objects[i], view, flags)) {
             PyErr_Clear();
-            give_back(floats, i);
+            give_back(reals, i);
             return 0;
         }
-        int fits = !strcmp(view->format, "f");
+        int fits = is_real(view) && view->itemsize == reals[0].view.itemsize;
         for (int j = 0; j < i; j++)
-            if (access[i] == 'w' || access[j] == 'w') fits &= !overlap(view, &floats[j].view);
+            if (access[i] == 'w' || access[j] == 'w') fits &= !overlap(view, &reals[j].view);
         if (!fits) {
-            give_back(floats, i + 1);
+            give_back(reals, i + 1);
             return 0;
         }
-        floats[i].data = view->buf;
-        floats[i].size = view->len / (Py_ssize_t)sizeof(float);
+        reals[i].data = view->buf;
+        reals[i].size = view->len / view->itemsize;
     }
     return 1;
 }
 
-static int same_shape(const Floats *a, const Floats *b) {
+static int same_shape(const Reals *a, const Reals *b) {
     int same = a->view.ndim == b->view.ndim;
     for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
     return same;
 }
 
-static int is_row(const Floats *a, Py_ssize_t n) {
+static int is_row(const Reals *a, Py_ssize_t n) {
     return a->view.ndim == 1 && a->size == n;
 }
 
-static int is_matrix(const Floats *a, Py_ssize_t columns) {
+static int is_matrix(const Reals *a, Py_ssize_t columns) {
     return a->view.ndim == 2 && a->view.shape[1] == columns;
 }
 
@@ -271,76 +277,113 @@ static void run_over(Py_ssize_t size, Task function, const void *arguments) {
     }
 }
 
+/* ---- passes over memory, for floats and for doubles ---- */
+
+#define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
+
+typedef struct {
+    Reals a[6]; /* x, gamma, beta, x_hat, y, (mean, var, r) */
+    double eps;
+} BatchNorm;
+
+typedef struct {
+    Reals a[2]; /* logits, dlogits */
+    const int64_t *labels;
+    Py_ssize_t rows, n;
+    double smoothing, share;
+    double sums[MAX_THREADS]; /* of the losses of each part's rows */
+} Softmax;
+
+/* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
+ * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. */
+static inline float exp_float(float x) {
+    float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
+    float n = (float)(int)(c * 1.44269504f - 0.5f);
+    float r = c - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    union {
+        int32_t bits;
+        float value;
+    } power = {.bits = ((int32_t)n + 127) << 23};
+    return x < -87.0f ? 0.0f : x != x ? x : p * power.value;
+}
+
+/* Likewise, down to -708: 1 + 2 x P / (Q - x P), with polynomials P and Q in x**2. */
+static inline double exp_double(double x) {
+    double c = x > -708.0 ? x : -708.0;
+    double n = (double)(int)(c * 1.4426950408889634 - 0.5);
+    double r = c - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6;
+    double s = r * r;
+    double p = 1.26177193074810590878e-4;
+    p = p * s + 3.02994407707441961300e-2;
+    p = (p * s + 9.99999999999999999910e-1) * r;
+    double q = 3.00198505138664455042e-6;
+    q = q * s + 2.52448340349684104192e-3;
+    q = q * s + 2.27265548208155028766e-1;
+    q = q * s + 2.0;
+    union {
+        int64_t bits;
+        double value;
+    } power = {.bits = ((int64_t)(int)n + 1023) << 52};
+    return x < -708.0 ? 0.0 : x != x ? x : (2.0 * p / (q - p) + 1.0) * power.value;
+}
+
+enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
+
+typedef struct {
+    Reals a[MOST_ARRAYS];        /* p, g and the averages */
+    double settings[MOST_SETTINGS]; /* in the order in which Python gives them */
+    double sums[MAX_THREADS];       /* of each part: 0 only where all parameters are finite */
+} Update;
+
+#define REAL float
+#define TYPED(name) name##_float
+#include "_passes.h"
+#undef REAL
+#undef TYPED
+#define REAL double
+#define TYPED(name) name##_double
+#include "_passes.h"
+
+/* The function for the type of an array. */
+#define FOR(array, name) ((array).view.itemsize == sizeof(float) ? name##_float : name##_double)
+
 /* ---- elementwise ---- */
 
-#define RELU(number, x) ((x) < 0 ? (number)0 : (x)) /* keeps NaN */
-#define ELEMENTWISE(number, relu, masked)                                                      \
-    VECTORISED static void relu(const number *x, number *y, Py_ssize_t n) {                    \
-        for (Py_ssize_t i = 0; i < n; i++) y[i] = RELU(number, x[i]);                          \
-    }                                                                                          \
-    VECTORISED static void masked(const number *dy, const number *y, number *dx, Py_ssize_t n) { \
-        for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;                       \
-    }
-
-ELEMENTWISE(float, relu_floats, masked_floats)
-ELEMENTWISE(double, relu_doubles, masked_doubles)
-
-VECTORISED static void add_floats(float *restrict y, const float *restrict b, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
-}
-
-static void relu_part(const void *arguments, int part, int parts) {
-    const Floats *a = arguments;
-    Py_ssize_t start, stop;
-    bounds(a[1].size, part, parts, &start, &stop);
-    relu_floats(a[0].data + start, a[1].data + start, stop - start);
-}
-
 static PyObject *py_relu(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[2];
+    Reals a[2];
     if (n_args != 2) return PyErr_Format(PyExc_TypeError, "relu takes x, y");
     if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
     int fits = same_shape(&a[0], &a[1]);
-    if (fits) run_over(a[1].size, relu_part, a);
+    if (fits) run_over(a[1].size, FOR(a[0], relu_part), a);
     give_back(a, 2);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
 
-static void relu_backward_part(const void *arguments, int part, int parts) {
-    const Floats *a = arguments;
-    Py_ssize_t start, stop;
-    bounds(a[2].size, part, parts, &start, &stop);
-    masked_floats(a[0].data + start, a[1].data + start, a[2].data + start, stop - start);
-}
-
 static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[3];
+    Reals a[3];
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "relu_backward takes dy, y, dx");
     if (!borrow(args, a, 3, "rrw")) Py_RETURN_NONE;
     int fits = same_shape(&a[0], &a[2]) && same_shape(&a[1], &a[2]);
-    if (fits) run_over(a[2].size, relu_backward_part, a);
+    if (fits) run_over(a[2].size, FOR(a[0], relu_backward_part), a);
     give_back(a, 3);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
 
-/* Each part has some columns, and adds its rows from first to last as NumPy does. */
-static void sum_rows_part(const void *arguments, int part, int parts) {
-    const Floats *a = arguments;
-    Py_ssize_t n = a[1].size, rows = a[0].size / n, start, stop;
-    bounds(n, part, parts, &start, &stop);
-    for (Py_ssize_t i = start; i < stop; i++) a[1].data[i] = 0.0f;
-    for (Py_ssize_t row = 0; row < rows; row++)
-        add_floats(a[1].data + start, a[0].data + row * n + start, stop - start);
-}
-
 static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[2];
+    Reals a[2];
     if (n_args != 2) return PyErr_Format(PyExc_TypeError, "sum_rows takes x, sums");
     if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
     int fits = a[1].size > 0 && is_row(&a[1], a[1].size) && is_matrix(&a[0], a[1].size);
-    if (fits) run_over(a[0].size, sum_rows_part, a);
+    if (fits) run_over(a[0].size, FOR(a[0], sum_rows_part), a);
     give_back(a, 2);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
@@ -348,101 +391,26 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 /* ---- batch normalization ---- */
 
-#define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
-
-typedef struct {
-    Floats a[6]; /* x, gamma, beta, x_hat, y, (mean, var, r) */
-    float eps;
-} BatchNorm;
-
-VECTORISED static void normalize_columns(const BatchNorm *b, Py_ssize_t start, Py_ssize_t width) {
-    Py_ssize_t n = b->a[1].size, rows = b->a[0].size / n;
-    const float *x = b->a[0].data + start, *gamma = b->a[1].data + start,
-                *beta = b->a[2].data + start;
-    float *x_hat = b->a[3].data + start, *y = b->a[4].data + start, *mean = b->a[5].data + start,
-          *var = mean + n, *r = var + n;
-    float sums[BLOCK] = {0}, squares[BLOCK] = {0};
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
-    for (Py_ssize_t j = 0; j < width; j++) mean[j] = sums[j] = sums[j] / (float)rows;
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) {
-            float centred = x[i * n + j] - sums[j];
-            squares[j] += centred * centred;
-        }
-    for (Py_ssize_t j = 0; j < width; j++) {
-        var[j] = squares[j] / (float)rows;
-        r[j] = 1.0f / sqrtf(var[j] + b->eps);
-    }
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) {
-            float scaled = (x[i * n + j] - sums[j]) * r[j];
-            x_hat[i * n + j] = scaled;
-            y[i * n + j] = scaled * gamma[j] + beta[j];
-        }
-}
-
-static void batch_norm_part(const void *arguments, int part, int parts) {
-    const BatchNorm *b = arguments;
-    Py_ssize_t start, stop;
-    bounds(b->a[1].size, part, parts, &start, &stop);
-    for (; start < stop; start += BLOCK)
-        normalize_columns(b, start, stop - start < BLOCK ? stop - start : BLOCK);
-}
-
 static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     BatchNorm b;
     if (n_args != 7)
         return PyErr_Format(PyExc_TypeError, "batch_norm takes x, gamma, beta, x_hat, y, stats, eps");
-    b.eps = (float)PyFloat_AsDouble(args[6]);
+    b.eps = PyFloat_AsDouble(args[6]);
     if (PyErr_Occurred()) return NULL;
     if (!borrow(args, b.a, 6, "rrrwww")) Py_RETURN_NONE;
     Py_ssize_t n = b.a[1].size;
-    const Floats *x = &b.a[0], *stats = &b.a[5];
+    const Reals *x = &b.a[0], *stats = &b.a[5];
     int fits = x->size > 0 && is_matrix(x, n) && is_row(&b.a[1], n) && is_row(&b.a[2], n) &&
                same_shape(&b.a[3], x) && same_shape(&b.a[4], x) && is_matrix(stats, n) &&
                stats->size == 3 * n;
-    if (fits) run_over(b.a[0].size, batch_norm_part, &b);
+    if (fits) run_over(b.a[0].size, FOR(b.a[0], batch_norm_part), &b);
     give_back(b.a, 6);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
 }
 
-/* a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
-VECTORISED static void denormalize_columns(const Floats *a, Py_ssize_t start, Py_ssize_t width) {
-    Py_ssize_t n = a[2].size, rows = a[0].size / n;
-    const float *dy = a[0].data + start, *x_hat = a[1].data + start, *r = a[2].data + start,
-                *gamma = a[3].data + start;
-    float *dx = a[4].data + start, *dgamma = a[5].data + start, *dbeta = a[6].data + start;
-    float sums[BLOCK] = {0}, products[BLOCK] = {0}, scale[BLOCK];
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) {
-            sums[j] += dy[i * n + j];
-            products[j] += dy[i * n + j] * x_hat[i * n + j];
-        }
-    for (Py_ssize_t j = 0; j < width; j++) {
-        dbeta[j] = sums[j];
-        dgamma[j] = products[j];
-        sums[j] = sums[j] / (float)rows;
-        products[j] = products[j] / (float)rows;
-        scale[j] = gamma[j] * r[j];
-    }
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++)
-            dx[i * n + j] =
-                (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
-}
-
-static void batch_norm_backward_part(const void *arguments, int part, int parts) {
-    const Floats *a = arguments;
-    Py_ssize_t start, stop;
-    bounds(a[2].size, part, parts, &start, &stop);
-    for (; start < stop; start += BLOCK)
-        denormalize_columns(a, start, stop - start < BLOCK ? stop - start : BLOCK);
-}
-
 static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Floats a[7];
+    Reals a[7];
     if (n_args != 7)
         return PyErr_Format(PyExc_TypeError,
                             "batch_norm_backward takes dy, x_hat, r, gamma, dx, dgamma, dbeta");
@@ -451,7 +419,7 @@ static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, P
     int fits = a[0].size > 0 && is_matrix(&a[0], n) && same_shape(&a[1], &a[0]) &&
                is_row(&a[2], n) && is_row(&a[3], n) && same_shape(&a[4], &a[0]) &&
                is_row(&a[5], n) && is_row(&a[6], n);
-    if (fits) run_over(a[0].size, batch_norm_backward_part, a);
+    if (fits) run_over(a[0].size, FOR(a[0], batch_norm_backward_part), a);
     give_back(a, 7);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
@@ -460,24 +428,27 @@ static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, P
 /* ---- gathering rows ---- */
 
 typedef struct {
-    Floats a[2]; /* X, out */
+    Reals a[2]; /* X, out */
     const int64_t *rows;
     Py_ssize_t n_rows;
 } Gather;
 
 static void take_rows_part(const void *arguments, int part, int parts) {
     const Gather *t = arguments;
-    int64_t n_samples = t->a[0].view.shape[0], n = t->a[0].view.shape[1];
+    const char *X = t->a[0].data;
+    char *out = t->a[1].data;
+    int64_t n_samples = t->a[0].view.shape[0];
+    Py_ssize_t n = t->a[0].view.shape[1] * t->a[0].view.itemsize; /* bytes of a row */
     Py_ssize_t start = t->n_rows * part / parts, stop = t->n_rows * (part + 1) / parts;
-    Py_ssize_t ahead = 1 + 512 / (n + 1); /* some 2 KB */
+    Py_ssize_t ahead = 1 + 2048 / (n + 4);
     for (Py_ssize_t i = start; i < stop; i++) {
         /* The rows lie anywhere: unless they are asked for in time, each is waited for. */
         if (i + ahead < stop)
-            for (Py_ssize_t j = 0; j < n; j += 16)
-                __builtin_prefetch(t->a[0].data + t->rows[i + ahead] * n + j);
+            for (Py_ssize_t j = 0; j < n; j += 64)
+                __builtin_prefetch(X + t->rows[i + ahead] * n + j);
         int64_t row = read_once(t->rows + i);
         if (row >= 0 && row < n_samples)
-            memcpy(t->a[1].data + i * n, t->a[0].data + row * n, n * sizeof(float));
+            memcpy(out + i * n, X + row * n, n);
     }
 }
 
@@ -505,73 +476,14 @@ static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t 
 
 /* ---- softmax cross-entropy ---- */
 
-typedef struct {
-    Floats a[2]; /* logits, dlogits */
-    const int64_t *labels;
-    Py_ssize_t rows, n;
-    float smoothing, share;
-    double sums[MAX_THREADS]; /* of the losses of each part's rows */
-} Softmax;
-
-/* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
- * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. */
-static inline float exp_float(float x) {
-    float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
-    float n = (float)(int)(c * 1.44269504f - 0.5f);
-    float r = c - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    union {
-        int32_t bits;
-        float value;
-    } power = {.bits = ((int32_t)n + 127) << 23};
-    return x < -87.0f ? 0.0f : x != x ? x : p * power.value;
-}
-
-VECTORISED static double softmax_rows(const float *z, const int64_t *labels, float *d,
-                                      Py_ssize_t rows, Py_ssize_t n, float smoothing,
-                                      float share) {
-    double losses = 0.0;
-    float rest = smoothing / (float)n;
-    for (Py_ssize_t row = 0; row < rows; row++, z += n, d += n) {
-        float largest = z[0], sum = 0.0f, total = 0.0f;
-        for (Py_ssize_t j = 1; j < n; j++) largest = z[j] > largest ? z[j] : largest;
-        for (Py_ssize_t j = 0; j < n; j++) d[j] = exp_float(z[j] - largest);
-        for (Py_ssize_t j = 0; j < n; j++) total += d[j];
-        if (smoothing != 0.0f)
-            for (Py_ssize_t j = 0; j < n; j++) sum += z[j] - largest;
-        int64_t label = read_once(labels + row);
-        if (label < 0 || label >= n) return NAN; /* it was a class a moment ago */
-        float fit = (1.0f - smoothing) * (z[label] - largest) + rest * sum;
-        losses += (double)(logf(total) - fit);
-        float scale = share / total;
-        for (Py_ssize_t j = 0; j < n; j++) d[j] = d[j] * scale - share * rest;
-        d[label] -= (1.0f - smoothing) * share;
-    }
-    return losses;
-}
-
-static void softmax_part(const void *arguments, int part, int parts) {
-    Softmax *s = (Softmax *)arguments;
-    Py_ssize_t start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
-    s->sums[part] =
-        softmax_rows(s->a[0].data + start * s->n, s->labels + start, s->a[1].data + start * s->n,
-                     stop - start, s->n, s->smoothing, s->share);
-}
-
 static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     Softmax s = {.sums = {0}};
     Py_buffer labels;
     if (n_args != 5)
         return PyErr_Format(PyExc_TypeError,
                             "softmax takes logits, labels, dlogits, smoothing, share");
-    s.smoothing = (float)PyFloat_AsDouble(args[3]);
-    s.share = (float)PyFloat_AsDouble(args[4]);
+    s.smoothing = PyFloat_AsDouble(args[3]);
+    s.share = PyFloat_AsDouble(args[4]);
     if (PyErr_Occurred()) return NULL;
     PyObject *logits[2] = {args[0], args[2]};
     if (!borrow(logits, s.a, 2, "rw")) Py_RETURN_NONE;
@@ -584,7 +496,7 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
         s.n = z->shape[1];
         for (Py_ssize_t i = 0; i < s.rows; i++) fits &= s.labels[i] >= 0 && s.labels[i] < s.n;
         /* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
-        if (fits) run_over(s.a[0].size * 16, softmax_part, &s);
+        if (fits) run_over(s.a[0].size * 16, FOR(s.a[0], softmax_part), &s);
         PyBuffer_Release(&labels);
     }
     give_back(s.a, 2);
@@ -596,98 +508,23 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
 
 /* ---- the update ---- */
 
-enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
-
-typedef struct {
-    Floats a[MOST_ARRAYS];        /* p, g and the averages */
-    float settings[MOST_SETTINGS]; /* in the order in which Python gives them */
-    float sums[MAX_THREADS];       /* of each part: 0 only where all parameters are finite */
-} Update;
-
-/* A step on n elements; the sum of 0 times each new parameter. STEP is that on one of them. */
-#define FOR_ALL_ELEMENTS(n)                                 \
-    float lanes[16] = {0}, sum = 0.0f;                      \
-    Py_ssize_t i = 0;                                       \
-    for (; i + 16 <= (n); i += 16)                          \
-        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
-    for (; i < (n); i++) STEP(i, lanes[0])                  \
-    for (int k = 0; k < 16; k++) sum += lanes[k];           \
-    return sum;
-
-VECTORISED static float sgd_floats(float *restrict p, const float *restrict g, float *restrict v,
-                                   Py_ssize_t n, const float *settings) {
-    const float rate = settings[0], momentum = settings[1], decay = settings[2],
-                scale = settings[3];
-    const int nesterov = settings[4] != 0.0f;
-#define STEP(i, lane)                                              \
-    {                                                              \
-        float d = scale == 1.0f ? g[i] : g[i] * scale;             \
-        if (decay != 0.0f) d = p[i] * decay + d;                   \
-        float w = v[i] * momentum + d;                             \
-        v[i] = w;                                                  \
-        float s = nesterov ? (w * momentum + d) * rate : w * rate; \
-        float q = p[i] - s;                                        \
-        p[i] = q;                                                  \
-        lane += q * 0.0f;                                          \
-    }
-    FOR_ALL_ELEMENTS(n)
-#undef STEP
-}
-
-VECTORISED static float adam_floats(float *restrict p, const float *restrict g, float *restrict m,
-                                    float *restrict v, Py_ssize_t n, const float *settings) {
-    const float rate = settings[0], beta1 = settings[1], beta2 = settings[2], eps = settings[3],
-                decay = settings[4], scale = settings[5], shrink = settings[6],
-                rest1 = settings[7], rest2 = settings[8];
-#define STEP(i, lane)                                  \
-    {                                                  \
-        float q = shrink == 1.0f ? p[i] : p[i] * shrink; \
-        float d = scale == 1.0f ? g[i] : g[i] * scale; \
-        if (decay != 0.0f) d = q * decay + d;          \
-        float a = m[i] * beta1 + d * rest1;            \
-        float b = v[i] * beta2 + d * d * rest2;        \
-        m[i] = a;                                      \
-        v[i] = b;                                      \
-        q -= a / (sqrtf(b) + eps) * rate;              \
-        p[i] = q;                                      \
-        lane += q * 0.0f;                              \
-    }
-    FOR_ALL_ELEMENTS(n)
-#undef STEP
-}
-
-static void sgd_part(const void *arguments, int part, int parts) {
-    Update *u = (Update *)arguments;
-    Py_ssize_t start, stop;
-    bounds(u->a[0].size, part, parts, &start, &stop);
-    u->sums[part] = sgd_floats(u->a[0].data + start, u->a[1].data + start, u->a[2].data + start,
-                               stop - start, u->settings);
-}
-
-static void adam_part(const void *arguments, int part, int parts) {
-    Update *u = (Update *)arguments;
-    Py_ssize_t start, stop;
-    bounds(u->a[0].size, part, parts, &start, &stop);
-    u->sums[part] = adam_floats(u->a[0].data + start, u->a[1].data + start, u->a[2].data + start,
-                                u->a[3].data + start, stop - start, u->settings);
-}
-
 /* Run a step on n_arrays arrays, p, g and averages, with the settings that follow them. */
-static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings, Task step) {
+static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings, Task step_float,
+                        Task step_double) {
     for (int i = 0; i < n_settings; i++) {
         double value = PyFloat_AsDouble(args[n_arrays + i]);
         if (value == -1.0 && PyErr_Occurred()) return NULL;
-        u->settings[i] = (float)value;
+        u->settings[i] = value;
     }
     if (!borrow(args, u->a, n_arrays, "wrww")) Py_RETURN_NONE;
     int fits = 1;
     for (int i = 0; i < n_arrays; i++) fits &= is_row(&u->a[i], u->a[0].size);
-    if (fits) run_over(u->a[0].size, step, u);
+    if (fits) run_over(u->a[0].size, FOR(u->a[0], step), u);
     give_back(u->a, n_arrays);
     if (!fits) Py_RETURN_NONE;
-    float sum = 0.0f;
+    double sum = 0.0;
     for (int i = 0; i < MAX_THREADS; i++) sum += u->sums[i];
-    return PyBool_FromLong(sum == 0.0f);
+    return PyBool_FromLong(sum == 0.0);
 }
 
 static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -695,7 +532,7 @@ static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args
     if (n_args != 8)
         return PyErr_Format(PyExc_TypeError,
                             "sgd takes p, g, v, rate, momentum, decay, scale, nesterov");
-    return update(args, &u, 3, 5, sgd_part);
+    return update(args, &u, 3, 5, sgd_part_float, sgd_part_double);
 }
 
 static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -703,7 +540,7 @@ static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     if (n_args != 13)
         return PyErr_Format(PyExc_TypeError, "adam takes p, g, m, v, rate, beta1, beta2, eps, "
                                              "decay, scale, shrink, 1 - beta1, 1 - beta2");
-    return update(args, &u, 4, 9, adam_part);
+    return update(args, &u, 4, 9, adam_part_float, adam_part_double);
 }
 
 /* ---- products ---- */
@@ -746,8 +583,7 @@ static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
         return 0;
     }
     Py_buffer *view = &matrix->view;
-    int fits = !strcmp(view->format, "f") || !strcmp(view->format, "d");
-    if (fits && view->ndim == 2) {
+    if (is_real(view) && view->ndim == 2) {
         const Py_ssize_t size = view->itemsize, *s = view->strides;
         matrix->data = view->buf;
         matrix->rows = view->shape[0];
@@ -811,13 +647,10 @@ static void product_part(const void *arguments, int part, int parts) {
     for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
         void *y = at(c, i, column);
         const void *mask = p->mask ? p->mask + (i * n + column) * size : NULL;
-        if (size == sizeof(float)) {
-            if (p->relu) relu_floats(y, y, columns);
-            if (mask) masked_floats(y, mask, y, columns);
-        } else {
-            if (p->relu) relu_doubles(y, y, columns);
-            if (mask) masked_doubles(y, mask, y, columns);
-        }
+        if (p->relu) size == sizeof(float) ? relu_float(y, y, columns) : relu_double(y, y, columns);
+        if (mask)
+            size == sizeof(float) ? masked_float(y, mask, y, columns)
+                                  : masked_double(y, mask, y, columns);
     }
 }
 

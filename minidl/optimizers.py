@@ -191,7 +191,7 @@ class Optimizer:
                 run = (runs.pop()[0], *run[1:])
             runs.append(run)
         size = BLOCK
-        if self.kernel and kernels.name() == "compiled" and params.dtype == np.float32:
+        if self.kernel and kernels.name() == "compiled":
             size = max(1, params.size)  # one pass, on several threads: nothing to gain from blocks
         self._blocks = [
             Block(

@@ -18,8 +18,9 @@ compiled = pytest.mark.skipif(
     kernels.name() != "compiled", reason="the C extension was not built: no C compiler"
 )
 crew = pytest.mark.skipif(not kernels.has_crew(), reason="NumPy's BLAS is no OpenBLAS")
-SIZES = [1, 15, 16, 17, 1000, 16_384, 16_385, 100_003]  # short, and around what is shared out
+SIZES = [1, 16, 17, 16_384, 100_003]  # short, around 16, and around what is shared out
 THREADS = [1, 2, 3]
+both_types = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def reference(monkeypatch):
     return run
 
 
-def floats(rng, *shape):
-    x = rng.standard_normal(shape).astype(np.float32)
+def floats(rng, *shape, dtype=np.float32):
+    x = rng.standard_normal(shape).astype(dtype)
     x[..., ::7] = 0
     return x
 
@@ -47,9 +48,10 @@ def same_bits(a, b):
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("size", SIZES)
-def test_elementwise_kernels_have_numpys_bits(size, n_threads, reference):
+@both_types
+def test_elementwise_kernels_have_numpys_bits(dtype, size, n_threads, reference):
     rng = np.random.default_rng(size)
-    x, dy = floats(rng, size), floats(rng, size)
+    x, dy = floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
     x[size // 2] = np.nan
     y, expected = np.empty_like(x), np.empty_like(x)
     with kernels.threads(n_threads):
@@ -58,17 +60,18 @@ def test_elementwise_kernels_have_numpys_bits(size, n_threads, reference):
         assert same_bits(y, expected)
         dx = np.empty_like(x)
         kernels.relu_backward(dy, y, dx)
-    expected = np.where(y > 0, dy, 0).astype(np.float32)
+    expected = np.where(y > 0, dy, 0).astype(dtype)
     assert np.array_equal(dx, expected)
 
 
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 10), (128, 256), (257, 129), (1000, 2)])
-def test_rows_are_added_up_as_numpy_does(shape, n_threads, reference):
+@both_types
+def test_rows_are_added_up_as_numpy_does(dtype, shape, n_threads, reference):
     rng = np.random.default_rng(0)
-    y = floats(rng, *shape)
-    sums, expected = (np.empty(shape[1], np.float32) for _ in range(2))
+    y = floats(rng, *shape, dtype=dtype)
+    sums, expected = (np.empty(shape[1], dtype) for _ in range(2))
     with kernels.threads(n_threads):
         kernels.sum_rows(y, sums)
     reference(kernels.sum_rows, y, expected)
@@ -80,13 +83,15 @@ def test_rows_are_added_up_as_numpy_does(shape, n_threads, reference):
 @compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("shape", [(2, 2), (3, 65), (32, 10), (128, 256), (257, 130), (4000, 17)])
-def test_batch_norm_has_numpys_bits(shape, n_threads, reference):
+@both_types
+def test_batch_norm_has_numpys_bits(dtype, shape, n_threads, reference):
     rng = np.random.default_rng(0)
-    (x, dy), (gamma, beta) = floats(rng, 2, *shape), floats(rng, 2, shape[1])
+    x, dy = floats(rng, 2, *shape, dtype=dtype)
+    gamma, beta = floats(rng, 2, shape[1], dtype=dtype)
 
     def forward_and_backward():
-        x_hat, y, dx = np.empty((3, *shape), np.float32)
-        dgamma, dbeta = np.empty((2, shape[1]), np.float32)
+        x_hat, y, dx = np.empty((3, *shape), dtype)
+        dgamma, dbeta = np.empty((2, shape[1]), dtype)
         stats = kernels.batch_norm(x, gamma, beta, 1e-3, x_hat, y)
         kernels.batch_norm_backward(dy, x_hat, stats[2], gamma, dx, dgamma, dbeta)
         return x_hat, y, stats, dx, dgamma, dbeta
@@ -113,8 +118,10 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
         ("adam", [ROW, ROW, ROW, ROW], (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
     ],
 )
-def test_arrays_that_do_not_fit_are_left_to_numpy(name, shapes, more):
-    arrays = [np.ones(shape, np.float32) for shape in shapes]
+@both_types
+def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
+    arrays = [np.ones(shape, dtype) for shape in shapes]
+    other_dtype = {np.float32: np.float64, np.float64: np.float32}[dtype]
     function = getattr(kernels._compiled, name)
     assert function(*arrays, *more)
     for i, shape in enumerate(shapes):
@@ -123,8 +130,13 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(name, shapes, more):
         for other in (*others, (1,), (0,), None):
             if other == shape or (name, i, other) == ("sum_rows", 0, (5, 3)):
                 continue  # it fits
-            wrong = None if other is None else np.ones(other, np.float32)
+            wrong = None if other is None else np.ones(other, dtype)
             assert function(*arrays[:i], wrong, *arrays[i + 1 :], *more) is None, (i, other)
+        for one in (other_dtype, np.int32, np.int64, f">f{np.dtype(dtype).itemsize}", "O"):
+            wrong = np.ones(shape, one)
+            assert function(*arrays[:i], wrong, *arrays[i + 1 :], *more) is None, (i, one)
+        apart = np.ones((*shape, 2), dtype)[..., 0]
+        assert function(*arrays[:i], apart, *arrays[i + 1 :], *more) is None, (i, "strides")
 
 
 @compiled
@@ -138,12 +150,13 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(name, shapes, more):
         ("adam", "wrww", (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
     ],
 )
-def test_arrays_that_overlap_are_left_to_numpy(name, access, more):
-    memory = np.ones(100, np.float32)
+@both_types
+def test_arrays_that_overlap_are_left_to_numpy(dtype, name, access, more):
+    memory = np.ones(100, dtype)
     shape = (16,) if name in ("sgd", "adam") else (4, 4)
     for i in range(len(access)):
         for j in range(i):
-            arrays = [np.ones(shape, np.float32) for _ in access]
+            arrays = [np.ones(shape, dtype) for _ in access]
             arrays[i] = memory[40:56].reshape(shape)
             for shift in (-15, -1, 0, 15):
                 arrays[j] = memory[40 + shift : 56 + shift].reshape(shape)
@@ -212,13 +225,15 @@ def update(optimizer, p, g):
         (AdamW, {"beta2": 0.99, "clip_grad_norm": 0.37}),
     ],
 )
-def test_updates_have_numpys_bits(size, n_threads, kind, settings, reference):
+@both_types
+def test_updates_have_numpys_bits(dtype, size, n_threads, kind, settings, reference):
     rng = np.random.default_rng(size)
-    p, g = floats(rng, size), floats(rng, size)
+    p, g = floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
     groups = [ParameterGroup("all", slice(0, size))]
-    with kernels.threads(n_threads):
-        finite, *found = update(kind(0.03, groups=groups, **settings), p, g)
-    expected_finite, *expected = reference(update, kind(0.03, groups=groups, **settings), p, g)
+    optimizers = [kind(0.03, groups=groups, **settings) for _ in range(2)]
+    with kernels.threads(n_threads):  # the norm's bits depend on the threads of the BLAS
+        finite, *found = update(optimizers[0], p, g)
+        expected_finite, *expected = reference(update, optimizers[1], p, g)
     assert finite == expected_finite == [True] * 3
     assert all(map(same_bits, found, expected))
 
@@ -226,8 +241,9 @@ def test_updates_have_numpys_bits(size, n_threads, kind, settings, reference):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 99_999])
 @pytest.mark.parametrize("n_threads", THREADS)
-def test_an_update_sees_what_is_not_finite(bad, place, n_threads, reference):
-    p, g = np.ones(100_000, np.float32), np.zeros(100_000, np.float32)
+@both_types
+def test_an_update_sees_what_is_not_finite(dtype, bad, place, n_threads, reference):
+    p, g = np.ones(100_000, dtype), np.zeros(100_000, dtype)
     g[place] = bad
     for run in (lambda f, *a: f(*a), reference):
         for optimizer in (SGD(0.1, 0.9), Adam(0.1)):
@@ -261,22 +277,24 @@ def test_rows_that_there_are_not_are_left_to_numpy(wrong):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0, 1e4])
 @pytest.mark.parametrize("shape", [(1, 2), (32, 10), (1024, 7), (100, 1000)])
-def test_softmax_agrees_with_float64(shape, scale, smoothing, n_threads, reference):
+@both_types
+def test_softmax_agrees_with_longer_numbers(dtype, shape, scale, smoothing, n_threads, reference):
     rng = np.random.default_rng(1)
-    logits = (scale * rng.standard_normal(shape)).astype(np.float32)
+    logits = (scale * rng.standard_normal(shape)).astype(dtype)
     labels = rng.integers(0, shape[1], shape[0])
     before = logits.copy()
     loss_function = SoftmaxCrossEntropy(smoothing)
-    exact_loss, exact = loss_function(logits.astype(np.float64), labels)
+    exact_loss, exact = reference(loss_function, logits.astype(np.longdouble), labels)
     with kernels.threads(n_threads):
         loss, dlogits = loss_function(logits, labels)
     numpy_loss, numpy_dlogits = reference(loss_function, logits, labels)
     assert np.array_equal(logits, before)
-    assert dlogits.dtype == np.float32
-    assert loss == pytest.approx(exact_loss, rel=2e-6, abs=1e-7)
-    assert loss == pytest.approx(numpy_loss, rel=2e-6, abs=1e-7)
-    assert np.abs(dlogits - exact).max() < 3e-7 / shape[0]
-    assert np.abs(dlogits - numpy_dlogits).max() < 3e-7 / shape[0]
+    assert dlogits.dtype == dtype
+    eps = float(np.finfo(dtype).eps)
+    assert loss == pytest.approx(float(exact_loss), rel=16 * eps, abs=eps)
+    assert loss == pytest.approx(numpy_loss, rel=16 * eps, abs=eps)
+    assert np.abs(dlogits - exact).max() < 5 * eps / shape[0]
+    assert np.abs(dlogits - numpy_dlogits).max() < 5 * eps / shape[0]
 
 
 @compiled
@@ -285,7 +303,9 @@ def test_softmax_leaves_other_arrays_to_numpy():
     labels = np.array([0, 1, 2, 0])
     fused = kernels.softmax_cross_entropy
     assert fused(logits, labels, 0.0, 0.25) is not None
-    assert fused(logits.astype(np.float64), labels, 0.0, 0.25) is None
+    assert fused(logits.astype(np.float16), labels, 0.0, 0.25) is None
+    assert fused(np.asfortranarray(logits), labels, 0.0, 0.25) is None
+    assert fused(logits[:0], labels[:0], 0.0, 0.25) is None
     assert fused(logits, labels.astype(np.int32), 0.0, 0.25) is None
     assert fused(logits, np.array([0, 1, 3, 0]), 0.0, 0.25) is None
     assert fused(logits, np.array([0, -1, 2, 0]), 0.0, 0.25) is None
@@ -297,7 +317,7 @@ def test_softmax_leaves_other_arrays_to_numpy():
     ("m", "k", "n"), [(1, 1, 1), (128, 784, 256), (16, 100, 1000), (300, 20, 70), (64, 300, 3000)]
 )
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@both_types
 def test_products(m, k, n, transposed, n_threads, dtype):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
@@ -318,7 +338,7 @@ def test_products(m, k, n, transposed, n_threads, dtype):
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(1, 3, 2), (128, 784, 256), (1024, 54, 512), (64, 300, 3000)]
 )
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@both_types
 def test_affine_maps_and_what_is_fused_with_them(m, k, n, n_threads, dtype):
     rng = np.random.default_rng(0)
     x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), n))

@@ -1,0 +1,218 @@
+/* The passes over memory for one type of number. _kernels.c includes this file twice: with REAL as
+ * float and as double, whose functions TYPED(name) tells apart. A ..._part is a task. */
+
+/* Where element i of an array is. */
+#define AT(array, i) ((REAL *)(array).data + (i))
+
+/* ---- elementwise ---- */
+
+VECTORISED static void TYPED(relu)(const REAL *x, REAL *y, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* keeps NaN */
+}
+
+VECTORISED static void TYPED(masked)(const REAL *dy, const REAL *y, REAL *dx, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+VECTORISED static void TYPED(add)(REAL *restrict y, const REAL *restrict b, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
+}
+
+static void TYPED(relu_part)(const void *arguments, int part, int parts) {
+    const Reals *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[1].size, part, parts, &start, &stop);
+    TYPED(relu)(AT(a[0], start), AT(a[1], start), stop - start);
+}
+
+static void TYPED(relu_backward_part)(const void *arguments, int part, int parts) {
+    const Reals *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[2].size, part, parts, &start, &stop);
+    TYPED(masked)(AT(a[0], start), AT(a[1], start), AT(a[2], start), stop - start);
+}
+
+/* Each part has some columns, and adds its rows from first to last as NumPy does. */
+static void TYPED(sum_rows_part)(const void *arguments, int part, int parts) {
+    const Reals *a = arguments;
+    Py_ssize_t n = a[1].size, rows = a[0].size / n, start, stop;
+    bounds(n, part, parts, &start, &stop);
+    for (Py_ssize_t i = start; i < stop; i++) *AT(a[1], i) = 0;
+    for (Py_ssize_t row = 0; row < rows; row++)
+        TYPED(add)(AT(a[1], start), AT(a[0], row * n + start), stop - start);
+}
+
+/* ---- batch normalization ---- */
+
+VECTORISED static void TYPED(normalize)(const BatchNorm *b, Py_ssize_t start, Py_ssize_t width) {
+    Py_ssize_t n = b->a[1].size, rows = b->a[0].size / n;
+    const REAL *x = AT(b->a[0], start), *gamma = AT(b->a[1], start), *beta = AT(b->a[2], start);
+    REAL *x_hat = AT(b->a[3], start), *y = AT(b->a[4], start), *mean = AT(b->a[5], start);
+    REAL *var = mean + n, *r = var + n, eps = (REAL)b->eps;
+    REAL sums[BLOCK] = {0}, squares[BLOCK] = {0};
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
+    for (Py_ssize_t j = 0; j < width; j++) mean[j] = sums[j] = sums[j] / (REAL)rows;
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            REAL centred = x[i * n + j] - sums[j];
+            squares[j] += centred * centred;
+        }
+    for (Py_ssize_t j = 0; j < width; j++) {
+        var[j] = squares[j] / (REAL)rows;
+        r[j] = 1 / sqrt(var[j] + eps);
+    }
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            REAL scaled = (x[i * n + j] - sums[j]) * r[j];
+            x_hat[i * n + j] = scaled;
+            y[i * n + j] = scaled * gamma[j] + beta[j];
+        }
+}
+
+static void TYPED(batch_norm_part)(const void *arguments, int part, int parts) {
+    const BatchNorm *b = arguments;
+    Py_ssize_t start, stop;
+    bounds(b->a[1].size, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK)
+        TYPED(normalize)(b, start, stop - start < BLOCK ? stop - start : BLOCK);
+}
+
+/* a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
+VECTORISED static void TYPED(denormalize)(const Reals *a, Py_ssize_t start, Py_ssize_t width) {
+    Py_ssize_t n = a[2].size, rows = a[0].size / n;
+    const REAL *dy = AT(a[0], start), *x_hat = AT(a[1], start), *r = AT(a[2], start);
+    const REAL *gamma = AT(a[3], start);
+    REAL *dx = AT(a[4], start), *dgamma = AT(a[5], start), *dbeta = AT(a[6], start);
+    REAL sums[BLOCK] = {0}, products[BLOCK] = {0}, scale[BLOCK];
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++) {
+            sums[j] += dy[i * n + j];
+            products[j] += dy[i * n + j] * x_hat[i * n + j];
+        }
+    for (Py_ssize_t j = 0; j < width; j++) {
+        dbeta[j] = sums[j];
+        dgamma[j] = products[j];
+        sums[j] = sums[j] / (REAL)rows;
+        products[j] = products[j] / (REAL)rows;
+        scale[j] = gamma[j] * r[j];
+    }
+    for (Py_ssize_t i = 0; i < rows; i++)
+        for (Py_ssize_t j = 0; j < width; j++)
+            dx[i * n + j] =
+                (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
+}
+
+static void TYPED(batch_norm_backward_part)(const void *arguments, int part, int parts) {
+    const Reals *a = arguments;
+    Py_ssize_t start, stop;
+    bounds(a[2].size, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK)
+        TYPED(denormalize)(a, start, stop - start < BLOCK ? stop - start : BLOCK);
+}
+
+/* ---- softmax cross-entropy ---- */
+
+VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *labels, REAL *d,
+                                             Py_ssize_t rows, Py_ssize_t n, REAL smoothing,
+                                             REAL share) {
+    double losses = 0.0;
+    REAL rest = smoothing / (REAL)n;
+    for (Py_ssize_t row = 0; row < rows; row++, z += n, d += n) {
+        REAL largest = z[0], sum = 0, total = 0;
+        for (Py_ssize_t j = 1; j < n; j++) largest = z[j] > largest ? z[j] : largest;
+        for (Py_ssize_t j = 0; j < n; j++) d[j] = TYPED(exp)(z[j] - largest);
+        for (Py_ssize_t j = 0; j < n; j++) total += d[j];
+        if (smoothing != 0)
+            for (Py_ssize_t j = 0; j < n; j++) sum += z[j] - largest;
+        int64_t label = read_once(labels + row);
+        if (label < 0 || label >= n) return NAN; /* it was a class a moment ago */
+        REAL fit = (1 - smoothing) * (z[label] - largest) + rest * sum;
+        losses += (double)(log(total) - fit);
+        REAL scale = share / total;
+        for (Py_ssize_t j = 0; j < n; j++) d[j] = d[j] * scale - share * rest;
+        d[label] -= (1 - smoothing) * share;
+    }
+    return losses;
+}
+
+static void TYPED(softmax_part)(const void *arguments, int part, int parts) {
+    Softmax *s = (Softmax *)arguments;
+    Py_ssize_t n = s->n, start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
+    s->sums[part] = TYPED(softmax_rows)(AT(s->a[0], start * n), s->labels + start,
+                                        AT(s->a[1], start * n), stop - start, n,
+                                        (REAL)s->smoothing, (REAL)s->share);
+}
+
+/* ---- the update ---- */
+
+/* A step on n elements; the sum of 0 times each new parameter. STEP is that on one of them. */
+#define FOR_ALL_ELEMENTS(n)                                 \
+    REAL lanes[16] = {0}, sum = 0;                          \
+    Py_ssize_t i = 0;                                       \
+    for (; i + 16 <= (n); i += 16)                          \
+        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
+    for (; i < (n); i++) STEP(i, lanes[0])                  \
+    for (int k = 0; k < 16; k++) sum += lanes[k];           \
+    return sum;
+
+VECTORISED static REAL TYPED(sgd)(REAL *restrict p, const REAL *restrict g, REAL *restrict v,
+                                  Py_ssize_t n, const double *settings) {
+    const REAL rate = (REAL)settings[0], momentum = (REAL)settings[1], decay = (REAL)settings[2],
+               scale = (REAL)settings[3];
+    const int nesterov = settings[4] != 0;
+#define STEP(i, lane)                                             \
+    {                                                             \
+        REAL d = scale == 1 ? g[i] : g[i] * scale;                \
+        if (decay != 0) d = p[i] * decay + d;                     \
+        REAL w = v[i] * momentum + d;                             \
+        v[i] = w;                                                 \
+        REAL s = nesterov ? (w * momentum + d) * rate : w * rate; \
+        REAL q = p[i] - s;                                        \
+        p[i] = q;                                                 \
+        lane += q * 0;                                            \
+    }
+    FOR_ALL_ELEMENTS(n)
+#undef STEP
+}
+
+VECTORISED static REAL TYPED(adam)(REAL *restrict p, const REAL *restrict g, REAL *restrict m,
+                                   REAL *restrict v, Py_ssize_t n, const double *settings) {
+    const REAL rate = (REAL)settings[0], beta1 = (REAL)settings[1], beta2 = (REAL)settings[2],
+               eps = (REAL)settings[3], decay = (REAL)settings[4], scale = (REAL)settings[5],
+               shrink = (REAL)settings[6], rest1 = (REAL)settings[7], rest2 = (REAL)settings[8];
+#define STEP(i, lane)                                \
+    {                                                \
+        REAL q = shrink == 1 ? p[i] : p[i] * shrink; \
+        REAL d = scale == 1 ? g[i] : g[i] * scale;   \
+        if (decay != 0) d = q * decay + d;           \
+        REAL a = m[i] * beta1 + d * rest1;           \
+        REAL b = v[i] * beta2 + d * d * rest2;       \
+        m[i] = a;                                    \
+        v[i] = b;                                    \
+        q -= a / (sqrt(b) + eps) * rate;             \
+        p[i] = q;                                    \
+        lane += q * 0;                               \
+    }
+    FOR_ALL_ELEMENTS(n)
+#undef STEP
+}
+
+static void TYPED(sgd_part)(const void *arguments, int part, int parts) {
+    Update *u = (Update *)arguments;
+    Py_ssize_t start, stop;
+    bounds(u->a[0].size, part, parts, &start, &stop);
+    u->sums[part] = TYPED(sgd)(AT(u->a[0], start), AT(u->a[1], start), AT(u->a[2], start),
+                               stop - start, u->settings);
+}
+
+static void TYPED(adam_part)(const void *arguments, int part, int parts) {
+    Update *u = (Update *)arguments;
+    Py_ssize_t start, stop;
+    bounds(u->a[0].size, part, parts, &start, &stop);
+    u->sums[part] = TYPED(adam)(AT(u->a[0], start), AT(u->a[1], start), AT(u->a[2], start),
+                                AT(u->a[3], start), stop - start, u->settings);
+}
+
+#undef AT
+#undef FOR_ALL_ELEMENTS
