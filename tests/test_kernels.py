@@ -306,7 +306,8 @@ def test_softmax_leaves_other_arrays_to_numpy():
     assert fused(logits.astype(np.float16), labels, 0.0, 0.25) is None
     assert fused(np.asfortranarray(logits), labels, 0.0, 0.25) is None
     assert fused(logits[:0], labels[:0], 0.0, 0.25) is None
-    assert fused(logits, labels.astype(np.int32), 0.0, 0.25) is None
+    assert fused(logits, labels.astype(np.float64), 0.0, 0.25) is None
+    assert fused(logits, np.array([0, 1, 2**64 - 1, 0], np.uint64), 0.0, 0.25) is None
     assert fused(logits, np.array([0, 1, 3, 0]), 0.0, 0.25) is None
     assert fused(logits, np.array([0, -1, 2, 0]), 0.0, 0.25) is None
     assert fused(logits, labels[:3], 0.0, 0.25) is None
