@@ -232,6 +232,30 @@ def test_a_file_is_measured_where_its_target_is_known(run):
     assert json.loads(out)["metrics"]["accuracy"]["value"] == pytest.approx(right)
 
 
+@pytest.mark.parametrize(
+    "data, loss, expected",
+    [
+        ("{name: multilabel_classification, n_samples: 80}", "sigmoid_cross_entropy", "macro_f1"),
+        ("diabetes", "{name: quantile, quantile: [0.1, 0.9]}", "coverage"),
+        ("linnerud", "mse", "r2"),
+    ],
+    ids=["several labels", "quantiles", "several targets"],
+)
+def test_every_kind_of_model_is_measured(minidl, data, loss, expected):
+    Path("config.yaml").write_text(
+        f"data: {data}\nmodel: [linear: 8, relu, linear: auto]\nloss: {loss}\n"
+        "train: {epochs: 2, batch_size: 16}\n"
+    )
+    assert minidl("train config.yaml --quiet --out run")[0] == 0
+    code, out, err = minidl("evaluate run --json")
+    assert (code, err) == (0, "")
+    found, results = json.loads(out), json.loads(Path("run/results.json").read_text())
+    assert found["metrics"][expected]["value"] == pytest.approx(results[f"test_{expected}"])
+    assert len(found.get("classes", [])) == (5 if expected == "macro_f1" else 0)
+    code, out, err = minidl("evaluate run")
+    assert (code, err) == (0, "") and expected.replace("_", " ") in out.splitlines()[2]
+
+
 def test_a_regression_is_measured_and_predicted(minidl):
     write("train.csv", rows(120))
     Path("config.yaml").write_text(TEXT.replace("buys", "income") + "loss: mse\n")

@@ -93,7 +93,7 @@ def test_calibration_and_curves_and_residuals():
 
 def test_equal_figures_give_equal_bytes_and_alt_texts_are_escaped():
     def shown():
-        return page.pictures([('"><script>', '"><script>', report.learning_curves(EPOCHS))])
+        return page.pictures([('"><script>', report.learning_curves(EPOCHS))])
 
     assert shown() == shown()
     found = Page(shown())

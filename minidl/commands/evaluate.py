@@ -12,7 +12,7 @@ from minidl.commands.arguments import Parser
 from minidl.config import load_config
 from minidl.errors import ConfigError, DataError
 from minidl.kernels import Array
-from minidl.report.metrics import Measures, measure_classification, measure_regression
+from minidl.report.metrics import Measures, measure
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.trained import Trained
@@ -33,35 +33,33 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     trained = Trained.find(options.model)
     if options.data is None:
-        what, predicted, targets = _test_part(trained, options.model)
+        what, outputs, targets = _test_part(trained, options.model)
     else:
-        what, predicted, targets = _file(trained, options.data, options.target)
-    if targets.ndim == 2 and trained.classes is not None:
-        raise ConfigError(f"{parser.prog}: rows with several labels cannot be measured yet")
-    if trained.classes is None:
-        measures = measure_regression(targets, predicted)
-    else:
-        measures = measure_classification(targets.astype(np.int64), predicted)
+        what, outputs, targets = _file(trained, options.data, options.target)
+    labels, loss_function = trained.classes, trained.predictor.loss_function
+    try:
+        loss_function.check_targets(targets, outputs.shape[1])
+    except ValueError as error:
+        raise DataError(f"{what}: {error}") from error
+    measures = measure(loss_function, outputs, targets, None if labels is None else len(labels))
     if options.json:
-        found = {"model": options.model, "data": what, **measures.as_dict(trained.classes)}
+        found = {"model": options.model, "data": what, **measures.as_dict(labels)}
         say(json.dumps(found, indent=2, allow_nan=False))
     else:
-        say(_text(measures, f"{options.model} on {what}", trained.classes or []), end="")
+        say(_text(measures, f"{options.model} on {what}", labels or []), end="")
     return 0
 
 
 def _test_part(trained: Trained, path: str) -> tuple[str, Array, Array]:
-    """The test part of a run: what it is, the probabilities or predictions, and the targets."""
+    """The test part of a run: what it is, the outputs of the model, and the targets."""
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise ConfigError(f"{path}: a model file has no test part; name a file with rows")
     experiment = Experiment.build(load_config(folder.config))
-    if experiment.test is None:
+    if (test := experiment.test) is None:
         raise ConfigError(f"{path}: the run set no test part aside; name a file with rows")
-    test = experiment.test
-    predicted, probabilities = trained.answers(test.X)
     what = f"the {len(test)} test rows of {experiment.dataset.name}"
-    return what, predicted if probabilities is None else probabilities, test.y
+    return what, trained.predictor.outputs(test.X), test.y
 
 
 def _file(trained: Trained, data: str, target: str | None) -> tuple[str, Array, Array]:
@@ -79,26 +77,26 @@ def _file(trained: Trained, data: str, target: str | None) -> tuple[str, Array, 
     found = trained.predict(table.taken(np.flatnonzero(known)))
     for message in trained.tally.messages():
         warn(message)
-    predicted = found.predicted if found.probabilities is None else found.probabilities
-    return f"the {int(known.sum())} rows of {data}", predicted, targets[known]
+    dtype = np.float64 if trained.classes is None else np.int64
+    return f"the {len(found.outputs)} rows of {data}", found.outputs, targets[known].astype(dtype)
 
 
 def _text(measures: Measures, title: str, labels: Sequence[str]) -> str:
     """The figures as tables, the most important one first."""
     lines = [title, ""]
-    names = sorted(measures.values, key=lambda name: name != measures.headline)
-    for name in names:
+    for name in sorted(measures.values, key=lambda name: name != measures.headline):
         low, high = measures.intervals.get(name, (None, None))
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
         lines.append(f"{name.replace('_', ' '):<22} {measures.values[name]:>10.4f}{interval}")
+    width = max(5, *map(len, labels), 0)
     if measures.per_class:
-        width = max(5, *(len(label) for label in labels))
         lines += ["", f"{'class':<{width}}  precision  recall      f1    rows"]
-        for label, figures in zip(labels, measures.per_class, strict=True):
-            lines.append(
-                f"{label:<{width}}  {figures['precision']:>9.4f}  {figures['recall']:>6.4f}  "
-                f"{figures['f1']:>6.4f}  {figures['n_samples']:>6}"
-            )
+        lines += [
+            f"{label:<{width}}  {figures['precision']:>9.4f}  {figures['recall']:>6.4f}  "
+            f"{figures['f1']:>6.4f}  {figures['n_samples']:>6}"
+            for label, figures in zip(labels, measures.per_class, strict=True)
+        ]
+    if measures.confusion:
         lines += ["", "confusion matrix: a row is a true class, a column a predicted one"]
         cells = max(len(str(count)) for row in measures.confusion for count in row)
         for label, row in zip(labels, measures.confusion, strict=True):

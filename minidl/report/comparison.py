@@ -87,7 +87,6 @@ def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = Tru
     columns = dict.fromkeys(["train_loss", "validation_loss", f"validation_{monitor}"])
     pictures = [
         (
-            name.replace("_", " "),
             f"{name.replace('_', ' ')} of {len(shown)} runs over the epochs",
             figures.overlaid_curves(shown, name),
         )

@@ -32,7 +32,7 @@ except ImportError as error:
 
 MOST_CLASSES = 20  # whose names and counts are written into a confusion matrix
 MOST_POINTS = 2000  # of a scatter plot
-MOST_IMAGES = 24
+MOST_IMAGES, IMAGES_IN_A_ROW = 24, 6
 MOST_BARS = 20
 WIDTH, HEIGHT = 6.4, 3.6  # inches
 
@@ -44,40 +44,35 @@ def learning_curves(epochs: Sequence[Row], best_epoch: int | None = None) -> Fig
 
     epochs: the records of `minidl.fit`, or the rows of metrics.csv as dicts.
     """
-    names = [name.partition("_")[2] for name in epochs[0] if name.startswith("train_")]
-    figure = Figure((WIDTH, HEIGHT), layout="constrained")
-    shown = names[:2]
+    figure = _figure()
+    shown = [name.partition("_")[2] for name in epochs[0] if name.startswith("train_")][:2]
     for axes, name in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
         for part in ("train", "validation"):
             if f"{part}_{name}" in epochs[0]:
-                axes.plot(*_curve(epochs, f"{part}_{name}"), label=part)
+                _draw(axes, epochs, f"{part}_{name}", label=part)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best: {best_epoch}")
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel(name.replace("_", " "))
         axes.legend()
     return figure
 
 
 def learning_rates(epochs: Sequence[Row]) -> Figure:
     """Draw the learning rate of the last step of each epoch."""
-    figure = Figure((WIDTH, HEIGHT / 1.5), layout="constrained")
+    figure = _figure(HEIGHT / 1.5)
     axes = figure.subplots()
-    axes.plot(*_curve(epochs, "learning_rate"))
-    axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _draw(axes, epochs, "learning_rate")
+    axes.set_ylim(0, None)
     return figure
 
 
 def overlaid_curves(runs: Mapping[str, Sequence[Row]], column: str) -> Figure:
     """Draw one column of metrics.csv for several runs, by the names of the runs."""
-    figure = Figure((WIDTH, HEIGHT), layout="constrained")
+    figure = _figure()
     axes = figure.subplots()
     for name, epochs in runs.items():
         if epochs and column in epochs[0]:
-            axes.plot(*_curve(epochs, column), label=_short(name, 40))
-    axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _draw(axes, epochs, column, label=_short(name, 40))
     if axes.lines and len(axes.lines) <= MOST_BARS:
         axes.legend(fontsize="small")
     return figure
@@ -88,10 +83,8 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
 
     counts: (n_classes, n_classes).
     """
-    n = len(classes)
-    small = n <= MOST_CLASSES
-    side = min(7.0, 2.5 + 0.4 * n)
-    figure = Figure((side, side), layout="constrained")
+    small, side = len(classes) <= MOST_CLASSES, min(7.0, 2.5 + 0.4 * len(classes))
+    figure = _figure(side, side)
     axes = figure.subplots()
     labels = [_short(each, 16) for each in classes] if small else None
     display = ConfusionMatrixDisplay(np.asarray(counts), display_labels=labels)
@@ -106,7 +99,7 @@ def calibration(labels: Array, probabilities: Array) -> Figure:
 
     labels: class numbers, (n_samples,).  probabilities: (n_samples, n_classes).
     """
-    figure = Figure((WIDTH * 0.7, HEIGHT), layout="constrained")
+    figure = _figure(width=WIDTH * 0.7)
     axes = figure.subplots()
     confidence = probabilities.max(axis=1).clip(0, 1)
     right = (probabilities.argmax(axis=1) == labels).astype(int)
@@ -122,15 +115,12 @@ def roc_and_precision_recall(labels: Array, scores: Array) -> Figure:
 
     labels: 0 or 1, (n_samples,).  scores: the probability of class 1.
     """
-    figure = Figure((WIDTH, HEIGHT), layout="constrained")
+    figure = _figure()
     left, right = figure.subplots(1, 2)
     RocCurveDisplay.from_predictions(labels, scores, ax=left)
     PrecisionRecallDisplay.from_predictions(labels, scores, ax=right)
-    for axes, x, y in (
-        (left, "false positive rate", "true positive rate"),
-        (right, "recall", "precision"),
-    ):
-        axes.set(xlabel=x, ylabel=y)
+    left.set(xlabel="false positive rate", ylabel="true positive rate")
+    right.set(xlabel="recall", ylabel="precision")
     return figure
 
 
@@ -155,7 +145,8 @@ def mistakes(
         f"{100 * confidence[i]:.0f} %"
         for i in wrong
     ]
-    return _gallery([images[i] for i in wrong], image_shape, titles)
+    shown = np.asarray(images[wrong], np.float64)
+    return _gallery(shown, image_shape, (shown.min(), shown.max()), "gray", titles)
 
 
 def first_layer_weights(W: Array, image_shape: tuple[int, int, int]) -> Figure:
@@ -164,9 +155,9 @@ def first_layer_weights(W: Array, image_shape: tuple[int, int, int]) -> Figure:
     W: (n_pixels, n_units); red is positive, blue negative.
     """
     largest = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:MOST_IMAGES]
-    span = float(np.abs(W[:, largest]).max()) or 1.0
-    shown = [(W[:, unit] / span + 1) / 2 for unit in largest]
-    return _gallery(shown, image_shape, None, cmap="RdBu_r")
+    shown = np.asarray(W[:, largest].T, np.float64)
+    span = np.abs(shown).max()
+    return _gallery(shown, image_shape, (-span, span), "RdBu_r")
 
 
 def importances(
@@ -177,10 +168,13 @@ def importances(
     mean, std: (n_features,), as `sklearn.inspection.permutation_importance` gives them.
     """
     order = np.argsort(mean, kind="stable")[-most:]
-    figure = Figure((WIDTH, 1.0 + 0.25 * len(order)), layout="constrained")
+    figure = _figure(1.0 + 0.25 * len(order))
     axes = figure.subplots()
-    axes.barh([_short(names[i], 30) for i in order], mean[order], xerr=std[order])
-    axes.set(xlabel=f"loss of {score.replace('_', ' ')} when the column is shuffled")
+    places = range(len(order))  # equal names would share one bar
+    axes.barh(
+        places, mean[order], xerr=std[order], tick_label=[_short(names[i], 30) for i in order]
+    )
+    axes.set_xlabel(f"loss of {score.replace('_', ' ')} when the column is shuffled")
     return figure
 
 
@@ -191,26 +185,25 @@ def partial_dependence(
 
     estimator: fitted, of two classes or a regression.  X: (n_samples, n_features).
     """
-    figure = Figure((WIDTH, HEIGHT / 1.3), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    figure = _figure(HEIGHT / 1.3)
+    all_axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     PartialDependenceDisplay.from_estimator(
         estimator,
         X,
         list(columns),
         feature_names=[_short(name, 24) for name in names],
         grid_resolution=20,
-        ax=axes,
+        ax=all_axes,
     )
-    for one in axes:
-        one.set_ylabel("")
-    axes[0].set_ylabel("mean prediction")
+    for axes in all_axes:
+        axes.set_ylabel("mean prediction" if axes is all_axes[0] else "")
     return figure
 
 
 def residuals(targets: Array, predictions: Array) -> Figure:
     """Draw predictions against targets, and the residuals against the predictions."""
-    every = max(1, math.ceil(len(targets) / MOST_POINTS))
-    figure = Figure((WIDTH, HEIGHT), layout="constrained")
+    every = math.ceil(len(targets) / MOST_POINTS)
+    figure = _figure()
     kinds = ("actual_vs_predicted", "residual_vs_predicted")
     for axes, kind in zip(figure.subplots(1, 2), kinds, strict=True):
         PredictionErrorDisplay.from_predictions(
@@ -224,32 +217,45 @@ def residuals(targets: Array, predictions: Array) -> Figure:
     return figure
 
 
-def _curve(epochs: Sequence[Row], column: str) -> tuple[list[int], list[float]]:
-    return [int(row["epoch"]) for row in epochs], [float(row[column] or "nan") for row in epochs]
+def _figure(height: float = HEIGHT, width: float = WIDTH) -> Figure:
+    return Figure((width, height), layout="constrained")
+
+
+def _draw(axes: Any, epochs: Sequence[Row], column: str, label: str | None = None) -> None:
+    """Draw one column over the epochs."""
+    values = [float(row[column] or "nan") for row in epochs]
+    axes.plot([int(row["epoch"]) for row in epochs], values, label=label)
+    axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _gallery(
-    images: Sequence[Array],
+    images: Array,
     image_shape: tuple[int, int, int],
-    titles: Sequence[str] | None,
-    cmap: str = "gray",
+    bounds: tuple[float, float],
+    cmap: str,
+    titles: Sequence[str] = (),
 ) -> Figure:
-    columns = 6
-    rows = math.ceil(len(images) / columns)
-    figure = Figure((WIDTH, (1.35 if titles else 1.0) * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    low = min(float(np.min(image)) for image in images)
-    high = max(float(np.max(image)) for image in images)
-    for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
-        pixels = np.reshape(image, image_shape).astype(np.float64)
-        bounds = {"vmin": 0.0, "vmax": 1.0} if cmap != "gray" else {"vmin": low, "vmax": high}
-        if image_shape[2] == 3:
-            pixels = (pixels - low) / ((high - low) or 1.0)
-        axes.imshow(pixels if image_shape[2] == 3 else pixels[:, :, 0], cmap=cmap, **bounds)
-        if titles:
-            axes.set_title(titles[i], fontsize=7)
+    """Show images, (n, n_pixels), side by side: one picture of all, since axes take time."""
+    height, width, channels = image_shape
+    n_rows = math.ceil(len(images) / IMAGES_IN_A_ROW)
+    gap = math.ceil(width / 12)
+    above = gap if not titles else math.ceil(0.36 * width)
+    tall, wide = height + above, width + gap
+    sheet = np.full((n_rows * tall, IMAGES_IN_A_ROW * wide, channels), np.nan)
+    figure = _figure(WIDTH * sheet.shape[0] / sheet.shape[1])
+    axes = figure.subplots()
+    axes.axis("off")
+    for i, image in enumerate(images):
+        top, left = i // IMAGES_IN_A_ROW * tall, i % IMAGES_IN_A_ROW * wide
+        sheet[top : top + height, left : left + width] = image.reshape(image_shape)
+    low, high = bounds
+    if channels == 3:
+        sheet = np.nan_to_num((sheet - low) / ((high - low) or 1.0), nan=1.0)
+    axes.imshow(sheet if channels == 3 else sheet[:, :, 0], cmap=cmap, vmin=low, vmax=high)
+    for i, title in enumerate(titles):
+        top, left = i // IMAGES_IN_A_ROW * tall, i % IMAGES_IN_A_ROW * wide
+        axes.text(left + width / 2, top + height, title, ha="center", va="top", fontsize=7)
     return figure
 
 

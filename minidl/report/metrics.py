@@ -1,54 +1,50 @@
-"""Metrics of predictions, with bootstrap intervals; all of them are scikit-learn's.
-
-A metric's interval holds 95 % of its values on resampled rows.  The resamples are drawn from a
-fixed seed, so equal predictions give equal intervals.
-"""
+"""Metrics of predictions for rows whose targets are known, with bootstrap intervals."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sklearn
 from sklearn import metrics as sk
-from sklearn.calibration import calibration_curve
 
+from minidl.evaluation import loss_and_metrics
 from minidl.kernels import Array
+from minidl.losses import Loss
 
 N_RESAMPLES = 200
 MOST_ROWS = 2000  # of a resample
 N_BINS = 10  # of the calibration error
 UNEVEN = 3.0  # times as many rows in the largest class as in the smallest
-
-Metric = Callable[[Array, Array], float]  # of targets and predictions
+HEADLINES = ("r2", "macro_f1", "coverage")  # where there is no accuracy of single classes
 
 
 @dataclass(frozen=True)
 class Measures:
     """Metrics of predictions for rows whose targets are known.
 
-    values: metric -> its value.  intervals: metric -> (low, high), 95 %.  A metric that these rows
-    do not define (ROC AUC where one class is missing) is left out.
-    per_class: one dict a class with precision, recall, f1 and n_samples, in the order of the class
-    numbers.  confusion: counts, one row a true class, one column a predicted one.  Both are empty
-    for a regression.
-    headline: the metric to judge by: accuracy, or balanced accuracy where classes are uneven; R2.
+    values: metric -> its value.  A metric that these rows do not define is left out.
+    intervals: metric -> (low, high), which holds 95 % of its values on resampled rows.
+    headline: the metric to judge by: accuracy, or balanced accuracy where classes are uneven; of
+    several labels macro F1; R2.
+    per_class: one dict a class or label with precision, recall, f1 and n_samples, in the order of
+    the class numbers.  confusion: counts, one row a true class, one column a predicted one; empty
+    where a row may have several labels.  Both are empty for a regression.
     """
 
     n_samples: int
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     headline: str
-    per_class: list[dict[str, float]] = field(default_factory=list)
-    confusion: list[list[int]] = field(default_factory=list)
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]]
 
     def as_dict(self, classes: Sequence[Any] | None = None) -> dict[str, Any]:
         """Return plain values for JSON; `classes` are the labels of the class numbers."""
-        labels = range(len(self.per_class)) if classes is None else classes
         described: dict[str, Any] = {
             "n_samples": self.n_samples,
             "metrics": {
@@ -56,65 +52,64 @@ class Measures:
                 for name, value in self.values.items()
             },
         }
+        if self.per_class:
+            labels = range(len(self.per_class)) if classes is None else classes
+            rows = zip(labels, self.per_class, strict=True)
+            described["classes"] = [{"label": str(label), **row} for label, row in rows]
         if self.confusion:
-            described["classes"] = [
-                {"label": str(label), **figures}
-                for label, figures in zip(labels, self.per_class, strict=True)
-            ]
             described["confusion_matrix"] = self.confusion
         return described
 
 
-def measure_classification(
-    labels: Array, probabilities: Array, *, intervals_of: Collection[str] | None = None
+def measure(
+    loss_function: Loss,
+    outputs: Array,
+    targets: Array,
+    n_classes: int | None,
+    *,
+    all_intervals: bool = True,
 ) -> Measures:
-    """Measure predicted probabilities.
+    """Measure outputs of a model: the metrics of its loss, and some of scikit-learn's.
 
-    labels: class numbers 0 to n_classes - 1, (n_samples,).
-    probabilities: (n_samples, n_classes); rows sum to 1.
-    intervals_of: the metrics that need an interval, None for all; each takes 0.1 to 2 seconds.
+    outputs: (n_samples, n_outputs).  targets: as the loss takes them.  n_classes: None for a
+    regression.  all_intervals: also of the metrics that take longer, such as ROC AUC.
     """
-    labels, n_classes = np.asarray(labels), probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
-    numbers = np.arange(n_classes)
-    precision, recall, f1, counts = sk.precision_recall_fscore_support(
-        labels, predicted, labels=numbers, zero_division=0.0
-    )
-    present = counts[counts > 0]
-    uneven = present.max() > UNEVEN * present.min()
-    values, intervals = _measured(CLASSIFICATION, labels, probabilities, intervals_of)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is one class only
-        confusion = sk.confusion_matrix(labels, predicted, labels=numbers)
-    return Measures(
-        len(labels),
-        values,
-        intervals,
-        "balanced_accuracy" if uneven else "accuracy",
-        [
-            {
-                "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "f1": float(f1[k]),
-                "n_samples": int(counts[k]),
-            }
-            for k in numbers
-        ],
-        confusion.tolist(),
-    )
+    extra = loss_function.extra_metric_names
+
+    def draw(rows: Array) -> dict[str, float]:
+        wanted = extra if all_intervals else ()
+        return _values(loss_function, outputs[rows], targets[rows], n_classes, wanted)
+
+    fast = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
+    with warnings.catch_warnings(), fast:
+        warnings.simplefilter("ignore")  # rows and resamples may lack a class
+        values = _values(loss_function, outputs, targets, n_classes, extra)
+        intervals = _intervals(draw, len(targets), values)
+        headline = next((name for name in HEADLINES if name in values), "loss")
+        per_class: list[dict[str, Any]] = []
+        confusion: list[list[int]] = []
+        if n_classes is not None:
+            decided, numbers = loss_function.predict_targets(outputs), np.arange(n_classes)
+            if targets.ndim == 1:
+                decided = decided.reshape(targets.shape)
+                confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
+            figures = sk.precision_recall_fscore_support(
+                targets, decided, labels=numbers, zero_division=0.0
+            )
+            names = ("precision", "recall", "f1", "n_samples")
+            rows = zip(*(figure.tolist() for figure in figures), strict=True)
+            per_class = [dict(zip(names, row, strict=True)) for row in rows]
+        if confusion:
+            counts = [row["n_samples"] for row in per_class if row["n_samples"]]
+            headline = "balanced_accuracy" if max(counts) > UNEVEN * min(counts) else "accuracy"
+    return Measures(len(targets), values, intervals, headline, per_class, confusion)
 
 
-def measure_regression(
-    targets: Array, predictions: Array, *, intervals_of: Collection[str] | None = None
-) -> Measures:
-    """Measure predictions; both arrays are (n_samples,) or (n_samples, n_targets).
-
-    Several targets count alike.  intervals_of: as in `measure_classification`.
-    """
-    targets = np.asarray(targets, np.float64)
-    predictions = np.asarray(predictions, np.float64).reshape(targets.shape)
-    values, intervals = _measured(REGRESSION, targets, predictions, intervals_of)
-    return Measures(len(targets), values, intervals, "r2")
+def class_probabilities(predicted: Array, n_classes: int) -> Array:
+    """Return (n_samples, n_classes), of which a loss with one output gives the last column."""
+    if predicted.shape[1] > 1:
+        return predicted
+    return np.ones_like(predicted) if n_classes == 1 else np.hstack([1 - predicted, predicted])
 
 
 def calibration_error(labels: Array, probabilities: Array) -> float:
@@ -126,114 +121,47 @@ def calibration_error(labels: Array, probabilities: Array) -> float:
     """
     confidence = probabilities.max(axis=1).clip(0, 1)
     right = probabilities.argmax(axis=1) == labels
-    accuracy, mean_confidence = calibration_curve(right, confidence, n_bins=N_BINS, pos_label=True)
     inner_edges = np.linspace(0, 1, N_BINS + 1)[1:-1]
-    rows = np.bincount(np.searchsorted(inner_edges, confidence), minlength=N_BINS)
-    shares = rows[rows > 0] / len(labels)
-    return float(np.sum(shares * np.abs(accuracy - mean_confidence)))
+    distances = np.bincount(np.searchsorted(inner_edges, confidence), right - confidence)
+    return float(np.abs(distances).sum() / len(labels))
 
 
-def _accuracy(labels: Array, probabilities: Array) -> float:
-    return float(sk.accuracy_score(labels, probabilities.argmax(axis=1)))
-
-
-def _balanced_accuracy(labels: Array, probabilities: Array) -> float:
-    predicted, present = probabilities.argmax(axis=1), np.unique(labels)
-    return float(sk.recall_score(labels, predicted, labels=present, average="macro"))
-
-
-def _f1_macro(labels: Array, probabilities: Array) -> float:
-    predicted, present = probabilities.argmax(axis=1), np.unique(labels)
-    f1 = sk.f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)
-    return float(f1)
-
-
-def _log_loss(labels: Array, probabilities: Array) -> float:
-    if probabilities.shape[1] == 1:
-        return 0.0
-    return float(sk.log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
-
-
-def _roc_auc(labels: Array, probabilities: Array) -> float:
-    n_classes = probabilities.shape[1]
-    if n_classes == 1 or len(np.unique(labels)) < n_classes:
-        return math.nan
-    scores = probabilities[:, 1] if n_classes == 2 else probabilities
-    return float(sk.roc_auc_score(labels, scores, multi_class="ovr"))
-
-
-def _r2(targets: Array, predictions: Array) -> float:
-    return float(sk.r2_score(targets, predictions)) if len(targets) > 1 else math.nan
-
-
-def _mape(targets: Array, predictions: Array) -> float:
-    if not np.all(targets):  # scikit-learn divides by 2e-16 where a target is 0
-        return math.nan
-    return float(sk.mean_absolute_percentage_error(targets, predictions))
-
-
-# NaN stands for a metric that the rows do not define.
-CLASSIFICATION: dict[str, Metric] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "f1_macro": _f1_macro,
-    "log_loss": _log_loss,
-    "roc_auc": _roc_auc,  # of more than two classes: the mean over the classes, each against all
-    "calibration_error": calibration_error,
-}
-REGRESSION: dict[str, Metric] = {
-    "r2": _r2,
-    "rmse": lambda t, y: float(sk.root_mean_squared_error(t, y)),
-    "mae": lambda t, y: float(sk.mean_absolute_error(t, y)),
-    "median_absolute_error": lambda t, y: float(sk.median_absolute_error(t, y)),
-    "mape": _mape,
-}
-
-
-def _values(metrics: Mapping[str, Metric], targets: Array, predictions: Array) -> dict[str, float]:
-    values = {name: metric(targets, predictions) for name, metric in metrics.items()}
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+def _values(
+    loss_function: Loss,
+    outputs: Array,
+    targets: Array,
+    n_classes: int | None,
+    extra: Collection[str],
+) -> dict[str, float]:
+    values = loss_and_metrics(loss_function, outputs, targets, extra=extra)
+    predicted = loss_function.predict(outputs)
+    if n_classes is None and predicted.size == targets.size:  # several quantiles have no error
+        targets = targets.reshape(predicted.shape)
+        values["median_absolute_error"] = sk.median_absolute_error(targets, predicted)
+        if targets.all():  # scikit-learn divides by 2e-16 where a target is 0
+            values["mape"] = sk.mean_absolute_percentage_error(targets, predicted)
+    if n_classes is not None and targets.ndim == 1:
+        p = class_probabilities(predicted, n_classes)
+        values["calibration_error"] = calibration_error(targets, p)
+        if extra and n_classes > 1:
+            values["log_loss"] = sk.log_loss(targets, p, labels=np.arange(n_classes))
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _intervals(
-    metrics: Mapping[str, Metric], values: Mapping[str, float], targets: Array, predictions: Array
+    draw: Callable[[Array], dict[str, float]], n: int, values: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Return 95 % intervals from resamples of the rows, drawn with replacement.
+    """Return 95 % intervals from resamples of the n rows, drawn from a fixed seed.
 
-    A resample has m = at most MOST_ROWS of the n rows; the deviations that it shows are then scaled
-    by sqrt(m / n) (Bickel, Götze and van Zwet, Resampling fewer than n observations, 1997).
+    A resample has m = at most MOST_ROWS rows; the deviations that it shows are then scaled by
+    sqrt(m / n) (Bickel, Götze and van Zwet, Resampling fewer than n observations, 1997).
     """
-    n = len(targets)
-    m = min(n, MOST_ROWS)
-    rng = np.random.default_rng(0)
-    draws = [
-        _values(metrics, targets[rows], predictions[rows])
-        for rows in (rng.integers(0, n, m) for _ in range(N_RESAMPLES))
-    ]
+    m, rng = min(n, MOST_ROWS), np.random.default_rng(0)
+    draws = [draw(rng.integers(0, n, m)) for _ in range(N_RESAMPLES)]
     intervals = {}
-    for name in metrics.keys() & values.keys():
-        found = [draw[name] for draw in draws if name in draw]
+    for name, value in values.items():
+        found = [each[name] for each in draws if name in each]
         if len(found) > N_RESAMPLES // 2:
-            deviations = np.percentile(found, [2.5, 97.5]) - values[name]
-            low, high = values[name] + deviations * math.sqrt(m / n)
+            low, high = value + (np.percentile(found, [2.5, 97.5]) - value) * math.sqrt(m / n)
             intervals[name] = (float(low), float(high))
     return intervals
-
-
-def _measured(
-    metrics: Mapping[str, Metric],
-    targets: Array,
-    predictions: Array,
-    intervals_of: Collection[str] | None,
-) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    chosen = {
-        name: metric
-        for name, metric in metrics.items()
-        if intervals_of is None or name in intervals_of
-    }
-    fast = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
-    with warnings.catch_warnings(), fast:
-        warnings.simplefilter("ignore")  # a resample may lack a class
-        values = _values(metrics, targets, predictions)
-        found = _intervals(chosen, values, targets, predictions)
-    return values, {name: found[name] for name in values if name in found}

@@ -67,24 +67,21 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def pictures(figures: Iterable[tuple[str, str, Figure | None]]) -> str:
-    """Return pictures side by side: (caption, text in place of the picture, figure or None)."""
-    shown = [_picture(*each) for each in figures if each[2] is not None]  # type: ignore[arg-type]
+def pictures(figures: Iterable[tuple[str, Figure | None]]) -> str:
+    """Return pictures side by side: (what is to be seen, figure or None)."""
+    shown = [_picture(text, figure) for text, figure in figures if figure is not None]
     return f'<div class="pictures">{"".join(shown)}</div>'
 
 
-def _picture(caption: str, alt: str, figure: Figure) -> str:
+def _picture(text: str, figure: Figure) -> str:
     file = io.BytesIO()
     # Equal figures give equal bytes: ids come from a fixed salt, and there is no date.
     with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     # A data URI: the ids of several SVGs in one page would collide.
-    data = base64.b64encode(file.getvalue()).decode()
-    source = f"data:image/svg+xml;base64,{data}"
-    return (
-        f'<figure><img src="{source}" alt="{html.escape(alt)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+    caption = element("figcaption", text)
+    return f'<figure><img src="{source}" alt="{html.escape(text)}">{caption}</figure>'
 
 
 def _shown(cell: Any) -> str:

@@ -33,10 +33,11 @@ class Predictions:
     """What a model says of the rows of one table.
 
     predicted: (n_rows,) labels as texts, or numbers; (n_rows, n_outputs) where there are several.
-    probabilities: (n_rows, n_classes); None for a regression.
+    probabilities: (n_rows, n_classes); None for a regression.  outputs: of the model.
     """
 
     table: Table
+    outputs: Array
     predicted: Array
     probabilities: Array | None
 
@@ -108,7 +109,7 @@ class Trained:
 
     def predict(self, table: Table, keep: tuple[str, ...] = ()) -> Predictions:
         """Predict the rows of one table."""
-        predictor = self.predictor
+        predictor, loss_function = self.predictor, self.predictor.loss_function
         inputs = table.without(keep) if predictor.feature_names is None else table
         X = self._schema.encode(self._by_place(inputs), self.tally)
         if not predictor.preprocessing.takes_missing and (gaps := np.isnan(X)).any():
@@ -117,24 +118,19 @@ class Trained:
                 f"{table.where(int(row))}: column {self._schema.names[column]!r} has no value, and "
                 "this model was trained without gaps"
             )
-        return Predictions(table, *self.answers(X))
-
-    def answers(self, X: Any) -> tuple[Array, Array | None]:
-        """The predictions for encoded rows, and the probabilities if there are any."""
-        predictor, loss_function = self.predictor, self.predictor.loss_function
         outputs = predictor.outputs(X)
         predicted = loss_function.predict_targets(outputs)
         if predicted.ndim == 2 and predicted.shape[1] == 1:
             predicted = predicted[:, 0]
         if self.classes is None:
-            return predicted, None
+            return Predictions(table, outputs, predicted, None)
         p = loss_function.predict(outputs)
         if p.shape[1] == 1:
             p = np.ones_like(p) if len(self.classes) == 1 else np.hstack([1 - p, p])
         if predicted.ndim == 1:
             labels = np.array(self.classes, dtype=object)
             predicted = labels[np.minimum(predicted, len(labels) - 1)]
-        return predicted, p
+        return Predictions(table, outputs, predicted, p)
 
     def table(self, path: str, target: str) -> Table:
         """The whole table of a file whose target is known."""
