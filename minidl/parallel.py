@@ -104,6 +104,9 @@ class BatchStep:
             total = self.loss_function.total_weight(batch.y, batch.sample_weight)
         scalars = np.zeros(1 + model.buffers.size)
         for start, stop in own:
+            if start != own[0][0]:  # the sums so far; the last ones are added in place
+                self._gradients.add(model.grads)
+                self._scalars.add(scalars)
             model.buffers[:] = self._buffers
             part = slice(start, stop)
             weight = None if batch.sample_weight is None else batch.sample_weight[part]
@@ -111,11 +114,8 @@ class BatchStep:
             scalars[0] = self._differentiate(rows, start, total, step)
             scalars[1:] = model.buffers
             scalars[1:] *= (stop - start) / n_rows
-            self._gradients.add(model.grads)
-            self._scalars.add(scalars)
-        if own:
-            model.grads[:] = self._gradients.take()
-            scalars[:] = self._scalars.take()
+        self._gradients.finish(model.grads)
+        self._scalars.finish(scalars)
         if self.ranks is not None:
             n_active = -(-n_shards // block_size(self.shards, self.ranks.size))
             self.ranks.add_up(model.grads, scalars, n_active)

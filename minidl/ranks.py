@@ -45,7 +45,9 @@ class Ranks:
         self.asks_to_stop: Callable[[], int] = int
         self.stop = 0
         self._sum = TreeSum()
-        self._sent = self._received = np.empty((0, 0))
+        self._received = np.empty((0, 0))
+        steps, n = range(1, self.size), self.size
+        self._exchanges = [((self.rank + k) % n, (self.rank - k) % n) for k in steps]
 
     @classmethod
     def of_this_job(cls) -> Ranks | None:
@@ -127,24 +129,24 @@ class Ranks:
 
         Each rank adds one segment of the gradients of all ranks, and sends its sum to all.
         """
-        segment = -(-gradient.size // self.size)
-        if self._sent.shape[1] != segment or self._sent.dtype != gradient.dtype:
-            self._sent, self._received = np.zeros((2, self.size, segment), gradient.dtype)
-        flat = self._sent.reshape(-1)
-        flat[: gradient.size] = gradient
-        self.comm.Alltoall(self._sent, self._received)
-        for part in self._received[:n_active]:
-            self._sum.add(part)
-        self.comm.Allgather(self._sum.take(), self._sent)
-        gradient[:] = flat[: gradient.size]
-        own = np.append(scalars, float(self.asks_to_stop()))
-        everyone = np.empty((self.size, own.size))
-        self.comm.Allgather(own, everyone)
-        tree = TreeSum()
-        for row in everyone[:n_active]:
-            tree.add(row)
-        scalars[:] = tree.take()[:-1]
+        segments = [gradient[a:b] for a, b in shard_bounds(gradient.size, self.size)]
+        own = segments[self.rank]
+        if self._received.shape != (self.size, own.size) or self._received.dtype != own.dtype:
+            self._received = np.empty((self.size, own.size), own.dtype)
+        parts = list(self._received)
+        parts[self.rank] = own
+        for to, source in self._exchanges:
+            self.comm.Sendrecv(segments[to], to, 0, parts[source], source)
+        total = self._sum.total(parts[:n_active])
+        if total is not own:
+            own[:] = total
+        for to, source in self._exchanges:
+            self.comm.Sendrecv(own, to, 0, segments[source], source)
+        mine = np.append(scalars, float(self.asks_to_stop()))
+        everyone = np.empty((self.size, mine.size))
+        self.comm.Allgather(mine, everyone)
         self.stop = int(everyone[:, -1].max())
+        scalars[:] = TreeSum().total(list(everyone[:n_active, :-1]))
 
     def predict_outputs(
         self,

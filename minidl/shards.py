@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minidl.kernels import Array
@@ -19,20 +21,26 @@ class TreeSum:
         self._free: list[Array] = []
 
     def add(self, array: Array) -> None:
-        """Add the next array; it is copied."""
+        """Add the next array, but for the last; it is copied."""
         level, own = 0, self._free.pop() if self._free else np.empty_like(array)
         own[...] = array
         while self._levels and self._levels[-1][0] == level:
             own, level = self._join(own), level + 1
         self._levels.append((level, own))
 
-    def take(self) -> Array:
-        """Return the sum of all arrays since the last call, good until the next `add`."""
-        _, total = self._levels.pop()
+    def finish(self, last: Array) -> None:
+        """Add the last array, which becomes the sum of all, and begin anew."""
         while self._levels:
-            total = self._join(total)
-        self._free.append(total)
-        return total
+            _, left = self._levels.pop()
+            np.add(left, last, out=last)
+            self._free.append(left)
+
+    def total(self, arrays: Sequence[Array]) -> Array:
+        """Return the sum of arrays, in place of the last one."""
+        for array in arrays[:-1]:
+            self.add(array)
+        self.finish(arrays[-1])
+        return arrays[-1]
 
     def _join(self, right: Array) -> Array:
         _, left = self._levels.pop()

@@ -73,19 +73,20 @@ def test_a_step_over_shards_is_the_tree_of_what_replicas_give(name, shards):
     model = MODELS[name]()
     rng = np.random.default_rng(3)
     X, y = rng.normal(size=(22, 6)).astype(model.dtype), np.arange(22) % 3
-    loss_function, sums, statistics = SoftmaxCrossEntropy(), TreeSum(), TreeSum()
+    loss_function, sums, statistics = SoftmaxCrossEntropy(), [], []
     for start, stop in shard_bounds(22, shards):
         replica = model.replica()
         replica.begin_step(5, start)
         outputs = replica.forward(X[start:stop])
         _, d_outputs = loss_function(outputs, y[start:stop], None, 22)
         replica.backward(d_outputs)
-        sums.add(replica.grads)
-        statistics.add((stop - start) / 22 * replica.buffers.astype(np.float64))
+        sums.append(replica.grads)
+        statistics.append((stop - start) / 22 * replica.buffers.astype(np.float64))
     step = BatchStep(model, loss_function, SGD(0.1), shards=shards)
     step(Rows(X, y), 0.1, 5)
-    assert model.grads.tobytes() == sums.take().tobytes()
-    assert model.buffers.tobytes() == statistics.take().astype(model.dtype).tobytes()
+    assert model.grads.tobytes() == TreeSum().total(sums).tobytes()
+    merged = TreeSum().total(statistics).astype(model.dtype)
+    assert model.buffers.tobytes() == merged.tobytes()
 
 
 OPTIMIZERS = {
@@ -159,16 +160,12 @@ def test_sums_are_a_fixed_tree_of_which_aligned_blocks_are_parts(n):
     arrays = rng.normal(size=(n, 50)).astype(np.float32) * 10.0 ** rng.integers(-5, 5, (n, 1))
     expected = tree(list(arrays))
     total, block = TreeSum(), TreeSum()
-    for _ in range(2):  # it begins anew after `take`
-        for array in arrays:
-            total.add(array)
-        assert total.take().tobytes() == expected.tobytes()
+    for _ in range(2):  # it begins anew
+        assert total.total(arrays.copy()).tobytes() == expected.tobytes()
     for size in (1, 2, 4, 8):  # as ranks would that hold a block each
-        for start in range(0, n, size):
-            for array in arrays[start : start + size]:
-                block.add(array)
-            total.add(block.take().copy())
-        assert total.take().tobytes() == expected.tobytes()
+        starts = range(0, n, size)
+        blocks = [block.total(arrays[start : start + size].copy()) for start in starts]
+        assert total.total(blocks).tobytes() == expected.tobytes()
 
 
 def test_sums_hold_an_array_for_each_level_and_no_more():
@@ -178,7 +175,8 @@ def test_sums_hold_an_array_for_each_level_and_no_more():
         total.add(np.ones(10_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert np.array_equal(total.take(), np.full(10_000, 1000.0))
+    total.finish(last := np.ones(10_000))
+    assert np.array_equal(last, np.full(10_000, 1001.0))
     assert peak < 13 * 80_000
 
 

@@ -53,9 +53,8 @@ class Comm:
         for row, array in zip(received, self.allgather(sent.copy()), strict=True):
             row[...] = array
 
-    def Alltoall(self, sent, received):
-        for row, array in zip(received, self.allgather(sent.copy()), strict=True):
-            row[...] = array[self.rank]
+    def Sendrecv(self, sent, to, tag, received, source):
+        received[...] = dict(self.allgather((to, sent.copy())))[self.rank]
 
 
 def on_ranks(size, task):
