@@ -18,6 +18,7 @@ does both. Each thread calls NumPy's own BLAS for its part of a product.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,9 @@ Array = NDArray[Any]
 MOST_THREADS = 32  # of the C extension; a task has no more parts
 _VERSION = 4  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
-if os.environ.get("MINIDL_KERNELS") != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
+if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
+    warnings.warn(f"MINIDL_KERNELS={_asked} is ignored: its only value is numpy", stacklevel=2)
+if _asked != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
     _compiled = _kernels
     if blas.NUMPY is not None:
         _compiled.use_blas(*blas.NUMPY.addresses, blas.NUMPY.narrow)

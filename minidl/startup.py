@@ -1,4 +1,4 @@
-"""Ctrl-C while the command line is still importing ends the process at once, quietly, with 130.
+"""Ctrl-C while the command line is importing ends the process at once, quietly, with 130.
 
 Python would raise KeyboardInterrupt somewhere inside an import. That prints a long traceback, or
 nothing at all where the code that is being imported ignores it. `minidl/__init__.py` imports this
@@ -8,18 +8,15 @@ module first. Only a process that was started as the command line is changed.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from types import FrameType
+
+# Not through the module `signal`, whose own import would be one in which nothing handles Ctrl-C.
+import _signal as signal  # type: ignore[import-not-found]
 
 PROGRAMS = ("minidl", "minidl.exe", "minidl-script.py")
 MODULES = ("minidl", "minidl.__main__", "minidl.cli")
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "scripts", "train.py")
-
-
-def quit_quietly(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
-    """End the process with the exit code of a signal, without a word."""
-    os._exit(128 + number)
 
 
 def is_command_line() -> bool:
@@ -34,13 +31,25 @@ def is_command_line() -> bool:
 def begin() -> None:
     """Let Ctrl-C end the process quietly, unless it is handled or ignored already."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, quit_quietly)
+        signal.signal(signal.SIGINT, _quit)
 
 
 def end() -> None:
-    """Give Ctrl-C its usual effect back: everything is imported."""
-    if signal.getsignal(signal.SIGINT) is quit_quietly:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let Ctrl-C raise KeyboardInterrupt, but still end the process quietly in later imports."""
+    if signal.getsignal(signal.SIGINT) is _quit:
+        signal.signal(signal.SIGINT, _quit_or_raise)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+def _quit_or_raise(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _quit(number, frame)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if is_command_line():

@@ -179,7 +179,7 @@ def test_options_and_other_arguments_come_in_any_order(minidl, arguments):
 def test_the_schema_needs_no_config(minidl):
     code, out, _ = minidl("train --print-schema")
     assert code == 0 and json.loads(out) == json.loads(
-        (ROOT / "minidl/config.schema.json").read_text()
+        Path(cli.__file__).with_name("config.schema.json").read_text()
     )
 
 
@@ -424,6 +424,32 @@ def test_a_signal_ends_the_run_with_the_command_that_goes_on(minidl, stopped):
     assert code == 0 and err == ""
     assert out.startswith("epoch 2/3") and "run folder: run" in out
     assert Path("run/model.npz").read_bytes() == Path("whole/model.npz").read_bytes()
+
+
+def test_a_signal_after_the_last_step_ends_the_command_and_not_the_run(minidl, monkeypatch):
+    finish = train_command.Run.finish
+
+    def signalled(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return finish(self)
+
+    monkeypatch.setattr(train_command.Run, "finish", signalled)
+    code, _, err = minidl("train config.yaml --out run")
+    assert code == 143
+    assert err == "stopped by SIGTERM after the last step; the run in run is finished\n"
+    assert json.loads(Path("run/run.json").read_text())["status"] == "finished"
+    assert "is finished" in minidl("train --resume run")[1]
+
+
+def test_ctrl_c_while_the_report_is_written_ends_the_command(minidl, monkeypatch):
+    def report(run):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train_command, "_write_report", report)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code, out, err = minidl("train config.yaml --out run")
+    assert (code, err) == (130, "interrupted\n") and "test loss" in out
+    assert json.loads(Path("run/run.json").read_text())["status"] == "finished"
 
 
 def test_a_finished_run_says_so(minidl):

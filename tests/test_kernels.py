@@ -485,3 +485,11 @@ def test_the_kernels_can_be_turned_off():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == "numpy"
+
+
+@pytest.mark.parametrize("value, warned", [("", False), ("numpy", False), ("nmpy", True)])
+def test_an_unknown_choice_of_kernels_is_pointed_out(value, warned):
+    command = [sys.executable, "-c", "from minidl import kernels"]
+    environment = {**os.environ, "MINIDL_KERNELS": value}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert ("MINIDL_KERNELS=nmpy is ignored: its only value is numpy" in done.stderr) == warned

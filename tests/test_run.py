@@ -369,7 +369,7 @@ def test_a_signal_after_the_last_step_lets_the_run_be_finished(begin):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         run.finish()
-    assert run.stopped_by is None and status(run) == "finished"
+    assert not run.stopped and run.stopped_by == signal.SIGTERM and status(run) == "finished"
 
 
 def test_a_signal_before_the_first_step_is_not_lost(begin):

@@ -62,7 +62,10 @@ STARTED_AS = {
 
 @pytest.mark.parametrize(
     "command, library",
-    [*((command, "numpy") for command in STARTED_AS.values()), (STARTED_AS["module"], "pydantic")],
+    [
+        *((command, "numpy") for command in STARTED_AS.values()),
+        *((STARTED_AS["module"], library) for library in ("pydantic", "sklearn")),
+    ],
 )
 def test_ctrl_c_during_the_imports_is_quiet(begin, tmp_path, command, library):
     (tmp_path / "waiting").mkdir()

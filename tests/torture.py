@@ -428,7 +428,7 @@ def signals(n: int, folder: Path) -> Outcome:
             kind = "stopped with a checkpoint and the command"
         elif code in (128 + number, -number) and not written and not (out / "metrics.csv").exists():
             kind = "stopped before the first step"
-        elif code == 0:
+        elif code in (0, 128 + number) and (out / "results.json").exists():
             kind = "came after the last step"
         else:
             kind = f"exit {code}"

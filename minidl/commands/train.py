@@ -89,8 +89,7 @@ def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:
         return 0
     name = experiment.config.name
     with RunFolder.create(config.output.directory, name, options.out) as folder:
-        with Run(experiment, folder) as run:
-            return _train(run, quiet=options.quiet)
+        return _train(Run(experiment, folder), quiet=options.quiet)
 
 
 def gradcheck(arguments: Sequence[str]) -> int:
@@ -142,13 +141,13 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
             if begun:
                 config = settled(config, load_config(folder.config))
             experiment = _build(config, ranks)
-        with Run(experiment, folder) as run:
-            note = (lambda text: None) if options.quiet else warn
-            if not run.resume(note):
-                note(f"{path} has no checkpoint yet: starting it over")
-            elif run.already_finished:
-                return _nothing_left(folder)
-            return _train(run, quiet=options.quiet)
+        run = Run(experiment, folder)
+        note = (lambda text: None) if options.quiet else warn
+        if not run.resume(note):
+            note(f"{path} has no checkpoint yet: starting it over")
+        elif run.already_finished:
+            return _nothing_left(folder)
+        return _train(run, quiet=options.quiet)
 
 
 def _given_config(parser: Parser, arguments: Sequence[str]) -> Config | None:
@@ -167,7 +166,7 @@ def _train(run: Run, *, quiet: bool) -> int:
     go_on = f"go on with the run by\n  {again('train', '--resume', str(run.folder.path))}"
     results, unwritten = None, None
     try:
-        with _bar(run, quiet) as bar:
+        with run, _bar(run, quiet) as bar:
             for epoch in run.steps():
                 if bar.update() or epoch is not None:
                     loss = run.loss_so_far() if epoch is None else epoch.train["loss"]
@@ -180,15 +179,17 @@ def _train(run: Run, *, quiet: bool) -> int:
                 except OutputError as error:
                     unwritten = error
                     run.stop()
-        if not run.stopped:
-            results = run.finish()
+            if not run.stopped:
+                results = run.finish()
     except CheckpointError as error:
         if not run.folder.config.exists():  # nothing has begun
             raise
         raise CheckpointError(f"{error}\nthen {go_on}") from error
     if run.stopped_by is not None:
-        step = run.training.progress["step"]
-        warn(f"stopped by {signal_name(run.stopped_by)} after step {step}; {go_on}")
+        done = f"after step {run.training.progress['step']}; {go_on}"
+        if results is not None:
+            done = f"after the last step; the run in {run.folder.path} is finished"
+        warn(f"stopped by {signal_name(run.stopped_by)} {done}")
         return 128 + run.stopped_by
     if unwritten is not None:
         if str(unwritten):

@@ -63,8 +63,8 @@ class Run:
     diverged or failed. A signal (see `Interrupts`) then ends `steps` after the step in progress,
     with a checkpoint; after the last step it lets the run be finished.
 
-    stopped: whether `steps` ended before the training was finished, and stopped_by: the number of
-    the signal that ended it, None where `stop` did.
+    stopped: whether `steps` ended before the training was finished.
+    stopped_by: the number of the signal that asked for it, also after the last step, or None.
     """
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
@@ -94,6 +94,7 @@ class Run:
             self._settle_status(kind)
         finally:
             self._interrupts.__exit__()
+            self.stopped_by = self.stopped_by or self._interrupts.received
 
     @property
     def already_finished(self) -> bool:
