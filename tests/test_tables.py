@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 
 from minidl.data import textfiles
 from minidl.data.tables import TableError, read_table, table_of, tables_of
-from minidl.data.textfiles import Format, open_data, plain_numbers
+from minidl.data.textfiles import Format, open_data
 from minidl.errors import DataError
 
 NAN = np.nan
@@ -94,14 +95,23 @@ def test_blocks_of_numbers_equal_cells_read_one_by_one(write, monkeypatch, endin
 )
 def test_what_is_no_plain_number_is_left_to_the_careful_reader(cell):
     for data in (f"1,{cell}\n2,3\n", f"{cell},1\n2,3\n", f"1,2\n3,{cell}", f"1\n{cell}\n"):
-        assert plain_numbers(data.encode(), 1 + data.count("1,"), Format()) is None
+        assert parsed_at_once(data) is None
 
 
 def test_ragged_blocks_are_left_to_the_careful_reader():
-    for data in (b"1,2\n3\n4,5,6\n", b"1,2\n\n3,4\n", b"1\n2,3,4\n"):
-        assert plain_numbers(data, 2, Format()) is None
-    both = plain_numbers(b",2\n,\n3,4\n", 2, Format())
+    for data in ("1,2\n\n3,4\n", "1,2\n,\n\n", "1,2\n \n3,4\n"):
+        assert parsed_at_once(data) is None
+    both = parsed_at_once(",2\n,\n3,4\n")
     assert np.array_equal(both, [[NAN, NAN, 3], [2, NAN, 4]], equal_nan=True)
+    assert parsed_at_once("1\n\n2\n") is None
+
+
+def parsed_at_once(data):
+    """The columns of a block if it was taken for plain numbers, else None."""
+    names = ",".join("abc"[: 1 + data.split("\n")[0].count(",")])
+    file = io.BytesIO(f"{names}\n{data}".encode())
+    (block,) = textfiles.TextTable(file, Format(), "t").blocks()
+    return block.columns if isinstance(block.columns[0], np.ndarray) else None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_a_column_may_turn_into_texts_late(write, monkeypatch):
         (b"a,b\n1,2\n1,\0\n", ":3: holds a zero byte"),
         (b"PAR1....", ": is not a text file, but a Parquet file; name it .parquet"),
         (b"PK\x03\x04...", ": is not a text file, but a zip archive, as .xlsx"),
-        (gzip.compress(b"a,b\n1,2\n" * 99)[:-9], ": cannot be read"),
+        (gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9], ": cannot be read"),
         ("1" * 100, ":1: a line of over 64 bytes"),
         ("a,b\n1," + "1" * 100, ":2: a line of over 64 bytes"),
         (",".join(map(str, range(20))), ":1: 20 columns; at most 9"),

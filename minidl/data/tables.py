@@ -132,7 +132,7 @@ def tables_of(
 
     keep: columns that are wanted in `written` too.
     """
-    text = TextTable(file, form or Format(), source, keep=keep)
+    text = TextTable(file, form or Format(), source, as_written=bool(keep))
     waiting: list[Block] = []
     for block in text.blocks():
         waiting.append(block)
@@ -213,7 +213,7 @@ def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Col
         return Column(np.where(np.isnat(array), np.nan, seconds))
     texts = [text_of(cell) for cell in array.tolist()]
     gatherer = Gatherer(words)
-    gatherer.add_texts(texts)
+    gatherer.add(texts)
     return replace(gatherer.column(declared is None), declared=declared)
 
 
@@ -225,47 +225,55 @@ class Gatherer:
     ) -> None:
         self._words, self._decimal, self._literal = words, decimal, literal
         self._parts: list[np.ndarray] = []
-        self._places: dict[str, int] | None = None  # of the texts; None as long as all are numbers
+        self._places: _Places | None = None  # of the texts; None as long as all are numbers
 
-    def add_numbers(self, values: np.ndarray) -> None:
-        """Add cells that are plain numbers, NaN for gaps."""
+    def add(self, cells: np.ndarray | Sequence[str]) -> None:
+        """Add cells: plain numbers with NaN for gaps, or texts."""
         if self._places is None:
-            self._parts.append(values)
-        else:
-            self._add_column(Column(values).as_texts())
-
-    def add_texts(self, cells: Sequence[str]) -> None:
-        """Add cells as texts, stripped."""
-        if self._places is None:
-            values = numbers(cells, self._decimal, self._words)
+            values = (
+                cells
+                if isinstance(cells, np.ndarray)
+                else numbers(cells, self._decimal, self._words)
+            )
             if values is not None:
+                blank(values, self._words)
                 self._parts.append(values)
                 return
-            parts, self._parts, self._places = self._parts, [], {}
-            for part in parts:
-                self._add_column(Column(part).as_texts())
-        places = self._places
-        for cell in set(cells).difference(places):
-            if is_missing(cell, self._words) and not (self._literal and is_word(cell, self._words)):
-                places[cell] = -1
-        found = [places.setdefault(cell, len(places)) for cell in cells]
-        self._parts.append(np.array(found, np.int32))
+            self._places = _Places()
+            self._parts = [self._coded(part) for part in self._parts]
+        self._parts.append(self._coded(cells))
 
     def column(self, as_numbers: bool = True) -> Column:
         """Return all that was added.  as_numbers: whether plain numbers are left as such."""
         values = np.concatenate(self._parts) if self._parts else np.zeros(0)
         if self._places is None:
             return Column(values) if as_numbers else Column(values).as_texts()
-        # Places of gaps were counted as well: close the ranks.
-        kept = [text for text, place in self._places.items() if place >= 0]
-        closed = np.full(len(self._places) + 1, -1, np.int32)
-        closed[[self._places[text] for text in kept]] = np.arange(len(kept))
-        return Column(closed[values], tuple(kept))
+        texts, places = _Places(), []  # stripped, and without gaps
+        for text in map(str.strip, self._places):
+            gap = is_missing(text, self._words)
+            if gap and self._literal:
+                gap = not is_word(text, self._words)
+            places.append(-1 if gap else texts[text])
+        found: np.ndarray = np.array([*places, -1], np.int32)[values]
+        return Column(found, tuple(texts))
 
-    def _add_column(self, column: Column) -> None:
-        assert self._places is not None and column.texts is not None
-        places = [self._places.setdefault(text, len(self._places)) for text in column.texts]
-        self._parts.append(np.array([*places, -1], np.int32)[column.values])
+    def _coded(self, cells: np.ndarray | Sequence[str]) -> np.ndarray:
+        """Return the place of each cell among the texts, -1 for a number's gap."""
+        assert self._places is not None
+        if isinstance(cells, np.ndarray):
+            column = Column(cells).as_texts()
+            places = [*(self._places[text] for text in column.texts or ()), -1]
+            found: np.ndarray = np.array(places, np.int32)[column.values]
+            return found
+        return np.fromiter(map(self._places.__getitem__, cells), np.int32, len(cells))
+
+
+class _Places(dict[str, int]):
+    """Texts and their places, in the order in which they are asked for."""
+
+    def __missing__(self, text: str) -> int:
+        place = self[text] = len(self)
+        return place
 
 
 def _gathered(
@@ -282,14 +290,10 @@ def _gathered(
     written: dict[str, list[str]] = {name: [] for name in keep if name in text.names}
     for block in blocks:
         lines.append(block.lines)
-        for name, cells in written.items():
-            as_texts = block.numbers is None
-            cells.extend(block.texts[text.names.index(name)] if as_texts else block.written[name])
-        for j, gatherer in enumerate(gatherers):
-            if block.numbers is not None:
-                gatherer.add_numbers(block.numbers[j])
-            else:
-                gatherer.add_texts(block.texts[j])
+        for name, gatherer, cells in zip(text.names, gatherers, block.columns, strict=True):
+            gatherer.add(cells)
+            if name in written:
+                written[name].extend(map(str.strip, cells))
     if not lines:
         raise DataError(f"{text.source}: holds no row")
     columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))

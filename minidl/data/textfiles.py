@@ -1,7 +1,7 @@
-"""Text files of rows and columns, read in blocks that keep no Python string for each cell.
+"""Text files of rows and columns, read in blocks.
 
-A block of plain numbers is parsed at once; any other goes through `csv`. Both give the same
-numbers, rounded correctly as `float` does.
+A block of plain numbers is parsed at once, lines without quotes are divided at the delimiter, and
+other lines go through `csv`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import io
 import os
 import stat
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from minidl.data.cells import blank
+from minidl.data.cells import NUMBERS, parsed
 from minidl.errors import DataError, require
 
-BLOCK = 2**18  # bytes; larger ones leave the cache and start threads in SciPy
+BLOCK = 2**16  # bytes; the texts and numbers of larger ones leave the cache
 MAX_LINE = 2**24  # bytes
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.
@@ -67,20 +67,6 @@ class Format:
         require("encoding", repr(self.encoding), known, "the name of a text encoding")
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some rows: numbers, (n_columns, n_rows) float64, or a sequence of texts for each column.
-
-    lines: the last line of the file that each row takes.
-    written: in a block of numbers, the cells of the columns that are kept as they are written.
-    """
-
-    numbers: np.ndarray | None
-    texts: Sequence[Sequence[str]]
-    lines: np.ndarray
-    written: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
 def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
     """Open a data file for reading, gzipped or not.  Raises DataError unless it is a regular file.
 
@@ -109,20 +95,31 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
 
 
+class Block(NamedTuple):
+    """Some rows.
+
+    columns: of each its cells, float64 with NaN where they are empty, or texts as they are written.
+    lines: the line of the file where each row ends.
+    """
+
+    columns: Sequence[np.ndarray | Sequence[str]]
+    lines: np.ndarray
+
+
 class TextTable:
     """A text file open at its first row.
 
     names: of the columns, stripped; an empty first one, as pandas writes above its index, is "".
     source: what messages call the file.
-    keep: columns whose cells are wanted as they are written, also in blocks of numbers.
+    as_written: whether all cells are wanted as texts.
     """
 
     def __init__(
-        self, file: IO[bytes], form: Format, source: str, *, keep: Collection[str] = ()
+        self, file: IO[bytes], form: Format, source: str, *, as_written: bool = False
     ) -> None:
-        self.source, self.form, self._keep = source, form, keep
+        self.source, self.form, self._as_written = source, form, as_written
         self._line = 0  # how many lines have been read
-        self._file = _one_byte_ends(file, form.encoding, source)
+        self._file, self._encoding = _one_byte_ends(file, form.encoding, source)
         self._pending: deque[str] = deque()
         self._reader = csv.reader(
             iter(self._next_line, None),
@@ -139,32 +136,45 @@ class TextTable:
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows, block by block.  Raises DataError with the line of what is wrong."""
-        plain = not codecs.lookup(self.form.encoding).name.startswith("utf-16")
         if self._first is not None:
             row, line = self._first
-            yield Block(None, [[cell.strip()] for cell in row], np.array([line]))
-        while data := self._read_block():
-            numbers = plain_numbers(data, len(self.names), self.form) if plain else None
-            if numbers is not None:
-                lines = np.arange(self._line + 1, self._line + 1 + numbers.shape[1])
-                self._line += numbers.shape[1]
-                yield Block(numbers, (), lines, self._written(data))
+            yield Block([[cell] for cell in row], np.array([line]))
+        while text := self._read(BLOCK):
+            if (columns := self._divided(text)) is not None:
+                start, self._line = self._line + 1, self._line + len(columns[0])
+                yield Block(columns, np.arange(start, self._line + 1))
                 continue
-            plain = plain and not any(byte in data for byte in b'"')
-            self._pending.extend(self._lines(data))
-            rows, numbered = self._rows()
+            self._pending.extend(io.StringIO(text, newline=""))
+            rows, lines = self._rows()
             if rows:
-                yield Block(None, list(zip(*rows, strict=True)), np.array(numbered))
+                yield Block(list(zip(*rows, strict=True)), np.array(lines))
 
-    def _written(self, data: bytes) -> dict[str, list[str]]:
-        """Return the cells of the columns that are kept, of lines without quotes."""
-        rows = data.decode(self.form.encoding).splitlines() if self._keep else []
-        mark, places = self.form.delimiter, {name: j for j, name in enumerate(self.names)}
-        return {
-            name: [row.split(mark, places[name] + 1)[places[name]] for row in rows]
-            for name in self._keep
-            if name in places
-        }
+    def _divided(self, text: str) -> Sequence[np.ndarray | Sequence[str]] | None:
+        """Return the columns of lines without quotes, else None."""
+        mark, n_columns = self.form.delimiter, len(self.names)
+        if "\r" in text:
+            text = text.replace("\r\n", "\n")
+        text = text.removesuffix("\n")
+        if '"' in text or "\r" in text or (n_columns == 1 and "\n\n" in f"\n{text}\n"):
+            return None
+        if not self._as_written and (values := self._numbers(text)) is not None:
+            return list(values.T)
+        rows = [line.split(mark) for line in text.split("\n")]
+        return list(zip(*rows, strict=True)) if {*map(len, rows)} == {n_columns} else None
+
+    def _numbers(self, text: str) -> np.ndarray | None:
+        """Return lines of plain numbers, (n_lines, n_columns) float64, else None."""
+        mark, n_columns = self.form.delimiter, len(self.names)
+        if self.form.decimal == ",":
+            if "." in text:
+                return None
+            text = text.replace(",", ".")
+        n_lines = text.count("\n") + 1
+        between = (mark * (n_columns - 1) + "\n") * n_lines
+        if text.encode().translate(None, NUMBERS) != between[:-1].encode():
+            return None
+        values = parsed(text.replace("\n", ",").replace(mark, ","))
+        return None if values is None else values.reshape(n_lines, n_columns)
 
     def _rows(self) -> tuple[list[list[str]], list[int]]:
         rows: list[list[str]] = []
@@ -173,12 +183,11 @@ class TextTable:
         while self._pending:
             begun = self._line + 1
             row = self._row(begun)
-            if len(row) != n_columns:
-                if not row or (n_columns > 1 and row == [""]):
-                    continue
+            if len(row) == n_columns and (n_columns > 1 or row):
+                rows.append(row)
+                lines.append(self._line)
+            elif row and row != [""]:
                 raise DataError(self._ragged(row, begun))
-            rows.append([cell.strip() for cell in row])
-            lines.append(self._line)
         return rows, lines
 
     def _row(self, begun: int) -> list[str]:
@@ -189,9 +198,7 @@ class TextTable:
             if "unexpected end" in reason or "field larger" in reason:
                 reason = "a quote is opened and never closed"
             elif "expected after" in reason:
-                reason += f"; where cells are not divided by {self.form.delimiter!r}, set " + (
-                    "data.delimiter"
-                )
+                reason += self._advice()
             raise DataError(f"{self.source}:{begun}: {reason}") from error
 
     def _first_row(self) -> list[str]:
@@ -204,7 +211,7 @@ class TextTable:
             line = self._read(0)
             if not line:
                 raise DataError(f"{self.source}: is empty")
-            self._pending.extend(self._lines(line))
+            self._pending.extend(io.StringIO(line, newline=""))
             row = self._row(self._line + 1)
         if len(row) > MAX_COLUMNS:
             raise DataError(
@@ -222,35 +229,30 @@ class TextTable:
             raise DataError(f"{where}: two columns are named {twice!r}")
 
     def _ragged(self, row: Sequence[str], line: int) -> str:
-        columns = f"{len(self.names)} column" + "s" * (len(self.names) > 1)
-        text = f"{self.source}:{line}: {len(row)} cells, but {columns}"
-        if len(self.names) == 1:
-            text += f"; where cells are not divided by {self.form.delimiter!r}, set data.delimiter"
-        return text
+        one = len(self.names) == 1
+        columns = "1 column" + self._advice() if one else f"{len(self.names)} columns"
+        return f"{self.source}:{line}: {len(row)} cells, but {columns}"
 
-    def _read_block(self) -> bytes:
-        data = self._read(BLOCK)
-        return data + self._read(0) if data and not data.endswith(b"\n") else data
+    def _advice(self) -> str:
+        return f"; where cells are not divided by {self.form.delimiter!r}, set data.delimiter"
 
-    def _read(self, size: int) -> bytes:
-        """Read so many bytes, or with 0 the rest of the line."""
+    def _read(self, size: int) -> str:
+        """Read so many bytes and the rest of the line, as text."""
         try:
-            data: bytes = self._file.read(size) if size else self._file.readline(MAX_LINE)
+            data: bytes = self._file.read(size)
+            if not data.endswith(b"\n") and (data or not size):
+                data += self._file.readline(MAX_LINE)
         except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{self.source}: cannot be read: {error}") from error
-        if not size and len(data) >= MAX_LINE:
+        if len(data) >= MAX_LINE + size:
             raise DataError(f"{self.source}:{self._line + 1}: a line of over {MAX_LINE} bytes")
-        return data
-
-    def _lines(self, data: bytes) -> Iterator[str]:
         if b"\0" in data:
             line = self._line + data.count(b"\n", 0, data.index(b"\0")) + 1
             raise DataError(f"{self.source}:{line}: holds a zero byte: it is no text file")
-        encoding = "utf-8" if isinstance(self._file, io.BytesIO) else self.form.encoding
-        if self._line == 0 and data.startswith(codecs.BOM_UTF8):
-            data = data[len(codecs.BOM_UTF8) :]
+        if self._line == 0:
+            data = data.removeprefix(codecs.BOM_UTF8)
         try:
-            return io.StringIO(data.decode(encoding), newline="")
+            return data.decode(self._encoding)
         except UnicodeDecodeError as error:
             line = self._line + data.count(b"\n", 0, error.start) + 1
             raise DataError(
@@ -261,90 +263,18 @@ class TextTable:
     def _next_line(self) -> str | None:
         """Return the next line for `csv`, which asks for more only within a quoted cell."""
         if not self._pending:
-            self._pending.extend(self._lines(self._read(0)))
+            self._pending.extend(io.StringIO(self._read(0), newline=""))
         if not self._pending:
             return None
         self._line += 1
         return self._pending.popleft()
 
 
-def _one_byte_ends(file: IO[bytes], encoding: str, source: str) -> Any:
+def _one_byte_ends(file: IO[bytes], encoding: str, source: str) -> tuple[Any, str]:
     """A file of UTF-16 as one of UTF-8, whose lines end with one byte; others as they are."""
     if not codecs.lookup(encoding).name.startswith("utf-16"):
-        return file
+        return file, encoding
     try:
-        return io.BytesIO(file.read().decode(encoding).encode())
+        return io.BytesIO(file.read().decode(encoding).encode()), "utf-8"
     except UnicodeError as error:
         raise DataError(f"{source}: is not {encoding} text: {error}") from error
-
-
-def plain_numbers(data: bytes, n_columns: int, form: Format) -> np.ndarray | None:
-    """Return lines of plain numbers and empty cells as (n_columns, n_rows) float64, else None.
-
-    SciPy's reader of Matrix Market files is the fast and exact parser at hand, but it ignores what
-    follows a number ("5%" would be 5).  So the lines are checked first: without digits and signs,
-    a number is "", ".", "e" or ".e".
-    """
-    from scipy.io import mmread
-
-    delimiter = form.delimiter.encode(form.encoding)
-    if len(delimiter) != 1 or delimiter in b"0123456789+-.eE ":
-        return None
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-    if form.decimal == ",":
-        if b"." in data:
-            return None
-        data = data.replace(b",", b".")
-    if not data.endswith(b"\n"):
-        data += b"\n"
-    marks = data.translate(None, b"0123456789+-")
-    if any(wrong in marks for wrong in (b"..", b"e.", b"ee")):
-        return None
-    separators = marks.translate(None, b".e")
-    row = delimiter * (n_columns - 1) + b"\n"
-    n_rows = len(separators) // len(row)
-    if separators != row * n_rows:
-        return None
-    data = data.replace(delimiter, b"\n") if n_columns > 1 else data
-    empty = _checked_cells(data)
-    if empty is None or (empty and n_columns == 1):  # an empty line is no row
-        return None
-    if empty:
-        data = (b"\n" + data).replace(b"\n\n", b"\nnan\n").replace(b"\n\n", b"\nnan\n")[1:]
-    head = b"%%%%MatrixMarket matrix array real general\n%d %d\n" % (n_columns, n_rows)
-    try:
-        values = np.asarray(mmread(io.BytesIO(head + data)), dtype=np.float64)
-    except (ValueError, OverflowError):
-        return None
-    if values.shape != (n_columns, n_rows) or (np.abs(values) >= 1e99).any():
-        return None  # "5e102" may be a code
-    blank(values, form.missing)
-    return values
-
-
-def _checked_cells(data: bytes) -> bool | None:
-    """Whether a cell of these lines is empty; None where one is no plain number.
-
-    Signs may stand in front and after an e only, digits must follow, and zeros in front of other
-    digits, as in a postcode, mean no number.
-    """
-    text = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    starts = np.append(0, ends[:-1] + 1)
-    padded = np.append(text, text[-1:])
-    first, second = padded[starts], padded[starts + 1]
-    after_e = np.flatnonzero(text == ord("e")) + 1 if b"e" in data else np.zeros(0, np.int64)
-    for sign in b"-+":
-        in_front, in_exponent = first == sign, padded[after_e] == sign
-        if np.count_nonzero(text == sign) != in_front.sum() + in_exponent.sum():
-            return None
-        if (second[in_front] == ord("\n")).any():
-            return None
-        if (padded[after_e[in_exponent] + 1] == ord("\n")).any():
-            return None
-    if (padded[after_e] == ord("\n")).any():
-        return None
-    if ((first == ord("0")) & (second >= ord("0")) & (second <= ord("9"))).any():
-        return None
-    return bool((first == ord("\n")).any())
