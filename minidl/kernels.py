@@ -1,5 +1,5 @@
-"""The work that a training step spends its time in, in C where that is built: `_kernels.c`, with the
-passes over memory for float32 and float64 in `_passes.h`.
+"""The work that a training step spends its time in, in C where that is built: `_kernels.c`, with
+the passes over memory for float32 and float64 in `_passes.h`.
 
 A function here either has its reference in NumPy beside the call to C, or it says whether C has
 done the work, and the NumPy code stands where the formula is described: `optimizers.py` and

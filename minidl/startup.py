@@ -7,12 +7,11 @@ module first. Only a process that was started as the command line is changed.
 
 from __future__ import annotations
 
+# Not through the module `signal`, whose own import would be one in which nothing handles Ctrl-C.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import sys
 from types import FrameType
-
-# Not through the module `signal`, whose own import would be one in which nothing handles Ctrl-C.
-import _signal as signal  # type: ignore[import-not-found]
 
 PROGRAMS = ("minidl", "minidl.exe", "minidl-script.py")
 MODULES = ("minidl", "minidl.__main__", "minidl.cli")
