@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 import tracemalloc
 
 import numpy as np
@@ -11,11 +13,14 @@ import pytest
 
 from minidl.config import load_config
 from minidl.data import arrays, disk
-from minidl.data.dataset import fingerprint
+from minidl.data.dataset import Dataset, fingerprint
 from minidl.data.disk import npy_rows
 from minidl.data.preprocessing import PREPROCESSINGS
+from minidl.data.splits import split
 from minidl.errors import DataError
+from minidl.estimators import MLPClassifier, MLPRegressor
 from minidl.runs.experiment import Experiment
+from minidl.training import Training
 
 
 @pytest.fixture
@@ -62,6 +67,81 @@ def test_images_are_flattened(tmp_path):
     X = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
     np.save(tmp_path / "X.npy", X)
     assert np.array_equal(npy_rows(str(tmp_path / "X.npy"))[:], X.reshape(5, 42))
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "u1"])
+def test_a_block_of_rows_is_a_view_of_the_file_without_row_numbers(tmp_path, kind):
+    X = np.arange(50_000 * 2).reshape(50_000, 2).astype(kind)
+    np.save(tmp_path / "X.npy", X)
+    data = Dataset("file", npy_rows(str(tmp_path / "X.npy")), np.arange(50_000) % 2, classes=(0, 1))
+    parts = split(data, validation=10_000, test=5000, method="last", rng=np.random.default_rng(0))
+    for part, rows in zip(parts, (X[:35_000], X[35_000:45_000], X[45_000:]), strict=True):
+        assert type(part.X) is disk.DiskRows and part.indices is None
+        assert np.array_equal(part.X[:], rows) and np.array_equal(part.X[5:3:-1], rows[5:3:-1])
+        assert part.y.base is data.y
+        tracemalloc.start()
+        part.X.part(slice(1, None))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 * len(rows)  # a number for each row takes twice that
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_raw_images_larger_than_memory_stay_on_the_disk(tmp_path, monkeypatch, tested):
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k") if tested else ("train",):
+        for name, array in (
+            ("images-idx3", rng.integers(0, 256, (60, 5, 4)).astype(np.uint8)),
+            ("labels-idx1", (np.arange(60) % 3).astype(np.uint8)),
+        ):
+            shape = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(shape + array.tobytes())
+    path = tmp_path / "train-images-idx3-ubyte"
+    in_memory = arrays.idx(str(path))
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 1000)
+    on_disk = arrays.idx(str(path))
+    assert on_disk.image_shape == in_memory.image_shape == (5, 4, 1)
+    for name in ("X", "X_test") if tested else ("X",):
+        assert type(getattr(on_disk, name)) is disk.DiskRows
+        assert np.array_equal(getattr(on_disk, name)[:], getattr(in_memory, name))
+    assert np.array_equal(on_disk.y, in_memory.y)
+    zipped = tmp_path / "train-images-idx3-ubyte.gz"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    assert type(arrays.idx(str(zipped)).X) is np.ndarray
+    os.truncate(path, 1100)
+    with pytest.raises(DataError, match="holds 1084 bytes"):
+        arrays.idx(str(path))
+
+
+def test_images_in_a_pair_keep_their_shape_on_the_disk(tmp_path, monkeypatch):
+    np.save(tmp_path / "X.npy", np.zeros((30, 6, 7, 3), np.uint8))
+    np.save(tmp_path / "y.npy", np.arange(30) % 3)
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    found = arrays.npy(str(tmp_path / "X.npy"), "y.npy")
+    assert found.image_shape == (6, 7, 3) and found.X.shape == (30, 126)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("validated", [False, True])
+def test_estimators_take_a_map_of_a_file_without_copying_it(tmp_path, monkeypatch, kind, validated):
+    X = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    mapped, y = np.load(tmp_path / "X.npy", mmap_mode="r"), (X[:, 0] > 0).astype(np.int64)
+    used = []
+    check = Training._check_rows
+    monkeypatch.setattr(
+        Training, "_check_rows", lambda self, *a: used.append(check(self, *a)) or used[-1]
+    )
+    held_out = {"X_val": mapped[:500], "y_val": y[:500]} if validated else {}
+    estimator = kind(hidden_layer_sizes=(4,), max_iter=2, early_stopping=validated, random_state=0)
+    tracemalloc.start()
+    estimator.fit(mapped, y, **held_out).predict(mapped)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < mapped.nbytes / 3
+    assert len(used) == 1 + validated and all(np.shares_memory(each.X, mapped) for each in used)
+    assert np.array_equal(estimator.predict(mapped), estimator.predict(X))
 
 
 def test_an_epoch_holds_each_row_once_and_reads_each_block_once(saved, monkeypatch):
@@ -176,11 +256,11 @@ def test_a_file_that_is_cut_short_is_an_error_and_not_a_crash(saved):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((3, 2)), np.zeros(3, np.float32), np.zeros((2, 3), "f4").T]
+    "array", [np.zeros((3, 2), "i8"), np.zeros(3, np.float32), np.zeros((2, 3), "f4").T]
 )
 def test_what_cannot_be_read_by_rows_is_refused(tmp_path, array):
     np.save(tmp_path / "X.npy", array)
-    with pytest.raises(DataError, match="must be uint8 or float32 in C order"):
+    with pytest.raises(DataError, match="must be uint8, float32 or float64"):
         npy_rows(str(tmp_path / "X.npy"))
 
 

@@ -8,14 +8,14 @@ import re
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from minidl.archive import read_arrays
 from minidl.data.bunches import arrays_of, dataset_of
 from minidl.data.dataset import Dataset
-from minidl.data.disk import npy_rows
+from minidl.data.disk import DiskRows, npy_rows
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError, ParameterError
 from minidl.memory import memory_bytes
@@ -81,13 +81,8 @@ def npy(path: str, target: str | None) -> Dataset:
 
 
 def _npy_pair(path: str, target: str) -> Dataset:
-    y = _read_npy(target)
-    if os.path.getsize(path) <= IN_MEMORY_BYTES:
-        return _of_arrays(path, _read_npy(path), y)
-    X = npy_rows(path)
-    if len(X) != len(y):
-        raise DataError(f"{path}: has {len(X)} rows, and {target} has {len(y)}")
-    return replace(_of_arrays(path, np.zeros((len(y), 1), np.uint8), y), X=X)
+    on_disk = os.path.getsize(path) > IN_MEMORY_BYTES
+    return _of_arrays(path, npy_rows(path) if on_disk else _read_npy(path), _read_npy(target))
 
 
 def _read_npy(path: str) -> np.ndarray:
@@ -104,6 +99,8 @@ def idx(path: str) -> Dataset:
 
     The names differ in "images" and "labels", "idx3" and "idx1"; the test part, where it is there,
     has "t10k" or "test" for "train".
+    Images that are not gzipped and take more than IN_MEMORY_BYTES are read from the disk as they
+    are needed.
     """
     name = os.path.basename(path)
     if "images" not in name:
@@ -114,7 +111,7 @@ def idx(path: str) -> Dataset:
     for each in (name, *files):
         images = _beside(path, each)
         labels = _beside(path, each.replace("images", "labels").replace("idx3", "idx1"))
-        parts += [read_idx(images), read_idx(labels)]
+        parts += [_images(images), read_idx(labels)]
     return _of_arrays(path, *parts)
 
 
@@ -137,37 +134,58 @@ def read_idx(path: str) -> np.ndarray:
     LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
     """
     with open_data(path) as file:
+        shape, dtype = _idx_header(path, file)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > (memory_bytes() or 2**34):
+            raise DataError(f"{path}: claims {shape} values: more than there is memory")
         try:
-            start = file.read(4)
-            if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES:
-                raise DataError(f"{path}: is not an IDX file")
-            shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
-            dtype = np.dtype(IDX_TYPES[start[2]])
-            n_bytes = math.prod(shape) * dtype.itemsize
-            if n_bytes > (memory_bytes() or 2**34):
-                raise DataError(f"{path}: claims {shape} values: more than there is memory")
             data = file.read(n_bytes + 1)
-        except (OSError, EOFError, struct.error) as error:
+        except (OSError, EOFError) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
     if len(data) != n_bytes:
         raise DataError(f"{path}: claims {shape} values and holds {len(data)} bytes")
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
 
 
+def _images(path: str) -> Any:
+    with open_data(path) as file:
+        shape, dtype = _idx_header(path, file)
+        offset = file.tell()
+    is_whole = os.path.getsize(path) == offset + math.prod(shape)  # and so not gzipped
+    if dtype == np.uint8 and len(shape) > 1 and is_whole and math.prod(shape) > IN_MEMORY_BYTES:
+        return DiskRows(path, offset, shape, np.uint8)
+    return read_idx(path)
+
+
+def _idx_header(path: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        start = file.read(4)
+        if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES:
+            raise DataError(f"{path}: is not an IDX file")
+        shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    return shape, np.dtype(IDX_TYPES[start[2]])
+
+
 def _of_arrays(
     path: str,
     X: Any,
     y: Any,
-    X_test: np.ndarray | None = None,
+    X_test: Any = None,
     y_test: np.ndarray | None = None,
 ) -> Dataset:
     """Return the data set of arrays; X of 3 or 4 dimensions is images."""
     shape = None
     if y.ndim == 2 and y.shape[1] == 1:
         y, y_test = y[:, 0], None if y_test is None else y_test[:, 0]
-    if X.ndim in (3, 4):
-        shape = (*X.shape[1:], 1)[:3]
-        X, X_test = (None if each is None else each.reshape(len(each), -1) for each in (X, X_test))
+    dims = X.row_shape if isinstance(X, DiskRows) else X.shape[1:]
+    if len(dims) in (2, 3):
+        shape = (*dims, 1)[:3]
+        X, X_test = (
+            each if each is None or isinstance(each, DiskRows) else each.reshape(len(each), -1)
+            for each in (X, X_test)
+        )
     if X.ndim != 2 or X.dtype.kind not in "biuf" or len(X) != len(y) or y.ndim not in (1, 2):
         raise DataError(
             f"{path}: features and target must be rows of numbers, got {X.shape} "
@@ -184,7 +202,8 @@ def _of_arrays(
     data = dataset_of("file", arrays)
     parts = {}
     if X_test is not None and y_test is not None:
-        parts = {"X_test": X_test.astype(data.X.dtype), "y_test": data.y[len(y) :]}
+        of_kind = X_test if X_test.dtype == data.X.dtype else X_test.astype(data.X.dtype)
+        parts = {"X_test": of_kind, "y_test": data.y[len(y) :]}
     return _named(path, data, y=data.y[: len(y)], image_shape=shape, **parts)
 
 

@@ -63,7 +63,7 @@ def dataset_of(name: str, arrays: Mapping[str, np.ndarray], *, classes: bool = F
 
         parts = arrays["X_data"], arrays["X_indices"], arrays["X_indptr"]
         X = csr_matrix(parts, shape=tuple(arrays["X_shape"]))
-    if X.dtype not in (np.float32, np.uint8):
+    if X.dtype not in (np.float64, np.float32, np.uint8):
         X = X.astype(np.float64)
     y, labels = arrays["y"], None
     names = arrays.get("target_names")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import weakref
 from collections.abc import Iterator
@@ -30,11 +31,13 @@ class DiskRows:
 
     `rows[5:9]` and `rows[numbers]` read rows into an array; `rows.part(...)` is some of the rows,
     still on the disk.
+    row_shape: of a row in the file, such as that of an image; a row is flattened.
     """
 
-    def __init__(self, path: str, offset: int, shape: tuple[int, int], dtype: Any) -> None:
+    def __init__(self, path: str, offset: int, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.dtype, self.ndim = path, np.dtype(dtype), 2
-        self.shape, self._offset = shape, offset
+        self.row_shape, self._offset = shape[1:], offset
+        self.shape = shape = (shape[0], math.prod(shape[1:]))
         self._row_bytes = self.dtype.itemsize * shape[1]
         if os.path.getsize(path) < offset + shape[0] * self._row_bytes:
             raise DataError(f"{path}: is shorter than its header says")
@@ -52,9 +55,9 @@ class DiskRows:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Array:
-        if isinstance(key, slice) and self._numbers is None:
-            start, stop, step = key.indices(len(self))
-            return self._whole._read(start, max(start, stop))[::step]
+        if isinstance(key, slice) and key.step in (None, 1) and self._numbers is None:
+            start, stop, _ = key.indices(len(self))
+            return self._whole._read(start, max(start, stop))
         if isinstance(key, slice | np.ndarray):
             numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
             return self._whole._take(numbers)
@@ -62,7 +65,11 @@ class DiskRows:
         return row
 
     def part(self, key: Any) -> DiskRows:
-        """Return some of the rows, on the disk as well."""
+        """Return some of the rows, on the disk as well; a slice is not kept as numbers of rows."""
+        if self._numbers is None and isinstance(key, slice) and key.step in (None, 1):
+            start, stop, _ = key.indices(len(self))
+            shape = (max(0, stop - start), *self.row_shape)
+            return DiskRows(self.path, self._offset + start * self._row_bytes, shape, self.dtype)
         some = object.__new__(DiskRows)
         some.__dict__.update(self.__dict__)
         some._numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
@@ -193,13 +200,13 @@ def npy_rows(path: str) -> DiskRows:
         except ValueError as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
         offset = file.tell()
-    if dtype not in (np.uint8, np.float32) or (in_columns and len(shape) > 1) or len(shape) < 2:
+    on_disk = dtype in (np.uint8, np.float32, np.float64) and len(shape) > 1
+    if not on_disk or in_columns:
         raise DataError(
-            f"{path}: rows that stay on the disk must be uint8 or float32 in C order, got {dtype} "
-            f"of shape {shape}"
+            f"{path}: rows that stay on the disk must be uint8, float32 or float64 in C order, got "
+            f"{dtype} of shape {shape}"
         )
-    n_columns = int(np.prod(shape[1:], dtype=object))
-    return DiskRows(path, offset, (int(shape[0]), n_columns), dtype)
+    return DiskRows(path, offset, shape, dtype)
 
 
 def _reduced(of: np.ufunc, found: list[Any], initial: float | None) -> Any:

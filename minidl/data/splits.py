@@ -19,7 +19,10 @@ Method = Literal["stratified", "random", "last"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set.  indices: positions in X and y; None for the set's own test part."""
+    """One part of a data set.
+
+    indices: positions in X and y; None for the set's own test part, and for a block on the disk.
+    """
 
     X: np.ndarray | csr_matrix
     y: np.ndarray
@@ -64,9 +67,13 @@ def split(
         )
 
     def part(rows: slice | np.ndarray) -> Split | None:
-        indices = np.arange(n_samples)[rows]
-        take = dataset.X.part if isinstance(dataset.X, DiskRows) else dataset.X.__getitem__
-        return Split(take(rows), dataset.y[rows], indices) if len(indices) else None
+        y = dataset.y[rows]
+        if len(y) == 0:
+            return None
+        if isinstance(dataset.X, DiskRows):
+            indices = None if isinstance(rows, slice) else rows
+            return Split(dataset.X.part(rows), y, indices)
+        return Split(dataset.X[rows], y, np.arange(n_samples)[rows])
 
     end = n_samples - n_test
     cuts: list[slice | np.ndarray]
