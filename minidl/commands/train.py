@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.commands.arguments import Parser, again
-from minidl.config import Config, dump, load_config, schema_text, settled
+from minidl.config import Config, dump, load_config, schema_text
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
 from minidl.ranks import Ranks
@@ -139,7 +139,7 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
             experiment = _build(load_config(folder.config, options.arguments), ranks)
         else:
             if begun:
-                config = settled(config, load_config(folder.config))
+                config = config.settled(load_config(folder.config))
             experiment = _build(config, ranks)
         run = Run(experiment, folder)
         note = (lambda text: None) if options.quiet else warn

@@ -1,11 +1,10 @@
 """A YAML file as typed, frozen settings, or exactly what is wrong with it and where."""
 
 from minidl.config.choices import Choice
-from minidl.config.comparing import differences, parse, settled
-from minidl.config.loading import default_name, load_config
+from minidl.config.loading import default_name, load_config, parse
 from minidl.config.schema import json_schema, schema_text
 from minidl.config.settings import CheckpointEvery, Config
-from minidl.config.writing import dump, quoted
+from minidl.config.writing import differences, dump, quoted
 
 __all__ = [
     "CheckpointEvery",
@@ -19,5 +18,4 @@ __all__ = [
     "parse",
     "quoted",
     "schema_text",
-    "settled",
 ]

@@ -1,8 +1,8 @@
 """A choice: a name from one of the registries, and the options of what it names.
 
-The keys, types and defaults of a choice are read off the signature of the class or function that
-the registry names; ranges are checked by calling it once. So a new layer is one class and one
-registry entry, and the YAML, its errors and its schema follow.
+The keys, types and defaults of a choice are those in the signature of the class or function that
+the registry names. Ranges are checked by one call of it. So a new layer is one class and one
+registry entry, and its YAML, errors and schema follow.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from minidl.config.document import brief
 from minidl.errors import ParameterError
 from minidl.layers import Layer
+from minidl.reprs import parameters_of
 
-# What the experiment supplies to constructors, and so no config may set; each with a stand-in for
-# the trial call. A name in SIZES is supplied where it is positional (`Linear(n_in, n_out)`).
-# Clipping stands in the train section, whatever the optimizer.
+# What the experiment gives to constructors, so that no config sets it; each with a value for the
+# trial call. A name in SIZES is given where it is positional (`Linear(n_in, n_out)`). Clipping
+# stands in the train section, whatever the optimizer.
 SUPPLIED: dict[str, Any] = {
     "rng": np.random.default_rng(0),
     "dtype": np.float32,
@@ -70,21 +71,21 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _mark_unknown_keys(cls, data: object) -> object:
-        return mark_unknown(data, cls.model_fields)
+        return mark_unknown(data, list(cls.model_fields))
 
 
 class Unknown:
-    """Stands in for the value of an unknown key and knows which keys would have been right."""
+    """Replaces the value of an unknown key; known: the keys that are possible."""
 
     def __init__(self, known: Sequence[str]):
         self.known = known
 
 
-def mark_unknown(data: object, known: Sequence[str] | Mapping[str, object]) -> object:
-    """The map with every value replaced whose key is not one of `known`."""
+def mark_unknown(data: object, known: Sequence[str]) -> object:
+    """Return the map with an `Unknown` as the value of each key that is not in `known`."""
     if not isinstance(data, Mapping):
         return data
-    unknown = Unknown(list(known))
+    unknown = Unknown(known)
     return {
         key: value if key in known or isinstance(value, Unknown) else unknown
         for key, value in data.items()
@@ -92,7 +93,7 @@ def mark_unknown(data: object, known: Sequence[str] | Mapping[str, object]) -> o
 
 
 def did_you_mean(word: object, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, where one is near."""
+    """`; did you mean 'x'?` for the nearest known word, or an empty text."""
     if isinstance(word, str) and len(word) <= 64:
         for near in get_close_matches(word.lower(), known, n=1):
             return f"; did you mean {near!r}?"
@@ -100,7 +101,7 @@ def did_you_mean(word: object, known: Sequence[str]) -> str:
 
 
 def file_name(path: str) -> str:
-    """Refuse what no file system takes."""
+    """Refuse a path that no file system takes."""
     if not path or "\0" in path:
         raise PydanticCustomError("path", "not a file name")
     return path
@@ -116,9 +117,9 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) in (int, float) else value
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]  # a number is taken as it is written
+Text = Annotated[str, BeforeValidator(_as_text)]  # also a number, as it is written
 FilePath = Annotated[str, AfterValidator(file_name), AfterValidator(_absolute)]
-# What the name of an option tells beyond its annotation.
+# Types that the name of an option determines beyond its annotation.
 _BY_NAME: dict[tuple[str, Any], Any] = {
     ("path", str | None): FilePath | None,
     ("path", str): FilePath,
@@ -133,13 +134,14 @@ _BY_NAME: dict[tuple[str, Any], Any] = {
 class Choice(Settings):
     """One entry of a registry with its options, complete and checked.
 
-    Each entry has its own subclass, whose fields are the name and the options.
+    Each entry has a subclass, whose fields are the name and the options.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=False)  # a search that costs 3 ms a model
 
     name: str
     factory: ClassVar[Callable[..., Any]]
+    trial: ClassVar[bool]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -149,13 +151,19 @@ class Choice(Settings):
     @property
     def nested(self) -> tuple[Choice, ...]:
         """The layers within this one (`residual`), in order."""
-        values = [value for value in self.options.values() if isinstance(value, tuple)]
-        return tuple(item for value in values for item in value if isinstance(item, Choice))
+        layers: tuple[Choice, ...] = self.options.get("layers", ())
+        return layers
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The choice as `minidl.specs` notes it: {"name": ..., option: ...}, of plain values."""
-        return {"name": self.name, **{key: _plain(v) for key, v in self.options.items()}}
+        """The choice in the notation of `minidl.specs`: {"name": ..., option: ...}."""
+        spec = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in self.options.items()
+        }
+        if self.nested:
+            spec["layers"] = [layer.spec for layer in self.nested]
+        return {"name": self.name, **spec}
 
     def with_outputs(self, n_outputs: int) -> Choice:
         """Return the choice with this number for `auto`, in the layers within it too."""
@@ -167,15 +175,35 @@ class Choice(Settings):
         return self.model_copy(update=update)
 
     def build(self, **supplied: Any) -> Any:
-        """What the entry makes of the options and of those supplied that it takes by name."""
-        factory = type(self).factory
-        taken = inspect.signature(factory).parameters
+        """Call the entry with the options, and with those of `supplied` that it takes."""
+        taken = parameters_of(self.factory)
         known = {key: value for key, value in supplied.items() if key in taken}
-        return factory(**{**self.options, **known})
+        return type(self).factory(**self.options | known)
+
+    @model_validator(mode="after")
+    def _try(self) -> Choice:
+        """Call the constructor once with tiny sizes, for the ranges that only it knows."""
+        if not self.trial or self.nested:  # nested layers have been tried one by one
+            return self
+        tiny = SUPPLIED | SIZES
+        n_out = self.options.get("n_out", 0)
+        if n_out == "auto" or n_out > 2:
+            tiny["n_out"] = 2
+        try:
+            self.build(**tiny)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            wrong = error.parameter if isinstance(error, ParameterError) else ""
+            context = {"reason": str(error), "parameter": wrong}
+            raise PydanticCustomError("constructor", "{reason}", context) from None
+        return self
 
 
 class Family:
-    """The choices of one registry; as `Annotated[Choice, family]`, the type of a pydantic field."""
+    """The choices of one registry; as `Annotated[Choice, family]`, the type of a pydantic field.
+
+    kind: what an entry is called in messages.  default: the entry meant by options without a name.
+    trial: whether a choice is checked by calling the entry.
+    """
 
     def __init__(
         self,
@@ -185,14 +213,11 @@ class Family:
         default: str | None = None,
         trial: bool = True,
     ):
-        self.kind = kind
-        self.default = default
-        self.trial = trial
-        self.models = {name: self._model(name, factory) for name, factory in registry.items()}
+        self.kind, self.default = kind, default
+        self.models = {name: self._model(name, entry, trial) for name, entry in registry.items()}
         # A map from the name to its model, so that errors are located below the name.
         self.validators: dict[str, TypeAdapter[dict[str, Choice]]] = {
-            name: TypeAdapter(_dict[str, _annotated[model, AfterValidator(self._try)]])
-            for name, model in self.models.items()
+            name: TypeAdapter(_dict[str, model]) for name, model in self.models.items()
         }
 
     @property
@@ -202,39 +227,34 @@ class Family:
         return {name: keys[1] for name, keys in fields.items() if len(keys) > 1}
 
     def spell_out(self, value: object) -> dict[str, object]:
-        """`relu`, `dropout: 0.2` and `dropout: {p: 0.2}` as `{name: ..., option: value}`."""
+        """Return `relu`, `dropout: 0.2` or `dropout: {p: 0.2}` as `{name: ..., option: value}`."""
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping) or not value:
-            reason = f"expected a {self.kind}, got {brief(value)}"
-            raise PydanticCustomError("choice", "{reason}", {"reason": reason})
+            raise _wrong(f"expected a {self.kind}, got {brief(value)}")
         if "name" not in value and self.default is not None:
             if any(key in self.models[self.default].model_fields for key in value):
                 value = {**value, "name": self.default}
         if "name" not in value:
             if len(value) > 1:
                 keys = ", ".join(map(brief, value))
-                reason = f"expected one {self.kind}, got several keys and no name: {keys}"
-                raise PydanticCustomError("choice", "{reason}", {"reason": reason})
+                raise _wrong(f"expected one {self.kind}, got several keys and no name: {keys}")
             ((name, inner),) = value.items()
-            if inner is None:
-                value = {"name": name}
-            elif isinstance(inner, Mapping):
-                value = {**inner, "name": name}
-            else:
-                value = {"name": name, self.first_options.get(name, ""): inner}
+            if inner is not None and not isinstance(inner, Mapping):
+                inner = {self.first_options.get(name, ""): inner}
+            value = {**(inner or {}), "name": name}
         name = value["name"]
         if not isinstance(name, str) or name not in self.models:
             known = list(self.models)
             hint = did_you_mean(name, known) or f"; known: {', '.join(known) or 'none'}"
             what = f"unknown {self.kind} {brief(name)}" if name else f"the {self.kind} has no name"
-            raise PydanticCustomError("choice", "{reason}", {"reason": what + hint})
+            raise _wrong(what + hint)
         if "" in value:
-            raise PydanticCustomError("choice", "{name} takes no options", {"name": name})
+            raise _wrong(f"{name} takes no options")
         return dict(value)
 
     def validate(self, value: object, info: ValidationInfo) -> Choice:
-        """The choice that `value` notes. Raises what pydantic turns into its ValidationError."""
+        """Return the choice that `value` notes; raise what pydantic makes a ValidationError of."""
         if isinstance(value, Choice):
             return value
         spelled = self.spell_out(value)
@@ -247,10 +267,10 @@ class Family:
     def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
         return {"family": self.kind}  # schema.py writes the definition once and refers to it
 
-    def _model(self, name: str, factory: Callable[..., Any]) -> type[Choice]:
-        """The model of one entry, its fields read off the signature."""
+    def _model(self, name: str, factory: Callable[..., Any], trial: bool) -> type[Choice]:
+        """The model of one entry, with the fields of its signature."""
         fields: dict[str, Any] = {"name": (Literal[name], name)}
-        for key, parameter in inspect.signature(factory, eval_str=True).parameters.items():
+        for key, parameter in parameters_of(factory).items():
             if key in SUPPLIED or (key in SIZES and parameter.kind != parameter.KEYWORD_ONLY):
                 continue
             hint = _BY_NAME.get((key, parameter.annotation))
@@ -258,60 +278,30 @@ class Family:
                 hint = hint or option_type(parameter.annotation, self)
             except TypeError as error:
                 raise TypeError(f"{self.kind} {name}, option {key}: {error}") from None
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[key] = (hint, default)
+            fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
         summary = inspect.cleandoc(factory.__doc__ or name).split("\n\n")[0].replace("\n", " ")
         model = create_model(name, __base__=Choice, __doc__=summary, **fields)
-        model.factory = staticmethod(factory)
+        model.factory, model.trial = staticmethod(factory), trial
         return model
-
-    def _try(self, choice: Choice) -> Choice:
-        """Call the constructor once with tiny sizes, for the ranges that only it knows."""
-        if not self.trial or choice.nested:  # nested layers have been tried one by one
-            return choice
-        trial = {**SUPPLIED, **SIZES}
-        n_out = choice.options.get("n_out")
-        if n_out == "auto" or (isinstance(n_out, int) and n_out > 2):
-            trial["n_out"] = 2
-        try:
-            choice.build(**trial)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            wrong = error.parameter if isinstance(error, ParameterError) else ""
-            context = {"reason": str(error), "parameter": wrong}
-            raise PydanticCustomError("constructor", "{reason}", context) from None
-        return choice
 
 
 def option_type(hint: Any, layers: Family) -> Any:
-    """The type of a YAML value for the annotation of a constructor's argument.
+    """Return the type of a YAML value for the annotation of a constructor's argument.
 
-    Sequences, arrays and tuples are lists in YAML, kept as tuples; a sequence of `Layer` is a list
-    of choices of the family `layers`.
+    A sequence is a list in YAML, kept as a tuple; a `Layer` is a choice of the family `layers`.
     """
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint in (int, float, str, bool, None, type(None)) or origin is Literal:
+    if hint in (int, float, str, bool, type(None)) or origin is Literal:
         return hint
-    if origin in (Union, types.UnionType):
-        return reduce(or_, (option_type(each, layers) for each in arguments))
-    if origin is np.ndarray or hint is np.ndarray:
-        return _listed(float)
-    if origin is tuple and arguments[-1:] != (...,):
-        kept = _tuple[tuple(option_type(each, layers) for each in arguments)]
-        return _annotated[kept, Strict(False)]
-    if origin in (tuple, list, Sequence):
-        if inspect.isclass(arguments[0]) and issubclass(arguments[0], Layer):
-            return _listed(Annotated[Choice, layers])
-        return _listed(option_type(arguments[0], layers))
-    if origin in (dict, Mapping):
-        return _dict[option_type(arguments[0], layers), option_type(arguments[1], layers)]
-    raise TypeError(f"no YAML value is a {hint}")
+    if inspect.isclass(hint) and issubclass(hint, Layer):
+        return Annotated[Choice, layers]
+    if origin not in (Union, types.UnionType, Sequence, Mapping):
+        raise TypeError(f"no YAML value is a {hint}")
+    inner = [option_type(each, layers) for each in arguments]
+    if origin is Sequence:
+        return _annotated[_tuple[inner[0], ...], Strict(False)]
+    return _dict[inner[0], inner[1]] if origin is Mapping else reduce(or_, inner)
 
 
-def _listed(item: Any) -> Any:
-    return _annotated[_tuple[item, ...], Strict(False)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Choice):
-        return value.spec
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+def _wrong(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("choice", "{reason}", {"reason": reason})

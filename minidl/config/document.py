@@ -1,8 +1,8 @@
 """From the text of a YAML file to plain values that know where they stand.
 
-PyYAML composes the nodes.  On the way a config is refused what it never needs and what hides
-mistakes: anchors, tags, duplicate keys, several documents, deep nesting.  Unquoted scalars follow
-the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2, section 10.3), not PyYAML's YAML 1.1.
+PyYAML parses the text. What a config never needs and what hides mistakes is refused: anchors, tags,
+duplicate keys, several documents, deep nesting. Unquoted scalars follow the core schema of YAML 1.2
+(https://yaml.org/spec/1.2.2, section 10.3), not PyYAML's YAML 1.1.
 """
 
 from __future__ import annotations
@@ -30,20 +30,10 @@ MAX_ERRORS = 40
 
 Scalar: TypeAlias = bool | int | float | str | None
 
-_OVERRIDE = "override "  # in front of its text, where the name of a file would stand
+_OVERRIDE = "override "  # before the text of an override, in place of the name of a file
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_CONSTANTS: dict[str, Scalar] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **{
-        sign + "." + word: float(sign + word)
-        for sign in ("", "-", "+")
-        for word in ("inf", "Inf", "INF")
-    },
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-}
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(slots=True)
@@ -58,12 +48,7 @@ class Node:
     where: str
     key_where: str = ""
 
-    @property
-    def is_override(self) -> bool:
-        """Whether the value comes from the command line."""
-        return self.where.startswith(_OVERRIDE)
-
-    def plain(self) -> object:
+    def plain(self) -> Any:
         """The value without positions: nested dicts, lists and scalars."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
@@ -88,35 +73,35 @@ class Node:
             path.append(str(step))
         return node, path
 
-    def overrides(self) -> Iterator[str]:
+    def overrides(self) -> list[str]:
         """The overrides that set this value, or a part of it."""
-        if self.is_override:
-            yield self.where
-        elif isinstance(self.value, dict):
-            for node in self.value.values():
-                yield from node.overrides()
-        elif isinstance(self.value, list):
-            for node in self.value:
-                yield from node.overrides()
+        if self.where.startswith(_OVERRIDE):
+            return [self.where]
+        parts = self.value if isinstance(self.value, list) else []
+        if isinstance(self.value, dict):
+            parts = list(self.value.values())
+        return [where for part in parts for where in part.overrides()]
 
 
-def place(node: Node, *others: Node) -> str:
-    """Where an error at `node` comes from: its place, and the overrides that have a part in it."""
-    found = [where for each in (node, *others) for where in each.overrides()]
-    return ", with ".join(dict.fromkeys([node.where, *found]))
+def place(where: str, *nodes: Node) -> str:
+    """A place, and the overrides that set the nodes, which have a part in the error."""
+    found = [override for node in nodes for override in node.overrides()]
+    return ", with ".join(dict.fromkeys([where, *found]))
 
 
 def resolve(text: str) -> Scalar:
     """The value of an unquoted scalar: `1e-3` is a number, `on`, `010_000` and `1:30` are text."""
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return text.lower() == "true"
     if _INT.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"a number of more than {MAX_DIGITS} digits")
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
-    return text
+    return float(text.replace(".", "")) if _NOT_FINITE.fullmatch(text) else text
 
 
 def brief(value: object) -> str:
@@ -125,10 +110,8 @@ def brief(value: object) -> str:
         return "a map"
     if isinstance(value, list | tuple):
         return "a list"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= 50 else f"{text[:46]}...{text[-1]}"
 
@@ -141,99 +124,94 @@ def fail(errors: Sequence[str]) -> ConfigError:
     return ConfigError("\n".join(shown))
 
 
-class _Composer(yaml.SafeLoader):
-    """PyYAML's composer with limits.
+class _Builder:
+    """Builds the nodes of one text from PyYAML's events.
 
-    `problems` collects what is refused and can be passed over, so that all of it is reported.
+    errors: what is refused and can be passed over, so that all of it is reported.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.problems: list[tuple[yaml.Mark, str]] = []
-        self._depth = self._n_nodes = 0
+    def __init__(self, text: str, name: str) -> None:
+        self.events: Iterator[Any] = yaml.parse(text, yaml.SafeLoader)
+        self.name, self.n_nodes = name, 0
+        self.errors: list[str] = []
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        mark = event.start_mark
-        self._n_nodes += 1
-        if self._n_nodes > MAX_NODES:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {MAX_NODES} values; this is no config", problem_mark=mark
-            )
-        if self._depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark
-            )
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            problem = "anchors and aliases (& and *) are not allowed; write it out"
-            self.problems.append((mark, problem))
-            event.anchor = None
+    def where(self, line: int, column: int) -> str:
+        """A place in the file; the name alone for an override, which has no lines."""
+        is_override = self.name.startswith(_OVERRIDE)
+        return self.name if is_override else f"{self.name}:{line + 1}:{column + 1}"
+
+    def document(self) -> Node:
+        """The one document of the text; null where there is none."""
+        next(self.events)  # the start of the stream
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            return Node(None, self.where(0, 0))
+        node = self._node(next(self.events), 0)
+        next(self.events)  # the end of the document
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            self._refuse(after, "a second document begins here; a config is one document")
+        return node
+
+    def _node(self, event: Any, depth: int) -> Node:
+        self.n_nodes += 1
+        problem = ""
+        if self.n_nodes > MAX_NODES:
+            problem = f"more than {MAX_NODES} values; this is no config"
+        elif depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            problem = f"nested more than {MAX_DEPTH} deep"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        if event.anchor is not None:  # also that of an alias
+            self._refuse(event, "anchors and aliases (& and *) are not allowed; write it out")
         if getattr(event, "tag", None) is not None:
-            problem = "tags (!) are not allowed; quote the text if it begins with !"
-            self.problems.append((mark, problem))
-            event.tag = None
-        if isinstance(event, yaml.AliasEvent):
-            self.get_event()  # type: ignore[no-untyped-call]
-            return yaml.ScalarNode("", "", mark, mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+            self._refuse(event, "tags (!) are not allowed; quote the text if it begins with !")
+        where = self.where(event.start_mark.line, event.start_mark.column)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = self._until(yaml.SequenceEndEvent)
+            return Node([self._node(item, depth + 1) for item in items], where)
+        if isinstance(event, yaml.MappingStartEvent):
+            return Node(self._entries(depth + 1), where)
+        text = getattr(event, "value", "")
+        try:
+            if re.search("[\ud800-\udfff]", text):
+                raise ValueError("an escape that is half a character (\\ud800 to \\udfff)")
+            return Node(text if getattr(event, "style", None) else resolve(text), where)
+        except ValueError as error:
+            self._refuse(event, str(error))
+            return Node(None, where)
 
-    def compose_one(self) -> yaml.Node | None:
-        """The one document of the text; None where there is none."""
-        node = self.get_node() if self.check_node() else None
-        if self.check_node():
-            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-            mark = event.start_mark
-            self.problems.append((mark, "a second document begins here; a config is one document"))
-        return node
+    def _entries(self, depth: int) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        for event in self._until(yaml.MappingEndEvent):
+            key, item = self._node(event, depth), self._node(next(self.events), depth)
+            if isinstance(key.value, dict | list):
+                self._refuse(event, f"a key must be a plain word, not {brief(key.value)}")
+                continue
+            name = getattr(event, "value", "")
+            if name in entries:
+                self._refuse(event, f"{brief(name)} stands here twice")
+            item.key_where = key.where
+            entries[name] = item
+        return entries
+
+    def _until(self, end: type[yaml.Event]) -> Iterator[Any]:
+        while not isinstance(event := next(self.events), end):
+            yield event
+
+    def _refuse(self, event: Any, problem: str) -> None:
+        mark = event.start_mark
+        self.errors.append(f"{self.where(mark.line, mark.column)}: {problem}")
 
 
 def parse(text: str, name: str) -> Node:
     """The one YAML document of the text, null where it is empty. Raises ConfigError.
 
-    name: the file, or an override, which has no lines.
+    name: of the file, or "override '...'".
     """
-
-    def where(line: int, column: int) -> str:
-        return name if name.startswith(_OVERRIDE) else f"{name}:{line + 1}:{column + 1}"
-
-    def convert(node: yaml.Node) -> Node:
-        here = where(node.start_mark.line, node.start_mark.column)
-        if isinstance(node, yaml.SequenceNode):
-            return Node([convert(item) for item in node.value], here)
-        if isinstance(node, yaml.MappingNode):
-            return Node(convert_map(node), here)
-        assert isinstance(node, yaml.ScalarNode)
-        try:
-            if re.search("[\ud800-\udfff]", node.value):
-                raise ValueError("an escape that is half a character (\\ud800 to \\udfff)")
-            return Node(resolve(node.value) if node.style is None else node.value, here)
-        except ValueError as error:
-            errors.append(f"{here}: {error}")
-            return Node(None, here)
-
-    def convert_map(node: yaml.MappingNode) -> dict[str, Node]:
-        entries: dict[str, Node] = {}
-        for key, item in node.value:
-            key_where = where(key.start_mark.line, key.start_mark.column)
-            if not isinstance(key, yaml.ScalarNode):
-                kind = "a list" if isinstance(key, yaml.SequenceNode) else "a map"
-                errors.append(f"{key_where}: a key must be a plain word, not {kind}")
-                continue
-            if key.value in entries:
-                errors.append(f"{key_where}: {brief(key.value)} stands here twice")
-            entries[key.value] = convert(item)
-            entries[key.value].key_where = key_where
-        return entries
-
-    errors: list[str] = []
+    builder = _Builder(text, name)
+    where = builder.where
     try:
-        composer = _Composer(text)
-        composed = composer.compose_one()
-        errors = [f"{where(mark.line, mark.column)}: {what}" for mark, what in composer.problems]
-        node = Node(None, where(0, 0)) if composed is None else convert(composed)
+        node = builder.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None  # PyYAML always sets one of them
@@ -248,8 +226,8 @@ def parse(text: str, name: str) -> Node:
         raise ConfigError(f"{here}: not valid YAML: an unprintable character") from None
     except (ValueError, OverflowError):  # raised by PyYAML for "\UFFFFFFFF" and %YAML 1.99...9
         raise ConfigError(f"{where(0, 0)}: not valid YAML: a number is out of range") from None
-    if errors:
-        raise fail(errors)
+    if builder.errors:
+        raise fail(builder.errors)
     return node
 
 
@@ -325,23 +303,21 @@ def override(root: Node, text: str, first_option: Mapping[str, str]) -> None:
     new.key_where = where
     node, before = root, ""
     for i, step in enumerate(steps):
-        last = i == len(steps) - 1
         if node.value is None or node.value == step:  # nothing yet, or a bare name: `- batch_norm`
             node.value = {}
         elif not isinstance(node.value, dict | list):
             node.value = {first_option.get(before, "name"): Node(node.value, node.where)}
-        if isinstance(node.value, list):
-            if step not in map(str, range(len(node.value))):
+        holder: Any = node.value
+        key: str | int = step
+        if isinstance(holder, list):
+            if step not in map(str, range(len(holder))):
                 path = ".".join(steps[:i])
                 raise ConfigError(
-                    f"{where}: {brief(step)} is no entry of {path}, which has "
-                    f"{len(node.value)} (count from 0)"
+                    f"{where}: {brief(step)} is no entry of {path}, which has {len(holder)} "
+                    "(count from 0)"
                 )
-            if last:
-                node.value[int(step)] = new
-            node = node.value[int(step)]
+            key = int(step)
         else:
-            if last:
-                node.value[step] = new
-            node = node.value.setdefault(step, Node(None, where, where))
-        before = step
+            holder.setdefault(step, Node(None, where, where))
+        node, before = holder[key], step
+    holder[key] = new

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,15 @@ _EXPECTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "none_required": "null",
-    "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a map",
     "model_type": "a map",
-    "model_attributes_type": "a map",
     "finite_number": "a finite number",
     "literal_error": "{expected}",
     "greater_than": "a number > {gt:g}",
     "greater_than_equal": "a number >= {ge:g}",
     "less_than": "a number < {lt:g}",
     "less_than_equal": "a number <= {le}",
-    "too_long": "at most {max_length} entries",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only",
 }
@@ -59,9 +57,14 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise document.fail(errors)
     for key in ("path", "fallback"):
         node, steps = root.walk(["data", key])
-        if steps == ["data", key] and isinstance(node.value, str) and node.is_override:
+        if steps == ["data", key] and isinstance(node.value, str) and node.overrides():
             node.value = os.path.abspath(os.path.expanduser(node.value)) if node.value else ""
     return validate(root, Path(path))
+
+
+def parse(text: str, name: str) -> Config:
+    """The config that `dump` wrote as text; `name` stands for the file in errors (ConfigError)."""
+    return validate(document.from_bytes(text.encode(), name), Path(name))
 
 
 def validate(root: Node, path: Path) -> Config:
@@ -88,45 +91,45 @@ def default_name(path: Path) -> str:
 
 def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
     """pydantic's errors in the words and at the places of the file; one line for each place."""
-    found: dict[tuple[str, ...], _Place] = {}
+    found: dict[tuple[str, ...], _Problem] = {}
     for error in errors:
         kind, steps, context = error["type"], list(error["loc"]), error.get("ctx", {})
-        reason = context.get("reason", error["msg"])
         if kind == "constructor":
             steps.append(context["parameter"])
         node, path = root.walk(steps)
         if kind == "missing":
             path.append(str(steps[-1]))
-        place = found.setdefault(tuple(path), _Place(node))
+        problem = found.setdefault(tuple(path), _Problem(document.place(node.where, node), node))
         if kind == "missing":
-            place.wrong.append("missing, and it has no default")
+            problem.wrong.append("missing, and it has no default")
         elif kind == "extra_forbidden":
-            place.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
-            place.where = node.key_where or node.where
-            parent = root.walk(steps[:-1])[0].value  # the name in it decides which keys are known
-            if isinstance(parent, dict) and (name := parent.get("name")) and name.is_override:
-                place.where = ", with ".join(dict.fromkeys([place.where, name.where]))
-        elif kind == "constructor" and path and path[-1] == steps[-1]:
-            place.wrong.append(reason.removeprefix(f"{path[-1]} "))
+            problem.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
+            # The name beside it decides which keys are known.
+            name, at = root.walk([*steps[:-1], "name"])
+            beside = [name] if at[-1:] == ["name"] else []
+            problem.where = document.place(node.key_where or node.where, *beside)
         elif kind in _EXPECTED:
-            place.expected.append(_EXPECTED[kind].format(**context))
+            problem.expected.append(_EXPECTED[kind].format(**context))
         else:
-            place.wrong.append(reason)
+            reason = context.get("reason", error["msg"])
+            if kind == "constructor" and path and path[-1] == steps[-1]:
+                reason = reason.removeprefix(f"{path[-1]} ")
+            problem.wrong.append(reason)
     return [": ".join(filter(None, (p.where, ".".join(path), str(p)))) for path, p in found.items()]
 
 
-class _Place:
+@dataclass
+class _Problem:
     """What is wrong at one place; each branch of a union says what it would have taken."""
 
-    def __init__(self, node: Node):
-        self.where = document.place(node)
-        self.value = node.value
-        self.expected: list[str] = []
-        self.wrong: list[str] = []
+    where: str
+    node: Node
+    expected: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if self.wrong:
             return "; ".join(dict.fromkeys(self.wrong))
         expected = " or ".join(dict.fromkeys(self.expected))
-        words = re.findall(r"'(\w+)'", expected)
-        return f"expected {expected}, got {brief(self.value)}{did_you_mean(self.value, words)}"
+        hint = did_you_mean(self.node.value, re.findall(r"'(\w+)'", expected))
+        return f"expected {expected}, got {brief(self.node.value)}{hint}"

@@ -1,7 +1,7 @@
 """The JSON Schema of a config, by which editors complete and check while one types.
 
-It is derived from the same models as the validation, and ships as minidl/config.schema.json.  The
-options of each layer, loss, data set and so on are written once, in `$defs`.
+It is derived from the models that validate, and ships as minidl/config.schema.json. What may follow
+`name:` for a layer, loss, data set and so on is written once, in `$defs`.
 Reference: https://json-schema.org/draft/2020-12.
 """
 
@@ -22,83 +22,67 @@ def json_schema() -> Schema:
     schema["required"].remove("name")  # the file's name is the default
     definitions = schema["$defs"]
     for family in FAMILIES:
-        for name in family.models:
-            definitions[f"{family.kind}.{name}".replace(" ", "_")] = _options(family, name)
-        if family is not DATASET:
-            definitions[family.kind] = {"anyOf": _notations(family)}
+        definitions |= {_name(family, name): _options(family, name) for name in family.models}
+        definitions[family.kind] = _notations(family)
     section = definitions["Data"]
-    del section["properties"]["dataset"]
-    definitions["Data.common"] = {"properties": section["properties"]}
+    del section["properties"]["dataset"]  # its keys stand in the section itself
     definitions["Data"] = {
         "description": section["description"],
-        "anyOf": [{"enum": _bare(DATASET)}, *map(_data_section, DATASET.models)],
+        "properties": section["properties"],
+        **definitions.pop(DATASET.kind),
+        "unevaluatedProperties": False,
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "minidl config",
-        **{key: _tidy(value) for key, value in schema.items() if key != "title"},
+        **json.loads(json.dumps(schema), object_hook=_tidy),
     }
 
 
-def _notations(family: Family) -> list[Schema]:
+def _notations(family: Family) -> Schema:
     """A bare name, `{name: ..., option: ...}` and `name: value`."""
+    required = {name: _required(family, name) for name in family.models}
+    references: dict[str, Schema] = {
+        name: {"$ref": f"#/$defs/{_name(family, name)}"} for name in family.models
+    }
     named: list[Schema] = [
-        _reference(family, name) | {"required": ["name"]} for name in family.models
+        # A path alone names a file.
+        {**references[name], "type": "object"}
+        | {"required": [*([] if name == "file" else ["name"]), *keys]}
+        for name, keys in required.items()
     ]
     if family.default is not None:
-        named.append(_reference(family, family.default))
-    return [{"enum": _bare(family)}, *named, _short(family)]
-
-
-def _short(family: Family) -> Schema:
-    return {
-        "type": "object",
-        "properties": {name: _short_value(family, name) for name in family.models},
-        "minProperties": 1,
-        "maxProperties": 1,
-        "additionalProperties": False,
-    }
-
-
-def _data_section(name: str) -> Schema:
-    """The keys of one data set beside those that every data section has."""
-    named = [] if name == "file" else ["name"]  # a path alone names a file
-    return {
-        "allOf": [_reference(DATASET, name), {"$ref": "#/$defs/Data.common"}],
-        "properties": {name: _short_value(DATASET, name)},
-        "anyOf": [{"required": [*named, *_required(DATASET, name)]}, {"required": [name]}],
-        "unevaluatedProperties": False,
-    }
+        named.append(references[family.default] | {"type": "object"})
+    short: Schema = {"type": "object", "properties": references}
+    if family is DATASET:  # options may stand beside `name: value`
+        for name, keys in required.items():
+            inner = {"required": keys} if keys else {}
+            references[name] |= inner | {"unevaluatedProperties": False}
+        short["oneOf"] = [
+            {"$ref": f"#/$defs/{_name(family, name)}", "required": [name]} for name in required
+        ]
+    else:
+        short |= {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+    bare = [name for name, keys in required.items() if not keys]
+    return {"anyOf": [{"enum": bare}, *named, short]}
 
 
 def _options(family: Family, name: str) -> Schema:
-    """The map of one choice: its name and its options."""
+    """What may follow `name:`; a map of options, the first option alone, or nothing."""
     schema = family.models[name].model_json_schema()
+    required = _required(family, name)
+    first = family.first_options.get(name)
+    kinds: list[Schema] = [{"type": "object" if required else ["object", "null"]}]
+    if first is not None and set(required) <= {first}:
+        kinds.append({"$ref": f"#/$defs/{_name(family, name)}/properties/{first}"})
     options = {
         "description": schema["description"],
-        "type": "object",
+        "anyOf": kinds,
         "properties": schema["properties"] | {"name": {"const": name}},
     }
     if family is DATASET:  # other keys may stand beside them
         return options
-    return {**options, "required": _required(family, name), "additionalProperties": False}
-
-
-def _short_value(family: Family, name: str) -> Schema:
-    """What may follow `name:`; a map of options, the first option alone, or nothing."""
-    required = _required(family, name)
-    options = list(family.models[name].model_fields)[1:]
-    values = [_reference(family, name)]
-    if family is DATASET:
-        needed = {"required": required} if required else {}
-        values = [values[0] | needed | {"unevaluatedProperties": False}]
-    if options and set(required) <= {options[0]}:
-        values.append({"$ref": f"{values[0]['$ref']}/properties/{options[0]}"})
-    return {"anyOf": [*values, *([] if required else [{"type": "null"}])]}
-
-
-def _bare(family: Family) -> list[str]:
-    return [name for name in family.models if not _required(family, name)]
+    return {**options, "required": required, "additionalProperties": False}
 
 
 def _required(family: Family, name: str) -> list[str]:
@@ -106,24 +90,19 @@ def _required(family: Family, name: str) -> list[str]:
     return [key for key, field in fields.items() if key != "name" and field.is_required()]
 
 
-def _reference(family: Family, name: str) -> Schema:
-    return {"$ref": f"#/$defs/{family.kind}.{name}".replace(" ", "_")}
+def _name(family: Family, name: str) -> str:
+    return f"{family.kind}.{name}".replace(" ", "_")
 
 
-def _tidy(value: Any) -> Any:
-    """Without pydantic's titles; what a family chooses from becomes a reference to it."""
-    if isinstance(value, list):
-        return [_tidy(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    tidy = {
-        key: _tidy(item)
-        for key, item in value.items()
-        if key != "family" and not (key == "title" and isinstance(item, str))
-    }
+def _tidy(value: Schema) -> Schema:
+    """Without pydantic's titles and empty lists; what a family chooses from as a reference."""
+    if isinstance(value.get("title"), str):
+        del value["title"]
+    if value.get("required") == []:
+        del value["required"]
     if isinstance(value.get("family"), str):
-        tidy["$ref"] = f"#/$defs/{value['family']}"
-    return tidy
+        value["$ref"] = f"#/$defs/{value.pop('family')}"
+    return value
 
 
 def schema_text() -> str:

@@ -94,14 +94,14 @@ class Data(Settings):
             rest["name"] = "file"
         if isinstance(rest.get("name"), str):
             rest["name"] = known_name(rest["name"])
-        if "name" not in rest:
-            unknown = Unknown(["name", *own])
-            return {**section, **dict.fromkeys(rest, unknown), "dataset": {"name": None}}
-        if model := DATASET.models.get(str(rest["name"])):
+        if model := DATASET.models.get(str(rest.get("name"))):
             return {**section, "dataset": mark_unknown(rest, [*model.model_fields, *own])}
-        options = {key for model in DATASET.models.values() for key in model.model_fields}
-        stray = dict.fromkeys(rest.keys() - options, Unknown([*own, *sorted(options)]))
-        return {**section, **stray, "dataset": {"name": rest["name"]}}
+        options = ["name"]
+        if "name" in rest:  # an unknown one: what no data set takes is reported with it
+            options += {key for model in DATASET.models.values() for key in model.model_fields}
+        stray = Unknown([*own, *options])
+        unknown = {key: stray for key in rest if key not in options}
+        return {**section, **unknown, "dataset": {"name": rest.get("name")}}
 
 
 class Multipliers(Settings):
@@ -223,6 +223,16 @@ class Config(Settings):
         """
         return fail([located(self._document, path, message, others)])
 
+    def settled(self, former: Config) -> Config:
+        """The config with `auto` replaced by what a former run chose for it."""
+        train = self.train
+        chosen = {
+            key: getattr(former.train, key)
+            for key in ("shards", "blas_threads")
+            if getattr(train, key) == "auto"
+        }
+        return self.model_copy(update={"train": train.model_copy(update=chosen)})
+
     def conflicts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Settings that are wrong together: path, reason, the paths of the others."""
         sized = [i for i, layer in enumerate(self.model) if "n_out" in layer.options]
@@ -283,5 +293,5 @@ def located(document: Node | None, path: str, message: str, others: Sequence[str
         document.walk([int(step) if step.isdigit() else step for step in each.split(".")])
         for each in (path, *others)
     )
-    where = place(node, *(other for other, steps in rest if steps))
+    where = place(node.where, node, *(other for other, steps in rest if steps))
     return ": ".join(filter(None, (where, ".".join(found), message)))

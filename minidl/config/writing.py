@@ -1,8 +1,10 @@
-"""A `Config` as a YAML file that loads to an equal one."""
+"""A `Config` as a YAML file that loads to an equal one, and how two configs differ."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -46,11 +48,10 @@ def quoted(text: str) -> str:
 def dump(config: Config) -> str:
     """The whole config, defaults included, as YAML text: sections in order, choices on one line."""
     blocks = []
-    for key, value in config:
-        plain = _plain(value, short=key == "model")
-        section = isinstance(plain, dict | list)
+    for key, value in plain(config).items():
+        section = isinstance(value, dict | list)
         block = yaml.dump(
-            {key: plain},
+            {key: value},
             Dumper=_Dumper,
             default_flow_style=None if section else False,
             sort_keys=False,
@@ -61,25 +62,39 @@ def dump(config: Config) -> str:
     return "".join(blocks)
 
 
-def _plain(value: object, *, short: bool = False) -> object:
+def plain(value: Any, *, short: bool = False) -> Any:
     """Settings as the maps, lists and scalars of the file; layers in their short notation."""
     if isinstance(value, Choice):
-        options = {key: _plain(option, short=short) for key, option in value.options.items()}
+        options = {key: plain(option, short=short) for key, option in value.options.items()}
         if not short:
             return {"name": value.name, **options}
-        if not options:
-            return value.name
-        only = next(iter(options.values()))
+        only = next(iter(options.values()), None)
         bare = len(options) == 1 and only is not None and not isinstance(only, dict)
-        return _Entry({value.name: only if bare else options})
+        return _Entry({value.name: only if bare else options}) if options else value.name
     if isinstance(value, Data):
-        own = {key: _plain(item) for key, item in value if key != "dataset"}
-        return {"name": value.dataset.name, **value.dataset.options, **own}
+        own = {key: plain(item) for key, item in value if key != "dataset"}
+        return plain(value.dataset) | own
     if isinstance(value, Settings):
         one_of = isinstance(value, CheckpointEvery)  # the others are null
-        return {key: _plain(item) for key, item in value if item is not None or not one_of}
+        items = ((key, item) for key, item in value if item is not None or not one_of)
+        return {key: plain(item, short=key == "model") for key, item in items}
     if isinstance(value, tuple):
-        return [_plain(item, short=short) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return [plain(item, short=short) for item in value]
     return value
+
+
+def differences(former: Config, config: Config) -> dict[str, tuple[object, object]]:
+    """Each setting that differs, by its key path, with its former and its present value."""
+    before, now = (dict(_flat(plain(each))) for each in (former, config))
+    values = {path: (before.get(path), now.get(path)) for path in before | now}
+    return {path: pair for path, pair in values.items() if pair[0] != pair[1]}
+
+
+def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """(key path, scalar) of everything in nested maps and lists."""
+    items = dict(enumerate(value)) if isinstance(value, list) else value
+    if isinstance(items, dict) and items:
+        for key, item in items.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
