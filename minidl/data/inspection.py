@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.data.cells import is_code, is_missing, number
 from minidl.data.dataset import Dataset
-from minidl.data.kinds import Tally
+from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
 from minidl.data.tables import Column, Table, TableError, read_frame, read_table, table_of
@@ -57,15 +57,13 @@ def inspect(path: str, target: str) -> Inspection:
     reasons: dict[str, str] = {}
     warnings = list(found.notes)
     for name, column in rest.columns.items():
-        single = replace(rest, columns={name: column, "\0": Column(np.zeros(rest.n_rows))})
         try:
-            schema = Schema.infer(single, {"\0": "number"}, decimal=form.decimal)
+            meant, note = ColumnSchema.infer(rest, name, decimal=form.decimal)
         except TableError as error:
-            schema = Schema.infer(single, {name: "category", "\0": "number"})
+            meant, note = ColumnSchema.infer(rest, name, "category")
             warnings.append(f"{error}: taken for a category")
-        meant = schema.columns[0]
         kinds[name] = f"date {meant.form}" if meant.form not in ("", "iso") else meant.kind
-        reasons[name] = _reason(schema, column)
+        reasons[name] = _reason(meant, column, note)
         if meant.kind != "ignore" and len(_different(column)) <= 1:
             kinds[name], reasons[name] = "ignore", "the same in all rows"
         if kinds[name] == "ignore":
@@ -169,12 +167,11 @@ def _different(column: Column) -> np.ndarray:
     return np.unique(values[~np.isnan(values)])
 
 
-def _reason(schema: Schema, column: Column) -> str:
+def _reason(meant: ColumnSchema, column: Column, note: str) -> str:
     """Why a column was taken for its kind, in a few words."""
-    meant, n = schema.columns[0], len(_different(column))
-    if schema.notes and meant.kind == "ignore":
-        return schema.notes[0].removeprefix(f"column {meant.name!r}: ").partition(":")[0]
-    gaps = f", {meant.gaps:.1%} missing" if meant.gaps else ""
+    if meant.kind == "ignore":
+        return note.removeprefix(f"column {meant.name!r}: ").partition(":")[0]
+    n, gaps = len(_different(column)), f", {meant.gaps:.1%} missing" if meant.gaps else ""
     if meant.kind == "category":
         few = ", ".join(meant.labels[:4]) + (", ..." if len(meant.labels) > 4 else "")
         return f"{n} labels: {few}{gaps}"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from minidl.data.cells import text_of
-from minidl.data.kinds import KINDS, MAX_LABELS, ColumnSchema, Kind, Tally, described, encoded
+from minidl.data.kinds import KINDS, MAX_LABELS, ColumnSchema, Kind, Tally
 from minidl.data.tables import Table, TableError, matched, table_of
 from minidl.errors import ParameterError, require
 
@@ -59,14 +59,14 @@ class Schema:
                 raise ParameterError(
                     "columns", f"must be {', '.join(KINDS)} or 'date FORMAT', got {name}: {kind!r}"
                 )
-        notes: list[str] = []
-        columns = tuple(
-            described(table, name, kinds.get(name), decimal, max_labels, notes)
+        found = [
+            ColumnSchema.infer(table, name, kinds.get(name), decimal=decimal, max_labels=max_labels)
             for name in table.columns
-        )
-        if all(column.kind == "ignore" for column in columns):
-            raise TableError(f"{table.source}: has no column to learn from" + _listed(notes))
-        return cls(columns, tuple(missing), decimal, tuple(notes))
+        ]
+        notes = tuple(note for _, note in found if note)
+        if all(column.kind == "ignore" for column, _ in found):
+            raise TableError("\n  ".join([f"{table.source}: has no column to learn from", *notes]))
+        return cls(tuple(column for column, _ in found), tuple(missing), decimal, notes)
 
     @classmethod
     def plain(
@@ -109,42 +109,44 @@ class Schema:
         the stack level `warn_at`.
         Raises TableError for a missing column, and for a cell that does not fit its column.
         """
-        counted = Tally() if tally is None else tally
+        counted, used = tally or Tally(), self.used
         if self._are_numbers(X):
             values: np.ndarray = X.astype(np.float64)
-            self._compare(values, counted)
         else:
             table = table_of(X, self.missing)
             columns = matched(table, [column.name for column in self.columns], self.names)
-            counted.n_rows += table.n_rows
-            values = np.empty((table.n_rows, len(columns)))
-            for j, column in enumerate(self.used):
-                values[:, j] = encoded(table, columns[column.name], column, self.decimal, counted)
+            values = np.empty((table.n_rows, len(used)))
+            for j, meant in enumerate(used):
+                column = columns[meant.name]
+                values[:, j] = meant.encode(table, column, self.decimal, counted)
+        self._compare(values, counted)
         if tally is None and (messages := counted.messages()):
             warnings.warn("; ".join(messages), stacklevel=warn_at)
         return values
 
     def _are_numbers(self, X: Any) -> bool:
         """Whether an array of numbers is given for columns that are all numbers."""
-        used = self.used
         return (
             isinstance(X, np.ndarray)
             and X.dtype.kind in "biuf"
-            and X.shape[1:] == (len(used),)
+            and X.shape[1:] == (len(self.used),)
             and not self.missing
-            and all(column.kind == "number" for column in used)
-            and bool(np.isfinite(X).all())
+            and all(column.kind == "number" for column in self.used)
+            and not np.isinf(X).any()
         )
 
     def _compare(self, values: np.ndarray, tally: Tally) -> None:
-        """Count the numbers that are far outside their column's range."""
+        """Count the numbers that are far outside their column's range, and gaps where none were."""
         tally.n_rows += len(values)
         low, high = (np.array([getattr(c, end) for c in self.used]) for end in ("low", "high"))
-        outside = (values < low - (high - low)) | (values > high + (high - low))
-        outside &= high > low
-        for j in np.flatnonzero(outside.any(axis=0)):
-            row = outside[:, j].argmax()
-            tally.add(self.names[j], "outside", int(outside[:, j].sum()), text_of(values[row, j]))
+        width = high - low
+        numeric = np.array([c.kind == "number" for c in self.used]) & (width > 0)
+        full = np.array([c.gaps == 0 for c in self.used]) & (low <= high)
+        outside = numeric & ((values < low - width) | (values > high + width))
+        for problem, found in (("outside", outside), ("gaps", full & np.isnan(values))):
+            for j in np.flatnonzero(found.any(axis=0)):
+                example = text_of(values[found[:, j].argmax(), j])
+                tally.add(self.names[j], problem, int(found[:, j].sum()), example)
 
     def state(self) -> np.ndarray:
         """Return the schema as bytes, uint8, for a model file."""
@@ -167,10 +169,6 @@ class Schema:
         if len({column.name for column in columns}) < len(columns):
             raise ValueError("its schema names a column twice")
         return cls(columns, missing, decimal)
-
-
-def _listed(notes: Iterable[str]) -> str:
-    return "".join(f"\n  {note}" for note in notes)
 
 
 def _restored(given: Mapping[str, Any]) -> ColumnSchema:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.data.cells import is_word
-from minidl.data.kinds import ColumnSchema, Tally, category, encoded
+from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.tables import Table, TableError, listed
 
 Task = Literal["auto", "classification", "regression"]
@@ -52,12 +52,12 @@ def target_of(
             f"{table.source}: has no column {name!r} for the target" + _known(table, name)
         )
     column = table.columns[name]
-    numeric = column.texts is None
-    if numeric or task == "regression":
-        values = encoded(table, column, ColumnSchema(name, "number"), decimal, Tally())
-    else:
-        described = category(name, column, max_labels=table.n_rows + 1, notes=[])
-        values = encoded(table, column, described, decimal, Tally())
+    meant = ColumnSchema(name, "number")
+    numeric = column.texts is None or task == "regression"
+    if not numeric:
+        most = table.n_rows + 1
+        meant, _ = ColumnSchema.infer(table, name, "category", max_labels=most)
+    values = meant.encode(table, column, decimal, Tally())
     notes = []
     gaps = np.isnan(values)
     if gaps.any():
@@ -72,8 +72,8 @@ def target_of(
         notes.append(f"{what}: left out")
     rows = np.flatnonzero(~gaps)
     values = values[rows]
-    if not numeric and task != "regression":
-        labels = described.labels
+    if not numeric:
+        labels = meant.labels
         notes += [
             f"the target {name!r} holds {label!r} ({(values == code).sum()} rows), which is taken "
             f"for a class; if it marks a gap, set data.missing: [{label}]"

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from minidl.data.cells import number, text_of
-from minidl.data.kinds import ColumnSchema, Tally, encoded
+from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.schema import Schema
 from minidl.data.tables import ROWS, Table, TableError, read_frame, read_table, table_of, tables_of
 from minidl.data.textfiles import Format, open_data
@@ -151,7 +151,7 @@ class Trained:
         if self.classes is not None:
             meant = ColumnSchema(name, "category", labels=tuple(self.classes))
         column = table.columns[name]
-        values = encoded(table, column, meant, self._schema.decimal, tally := Tally())
+        values = meant.encode(table, column, self._schema.decimal, tally := Tally())
         if tally.counts:
             raise TableError(
                 f"{table.source}: the target {name!r} holds labels that the model does not know, "
