@@ -78,7 +78,6 @@ BUILT_FOR_EACH_OTHER = {
     "minidl/data/downloads.py": {"_exit"},
     "minidl/startup.py": {"_exit"},
     "minidl/estimators/callbacks.py": {"_init_callback_context"},
-    "minidl/estimators/targets.py": {"_replace"},
     "minidl/model.py": {"_owner", "_scratch"},
     "minidl/config/loading.py": {"_document"},
 }

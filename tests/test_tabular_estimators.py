@@ -250,7 +250,7 @@ def test_folds_keep_the_shares_of_classes_and_hold_out_each_row_once():
     assert [len(part) for part in folds_of(None, 6, None, np.random.default_rng(0))[0]] == [6, 0]
 
 
-@pytest.mark.parametrize("sizes", [(3, 2), (3, 4, 2), (3, 4, 5, 2)])
+@pytest.mark.parametrize("sizes", [(3, 4, 2), (3, 4, 5, 2)])
 def test_packed_members_give_the_mean(sizes):
     rng = np.random.default_rng(0)
     members = []
@@ -264,7 +264,8 @@ def test_packed_members_give_the_mean(sizes):
     expected = np.mean([m.forward(x, train=False) for m in members], axis=0)
     packed = pack(members, 0.5)
     np.testing.assert_allclose(packed.forward(x, train=False), expected / 2, rtol=1e-4)
-    again = np.mean([m.forward(x, train=False) for m in unpack(packed, 3)], axis=0)
+    parts = np.split(packed.layers[0].forward(x, train=False), 3, axis=1)
+    again = sum(m.forward(h, train=False) for m, h in zip(unpack(packed, 3), parts, strict=True))
     np.testing.assert_allclose(again, expected / 2, rtol=1e-4)
 
 

@@ -13,11 +13,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 
-from minidl.data.batches import Rows
-from minidl.estimators.building import loss_function_of
-from minidl.estimators.fitting import trains_in_epochs
+from minidl.estimators.building import chosen
 from minidl.estimators.labels import Labels, plain_targets
-from minidl.estimators.mlp import MLP
+from minidl.estimators.mlp import MLP, trains_in_epochs
 from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
 from minidl.estimators.targets import ClassTargets
 from minidl.kernels import Array
@@ -81,11 +79,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MLP._parameter_constraints,
-        "loss": [str, dict],
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
-    _score_name = "accuracy"
 
     @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -94,15 +90,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        sample_weight : array-like of shape (n_samples,), default=None
+        X, y, sample_weight : as for `fit`
         classes : array-like of shape (n_classes,), default=None
             All classes that will ever come; needed in the first call, and only there.
-
-        Returns
-        -------
-        self : object
         """
         known = hasattr(self, "classes_")
         _check_partial_fit_first_call(self, None if classes is None else plain_targets(classes))
@@ -129,15 +119,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         return loss_function.predict(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of `predict_proba`, minus infinity where that is 0.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        """
+        """Return the logarithm of `predict_proba`, minus infinity where that is 0."""
         with np.errstate(divide="ignore"):
-            logs: Array = np.log(self.predict_proba(X))
-        return logs
+            return np.asarray(np.log(self.predict_proba(X)))
 
     def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> ClassTargets:
         if hasattr(self, "_targets") and not begins:
@@ -149,10 +133,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
                     f"previous call to fit. Previously got {self.classes_}, `y` has {given}"
                 )
         else:
-            one_hot = self.loss != "log_loss" and loss_function_of(self.loss).task != "multilabel"
-            # partial_fit has set `classes_` already.
-            classes = np.asarray(self.classes_) if incremental else None
-            labels = Labels.of(y, classes, exclusive_indicator=one_hot)
+            own = None if self.loss == "log_loss" else chosen("loss", self.loss).build()
+            classes = np.asarray(self.classes_) if incremental else None  # by `partial_fit`
+            labels = Labels.of(y, classes, one_hot=own is not None and own.task != "multilabel")
             self.classes_: Array = labels.classes
         return ClassTargets.of(labels, self.loss, self.label_smoothing)
 
@@ -163,15 +146,6 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         exclusive = not indicator or predictor.loss_function.task == "classification"
         labels = Labels(self.classes_, indicator, exclusive=exclusive)
         return ClassTargets.of(labels, self.loss, self.label_smoothing)
-
-    def _training_rows(self, rows: Rows) -> Rows:
-        targets: ClassTargets = self._targets
-        return targets.weighted(rows, self.class_weight)
-
-    def _loss_for_config(self) -> Any:
-        if self.loss != "log_loss":
-            return self.loss
-        return {"name": "softmax_cross_entropy", "label_smoothing": float(self.label_smoothing)}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,12 @@
-"""How an estimator drives the training loop: the parts that need to know no estimator."""
+"""How the model of an estimator is trained: in epochs or by L-BFGS, and the curves of both.
+
+The rules of stopping, of the adaptive learning rate and of the row order are scikit-learn's, so
+that the same `random_state` gives the same model; the steps are those of `minidl.training`.
+"""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,162 +15,285 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
+from minidl.best import BestWeights
 from minidl.data.batches import Rows
+from minidl.epoch import Epoch
 from minidl.errors import DivergenceError
+from minidl.estimators.building import chosen, optimizer_options
+from minidl.estimators.callbacks import FitCallbacks
+from minidl.estimators.parameters import Parameters
+from minidl.estimators.stopping import StoppingRule
 from minidl.evaluation import loss_and_metrics, predict_outputs
 from minidl.kernels import Array
-from minidl.lbfgs import Minimum, fit_lbfgs
-from minidl.losses import Loss
-from minidl.model import Sequential
-from minidl.optimizers import Optimizer
+from minidl.layers.linear import Linear
+from minidl.lbfgs import fit_lbfgs
+from minidl.model import Sequential, walk
+from minidl.optimizers import OPTIMIZERS, Optimizer
 from minidl.terminal import ProgressBar
+from minidl.training import Training
 
+CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_")
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
 
 
-def batch_rows(batch_size: int | str, n_rows: int) -> int:
-    """Return the rows of a step: at most n_rows, and 200 at most for "auto"."""
-    if isinstance(batch_size, str):
-        return min(200, n_rows)
-    if batch_size > n_rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=2,
-        )
-    return min(int(batch_size), n_rows)
+class Fitting(Parameters):
+    """Parameters, and the training of a model on rows whose targets are encoded."""
 
+    hidden_layer_sizes: Any  # parameters of the subclasses, where they stand first
+    activation: Any
+    class_weight: Any = None
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    history_: list[dict[str, float]]
+    n_outputs_: int
+    t_: int
+    _model: Sequential
+    _random_state: np.random.RandomState
+    _targets: Any
+    _optimizer: Optimizer
+    _resume: dict[str, Any] | None  # for warm_start="exact": where the last fit ended
 
-def hold_out(
-    n_samples: int, strata: Array | None, fraction: float, random_state: Any
-) -> tuple[Array, Array]:
-    """Return the indices of the rows to train on, and of those to validate on."""
-    train, held_out = train_test_split(
-        np.arange(n_samples), random_state=random_state, test_size=fraction, stratify=strata
-    )
-    if held_out.size < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of "
-            "your dataset."
-        )
-    return train, held_out
-
-
-class RowOrder:
-    """The order of the rows in each epoch, each a permutation of the one before it.
-
-    That is how scikit-learn draws it, so that the same `random_state` gives the same order.
-    """
-
-    def __init__(self, n_rows: int, random_state: np.random.RandomState | None) -> None:
-        self.order = np.arange(n_rows)
-        self._random_state = random_state
-
-    def go_on(self, order: Array) -> None:
-        """Take over the last order of an earlier fit of the same rows.  Raises ValueError."""
-        if order.size != self.order.size:
+    def _fit_in_epochs(self, rows: Rows, held_out: Rows | None, *, incremental: bool) -> None:
+        resume: Mapping[str, Any] = self._resume or {}
+        if not (incremental and hasattr(self, "_optimizer")):
+            rate = self._optimizer.learning_rate if resume else None
+            kind, clip = OPTIMIZERS[self.solver], self.clip_grad_norm
+            self._optimizer = kind(clip_grad_norm=clip, **optimizer_options(self))
+            if rate is not None and self.learning_rate != "constant":
+                self._optimizer.learning_rate = rate
+        train_metrics, parts = held_out is not None, resume.get("parts")
+        if held_out is None and self.early_stopping:
+            parts = parts or train_test_split(
+                np.arange(rows.X.shape[0]),
+                random_state=self._random_state,
+                test_size=self.validation_fraction,
+                stratify=self._targets.strata(rows.y),
+            )
+            if len(parts[1]) < 2:
+                raise ValueError(
+                    "The validation set is too small. Increase 'validation_fraction' or the size "
+                    "of your dataset."
+                )
+            rows, held_out = rows.select(parts[0]), rows.select(parts[1])
+        n_rows, batch_size = rows.X.shape[0], self.batch_size
+        if not isinstance(batch_size, str) and batch_size > n_rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. "
+                "It is going to be clipped",
+                stacklevel=2,
+            )
+        order = resume.get("order", np.arange(n_rows))
+        if order.size != n_rows:
             raise ValueError(
                 f"warm_start='exact' goes on with the same data: before it had {order.size} rows, "
-                f"now {self.order.size}"
+                f"now {n_rows}"
             )
-        self.order = order
 
-    def __call__(self, epoch: int) -> Array:
-        """Return the order of the next epoch; without a `random_state` always the same."""
-        if self._random_state is not None:
-            self.order = self._random_state.permutation(self.order)
-        return self.order
+        def next_order(epoch: int) -> Array:
+            """Permute the order of the epoch before, as scikit-learn does."""
+            nonlocal order
+            order = self._random_state.permutation(order) if self.shuffle else order
+            return order
+
+        training = Training(
+            self._model,
+            self._targets.loss_function,
+            self._optimizer,
+            self._targets.weighted(rows, self.class_weight),
+            held_out,
+            epochs=self.max_iter + (resume["training"]["progress"]["epoch"] if resume else 0),
+            batch_size=min(n_rows, 200 if isinstance(batch_size, str) else int(batch_size)),
+            rng=0,  # the order of the rows is drawn from random_state
+            order=next_order,
+            schedule=None if self.schedule is None else chosen("schedule", self.schedule).build(),
+            best=BestWeights(monitor=self._targets.score_name, ema=self.ema),
+            train_metrics=train_metrics,
+            join_single_row=self._model.buffers.size > 0,
+            l2=self._l2,
+        )
+        if resume:
+            training.restore(resume["training"])
+        else:
+            best = getattr(self, "best_validation_score_", None) if held_out else None
+            known = best is not None and np.isfinite(best)
+            training.begin_at(self._optimizer.n_steps, best if known else None)
+        self._run_epochs(training, rows, 1 if incremental else self.max_iter)
+        if self.warm_start == "exact" and not incremental:
+            state = copy.deepcopy(training.state())
+            self._resume = {"training": state, "order": order, "parts": parts}
+        training.use_best()
+        if not all(np.isfinite(v).all() for v in (self._model.params, self._model.buffers)):
+            raise ValueError(NOT_FINITE)
+
+    def _run_epochs(self, training: Training, rows: Rows, n_epochs: int) -> None:
+        """Train by scikit-learn's rules, and keep the curves."""
+        before = {name: getattr(self, name, None) for name in CURVES}
+        loss, score = before["best_loss_"], before["best_validation_score_"]
+        rule = StoppingRule(
+            self.tol,
+            self.n_iter_no_change,
+            self.early_stopping,
+            adaptive=self.solver == "sgd" and self.learning_rate == "adaptive",
+            scheduled=self.schedule is not None,
+            best_loss=np.inf if loss is None else loss,
+            best_score=-np.inf if score is None else score,
+            n_without_improvement=getattr(self, "_no_improvement_count", 0),
+        )
+        validates = training.validation is not None
+        self.n_iter_, self.loss_, self.loss_curve_ = 0, np.nan, before["loss_curve_"] or []
+        scores = self.validation_scores_ = before["validation_scores_"] or []
+        ended = False
+        callbacks = FitCallbacks(self, n_epochs, rows.X, lambda: self._targets.decode(rows.y))
+        bar = ProgressBar(total=n_epochs, unit="epochs", leave=True, disable=not self.progress)
+        try:
+            callbacks.epoch_begins()
+            for epoch in filter(None, training.steps()):
+                ended = self._record(epoch, training, rule)
+                bar.set_description_str(f"loss {self.loss_:.4g}", refresh=False)
+                bar.update()
+                ended = callbacks.epoch_ends(self._fitted_now) or ended
+                if ended or self.n_iter_ == n_epochs:
+                    break
+                callbacks.epoch_begins()
+        except KeyboardInterrupt:
+            ended = True
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        except DivergenceError as error:
+            if not validates or self.n_iter_ == 0:
+                raise ValueError(NOT_FINITE) from error
+            ended = True
+            scores.append(float("nan"))
+            warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
+        finally:
+            bar.close()
+        if not (ended or n_epochs < self.max_iter or self.schedule is not None):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
+                "the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        callbacks.fit_ends()
+        self.best_loss_ = None if self.early_stopping else rule.best_loss
+        self.best_validation_score_ = rule.best_score if validates else score
+        self.validation_scores_ = scores if validates else before["validation_scores_"]
+        self._no_improvement_count = rule.n_without_improvement
+
+    def _record(self, epoch: Epoch, training: Training, rule: StoppingRule) -> bool:
+        """Keep the figures of an epoch, and follow the rule; return whether training ends."""
+        self.n_iter_ += 1
+        self.t_ += training.train.X.shape[0]
+        figures = self._keep(epoch.train, epoch.validation, learning_rate=epoch.learning_rate)
+        self.loss_ = figures["train_loss"]
+        self.loss_curve_.append(self.loss_)
+        lines = [f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}"]
+        score, name = None, self._targets.score_name
+        if epoch.validation:
+            lower_is_better = name in training.loss_function.lower_is_better
+            score = epoch.validation[name] * (-1 if lower_is_better else 1)
+            self.validation_scores_.append(score)
+            lines.append(f"Validation score: {score:f}")
+        optimizer = training.optimizer
+        decision = rule.after(self.loss_, score, optimizer.learning_rate)
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            _change_rate(optimizer, float(self.learning_rate_init / (self.t_ + 1) ** self.power_t))
+        if decision != "continue":
+            follows = "Stopping."
+            if decision == "lower the rate":
+                _change_rate(optimizer, optimizer.learning_rate / 5)
+                follows = f"Setting learning rate to {optimizer.learning_rate:f}"
+            lines.append(
+                f"{'Validation score' if rule.early_stopping else 'Training loss'} did not improve "
+                f"more than tol={rule.tol:f} for {rule.n_iter_no_change} consecutive epochs. "
+                f"{follows}"
+            )
+        if self.verbose:
+            print("\n".join(lines))
+        return decision == "stop"
+
+    def _keep(
+        self, train: Mapping[str, float], validation: Mapping[str, float], **numbers: float
+    ) -> dict[str, float]:
+        """Add to the history the figures of an epoch, under names such as "train_loss"."""
+        scale = self._targets.loss_scale(self.n_outputs_)
+        figures = {
+            f"{part}_{name}": value * scale if name == "loss" else value
+            for part, measured in (("train", train), ("validation", validation))
+            for name, value in measured.items()
+        }
+        self.history_.append({"epoch": len(self.history_) + 1} | numbers | figures)
+        return figures
+
+    def _fitted_now(self) -> dict[str, Any]:
+        """Return the attributes of an estimator whose fit ended with this epoch."""
+        model = copy.deepcopy(self._model)
+        return {"_model": model, **weight_lists(model)}
+
+    def _fit_full_batch(self, rows: Rows, held_out: Rows | None) -> None:
+        callbacks = FitCallbacks(self, 0, rows.X, lambda: self._targets.decode(rows.y))
+        loss_function, model = self._targets.loss_function, self._model
+        decay = self.weight_decay
+        if decay is None:
+            decay = self._l2 / loss_function.total_weight(rows.y, rows.sample_weight)
+        bar = ProgressBar(
+            total=self.max_iter, unit="iterations", leave=True, disable=not self.progress
+        )
+
+        def after_iteration(iteration: int, loss: float) -> None:
+            measured: Mapping[str, float] = {}
+            if held_out is not None:
+                outputs, weight = predict_outputs(model, held_out.X), held_out.sample_weight
+                measured = loss_and_metrics(loss_function, outputs, held_out.y, weight)
+            scaled = self._keep({"loss": loss}, measured)["train_loss"]
+            if self.verbose:
+                print(f"Iteration {iteration}, loss = {scaled:.8f}")
+            bar.set_description_str(f"loss {scaled:.4g}", refresh=False)
+            bar.update()
+
+        with bar:
+            try:
+                found = fit_lbfgs(
+                    model,
+                    loss_function,
+                    rows,
+                    weight_decay=decay,
+                    max_iterations=self.max_iter,
+                    max_evaluations=self.max_fun,
+                    tolerance=self.tol,
+                    callback=after_iteration,
+                )
+            except DivergenceError as error:
+                raise ValueError(NOT_FINITE) from error
+        if not (np.isfinite(model.params).all() and np.isfinite(found.loss)):
+            raise ValueError(NOT_FINITE)
+        if not found.converged:
+            warnings.warn(
+                f"lbfgs failed to converge after {found.iterations} iteration(s) "
+                f"(status={found.status}):\n{found.message}\n"
+                f"Increase max_iter (now {self.max_iter}) or max_fun (now {self.max_fun}), "
+                "or scale the data.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self.n_iter_ = found.iterations
+        self.loss_ = found.loss * self._targets.loss_scale(self.n_outputs_)
+        callbacks.fit_ends()
 
 
-def change_rate(optimizer: Optimizer, learning_rate: float) -> None:
+def weight_lists(model: Sequential) -> dict[str, list[Array]]:
+    """Return the matrices and the biases of the model's linear layers, as views, in their order."""
+    linear = [layer for layer in walk(model.layers) if isinstance(layer, Linear)]
+    return {
+        "coefs_": [each.W for each in linear],
+        "intercepts_": [each.b for each in linear if "b" in each.param_names],
+    }
+
+
+def _change_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """Set the base learning rate of SGD; past steps keep the rate that they were made with."""
     for velocity in optimizer.averages.values():
         velocity *= optimizer.learning_rate / learning_rate
     optimizer.learning_rate = learning_rate
-
-
-def figures_by_part(loss_scale: float, **parts: Mapping[str, float]) -> dict[str, float]:
-    """Return figures under names such as "train_loss"; losses are multiplied by loss_scale."""
-    return {
-        f"{part}_{name}": value * loss_scale if name == "loss" else value
-        for part, measured in parts.items()
-        for name, value in measured.items()
-    }
-
-
-def minimise(
-    model: Sequential,
-    loss_function: Loss,
-    rows: Rows,
-    held_out: Rows | None,
-    *,
-    history: list[dict[str, float]],
-    loss_scale: float,
-    weight_decay: float,
-    max_iterations: int,
-    max_evaluations: int,
-    tolerance: float,
-    verbose: bool,
-    progress: bool,
-) -> Minimum:
-    """Train the model by L-BFGS; add the figures of each iteration to the history.
-
-    Raises ValueError where the loss is not finite; warns where it did not converge.
-    """
-    bar = ProgressBar(total=max_iterations, unit="iterations", leave=True, disable=not progress)
-
-    def after_iteration(iteration: int, loss: float) -> None:
-        measured: Mapping[str, float] = {}
-        if held_out is not None:
-            outputs = predict_outputs(model, held_out.X)
-            measured = loss_and_metrics(loss_function, outputs, held_out.y, held_out.sample_weight)
-        figures = figures_by_part(loss_scale, train={"loss": loss}, validation=measured)
-        history.append({"epoch": len(history) + 1} | figures)
-        if verbose:
-            print(f"Iteration {iteration}, loss = {loss * loss_scale:.8f}")
-        bar.set_description_str(f"loss {loss * loss_scale:.4g}", refresh=False)
-        bar.update()
-
-    with bar:
-        try:
-            found = fit_lbfgs(
-                model,
-                loss_function,
-                rows,
-                weight_decay=weight_decay,
-                max_iterations=max_iterations,
-                max_evaluations=max_evaluations,
-                tolerance=tolerance,
-                callback=after_iteration,
-            )
-        except DivergenceError as error:
-            raise ValueError(NOT_FINITE) from error
-    if not (np.isfinite(model.params).all() and np.isfinite(found.loss)):
-        raise ValueError(NOT_FINITE)
-    if not found.converged:
-        warnings.warn(
-            f"lbfgs failed to converge after {found.iterations} iteration(s) "
-            f"(status={found.status}):\n{found.message}\n"
-            f"Increase max_iter (now {max_iterations}) or max_fun (now {max_evaluations}), "
-            "or scale the data.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    return found
-
-
-def trains_in_epochs(estimator: Any) -> bool:
-    """Whether an estimator has a `partial_fit`; raise AttributeError where it has not."""
-    if estimator.solver == "lbfgs":
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    for name in ("ema", "schedule"):
-        if getattr(estimator, name) is not None:
-            raise AttributeError(
-                f"partial_fit does not support {name}: it needs to know how many epochs will come"
-            )
-    return True

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix, issparse
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from minidl.kernels import Array
@@ -40,14 +41,18 @@ class Labels:
     exclusive: bool = True
 
     @classmethod
-    def of(cls, y: Any, classes: Array | None = None, *, exclusive_indicator: bool = False) -> Self:
+    def of(cls, y: Any, classes: Array | None = None, *, one_hot: bool = False) -> Self:
         """Return the labels of y.
 
         classes: all that will come; by default those of y.
-        exclusive_indicator: whether an indicator matrix has one class in each row.
+        one_hot: whether each row of an indicator matrix has one class.
         Raises ValueError where y is no target of a classification.
         """
-        _refuse_gaps(y)
+        if isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.ndim == 1:
+            for row, label in enumerate(y):  # what is missing cannot be sorted
+                missing = label is None or type(label).__name__ in ("NAType", "NaTType")
+                if missing or (isinstance(label, float) and np.isnan(label)):
+                    raise ValueError(f"Input y contains NaN or None: row {row} has no label")
         kind = type_of_target(y, input_name="y")
         check_classification_targets(y)
         if kind == "multiclass-multioutput":
@@ -57,7 +62,7 @@ class Labels:
             )
         indicator = kind == "multilabel-indicator"
         found = unique_labels(y) if classes is None else classes
-        return cls(found, indicator, issparse(y), exclusive_indicator or not indicator)
+        return cls(found, indicator, issparse(y), one_hot or not indicator)
 
     def encode(self, y: Any) -> Array:
         """Return codes, (n_samples,), the places of the labels in `classes`; or marks.
@@ -72,8 +77,7 @@ class Labels:
                 f"`self.classes_` has {self.classes}. 'y' has {given}."
             )
         if not self.indicator:
-            places: Array = np.searchsorted(self.classes, y)
-            return places
+            return np.asarray(np.searchsorted(self.classes, y))
         marks = (y.toarray() if issparse(y) else np.asarray(y)).astype(np.int64)
         if not self.exclusive:
             return marks
@@ -84,8 +88,7 @@ class Labels:
                 f"y must have exactly one 1 in each row for this loss, but row {row} has "
                 f"{counts[row]}; use loss='log_loss' for several labels a row"
             )
-        places = marks.argmax(axis=1)
-        return places
+        return np.asarray(marks.argmax(axis=1))
 
     def decode(self, codes: Array) -> Any:
         """Return labels as they were given, from the codes or marks that `encode` returns."""
@@ -94,11 +97,19 @@ class Labels:
         marks = np.eye(len(self.classes), dtype=np.int64)[codes] if self.exclusive else codes
         return csr_matrix(marks) if self.sparse else marks
 
+    def weights(self, codes: Array, class_weight: Any, sample_weight: Array | None) -> Any:
+        """Return the factor of each row, (n_samples,), for the weights of classes.
 
-def _refuse_gaps(y: Any) -> None:
-    """Raise ValueError for a missing label among objects, which cannot be sorted."""
-    if isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.ndim == 1:
-        for row, label in enumerate(y):
-            missing = label is None or type(label).__name__ in ("NAType", "NaTType")
-            if missing or (isinstance(label, float) and np.isnan(label)):
-                raise ValueError(f"Input y contains NaN or None: row {row} has no label")
+        class_weight: factors by class, of which some may not occur, or "balanced"; then classes
+        are counted by sample_weight, so that a weight of k remains a row given k times.
+        """
+        if not self.exclusive:  # the product over the labels
+            return compute_sample_weight(class_weight, codes)
+        if isinstance(class_weight, str):
+            counts = np.bincount(codes, sample_weight, len(self.classes))
+            shares = counts[codes] * np.count_nonzero(counts)
+            return np.divide(counts.sum(), shares, out=np.zeros(len(codes)), where=shares > 0)
+        classes = self.classes.tolist()
+        if class_weight and set(class_weight).isdisjoint(classes):
+            raise ValueError(f"class_weight names {list(class_weight)}, none of {classes}")
+        return np.array([class_weight.get(label, 1.0) for label in classes])[codes]

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import _fit_context
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from minidl.data.batches import Rows
+from minidl.data.preprocessing import Unchanged
+from minidl.estimators.building import hidden_sizes, make_layers
 from minidl.estimators.callbacks import CallbackSupportMixin
-from minidl.estimators.conversion import notes_of, predictor_of, read_notes, usable
+from minidl.estimators.files import opened, save
+from minidl.estimators.fitting import CURVES, Fitting, weight_lists
 from minidl.estimators.labels import plain_targets
-from minidl.estimators.network import CURVES, Network
 from minidl.estimators.targets import Targets
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
+from minidl.layers.linear import Linear
+from minidl.model import Sequential
 from minidl.predictor import Predictor
 
+ARCHITECTURE = ("activation", "dropout", "layers")  # what a fit that goes on cannot change
 FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
 DTYPES = (np.float64, np.float32)  # of X, in which the model then computes
 
 
-class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
+class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
     """Base of the estimators."""
 
     _y_checks: ClassVar[Mapping[str, Any]] = {}
@@ -96,12 +103,14 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
         """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
         check_is_fitted(self)
         self._copy_in_weights()
-        return predictor_of(
+        names = getattr(self, "feature_names_in_", None)
+        return Predictor(
             self._model,
-            self._targets.loss_function,
-            n_features=self.n_features_in_,
-            classes=getattr(self, "classes_", None),
-            feature_names=getattr(self, "feature_names_in_", None),
+            self._targets.plain_loss,
+            Unchanged().fit(np.zeros((1, self.n_features_in_))),
+            self.n_features_in_,
+            getattr(self, "classes_", None),
+            None if names is None else list(names),
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -109,10 +118,8 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
 
         `load` reads it here; `minidl.load` reads it where there is only NumPy.
         """
-        predictor = self.predictor()
         fitted = {name: self.__dict__.get(name) for name in FITTED}
-        fitted["indicator"] = self._targets.indicator
-        predictor.save(path, notes_of(type(self).__name__, self.get_params(deep=False), fitted))
+        save(self, path, self.predictor(), {**fitted, "indicator": self._targets.indicator})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -125,10 +132,8 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
         CheckpointError
             For a file that is damaged, or that `save` of this class did not write.
         """
-        predictor, parameters, fitted = read_notes(path, cls.__name__)
-        with usable(path):
-            self = cls(**parameters)
-            indicator = fitted.get("indicator")
+        self: Self
+        with opened(path, cls) as (self, predictor, fitted):
             for name in FITTED:
                 if fitted.get(name) is not None or name.startswith(("best", "validation")):
                     setattr(self, name, fitted.get(name))
@@ -137,9 +142,8 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
             self.n_features_in_ = predictor.n_features
             if predictor.feature_names is not None:
                 self.feature_names_in_ = np.asarray(predictor.feature_names, dtype=object)
-            row = np.zeros((1, predictor.n_features), predictor.model.dtype)
-            self.n_outputs_ = predict_outputs(self._model, row).shape[1]
-            targets = self._restored_targets(predictor, indicator)
+            self.n_outputs_ = predictor.model.output_size(predictor.n_features)
+            targets = self._restored_targets(predictor, fitted.get("indicator"))
             self._targets = targets.in_units_of(predictor.loss_function)
             self.out_activation_ = targets.activation
             self._list_weights()
@@ -212,3 +216,123 @@ class MLP(CallbackSupportMixin, Network, ABC):  # type: ignore[misc]
                 held_out = self._rows(X_val, y_val, validation[2])
             self._train(rows, held_out, begins=begins, incremental=incremental)
         return self
+
+    # --- The weights.
+
+    def _train(self, rows: Rows, held_out: Rows | None, *, begins: bool, incremental: bool) -> None:
+        """Train on the rows: on new weights where the fit begins, else on the current ones.
+
+        held_out: measured after each epoch, or None.  incremental: train for one epoch.
+        """
+        exact = self.warm_start == "exact" and not (begins or incremental)
+        if not exact or getattr(self, "_resume", None) is None:
+            self._resume = None
+            self._random_state = check_random_state(self.random_state)
+        if begins:
+            self._initialize(rows)
+        else:
+            self._adopt_weights(rows)
+        self._check_first_layer(rows.X)
+        if self._model.buffers.size and rows.X.shape[0] == 1:
+            raise ValueError("batch normalization needs several rows, got n_samples=1")
+        if self.solver == "lbfgs":
+            self._fit_full_batch(self._targets.weighted(rows, self.class_weight), held_out)
+        else:
+            self._fit_in_epochs(rows, held_out, incremental=incremental)
+
+    def _initialize(self, rows: Rows) -> None:
+        """Begin anew: weights, counters, curves."""
+        n_in, drawn = rows.X.shape[1], {"random_state": self._random_state, "dtype": rows.X.dtype}
+        self._model = Sequential(make_layers(self, n_in, self.n_outputs_, **drawn))
+        self._built_from = {name: getattr(self, name) for name in ARCHITECTURE}
+        self._list_weights()
+        self.n_iter_, self.t_, self.history_ = 0, 0, []
+        for name in (*CURVES, "_no_improvement_count"):
+            self.__dict__.pop(name, None)
+
+    def _adopt_weights(self, rows: Rows) -> None:
+        """Go on with the current weights, also where they were set by hand without any fit."""
+        if not hasattr(self, "_model"):
+            by_hand = {name: value for name, value in self.__dict__.items() if name.endswith("_")}
+            self._initialize(rows)
+            self.__dict__.update(by_hand)
+        self._copy_in_weights()
+        sizes, before = hidden_sizes(self.hidden_layer_sizes), [W.shape[1] for W in self.coefs_]
+        if self.layers is None and before[:-1] != sizes:
+            raise ValueError(
+                "hidden_layer_sizes must be those of the fit that is continued, "
+                f"{before[:-1]}, got {sizes}"
+            )
+        for name, value in getattr(self, "_built_from", {}).items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} must be that of the fit that is continued, {value!r}, "
+                    f"got {getattr(self, name)!r}"
+                )
+
+    def _list_weights(self) -> None:
+        self.__dict__.update(weight_lists(self._model))
+        self.n_layers_ = len(self.coefs_) + 1
+
+    def _copy_in_weights(self) -> None:
+        """Copy into the model what a user put in place of its views in the lists."""
+        for name, views in weight_lists(self._model).items():
+            given, shapes = getattr(self, name), [view.shape for view in views]
+            if [np.shape(array) for array in given] != shapes:
+                raise ValueError(f"{name} must be arrays of the shapes {shapes}")
+            for array, view in zip(given, views, strict=True):
+                if array is not view:
+                    view[:] = array
+        self._list_weights()
+
+    def _check_first_layer(self, X: Any) -> None:
+        first = self._model.layers[0]
+        if issparse(X) and not isinstance(first, Linear):
+            raise ValueError(
+                f"sparse X needs a linear layer first, but layers begins with "
+                f"{type(first).__name__}: give X.toarray()"
+            )
+
+    @contextmanager
+    def _restored_after_an_error(self) -> Iterator[None]:
+        """Leave the estimator as it was where the block raises an error."""
+        before = {k: list(v) if type(v) is list else v for k, v in self.__dict__.items()}
+        model: Sequential | None = self.__dict__.get("_model")
+        vectors = () if model is None else (model.params, model.buffers)
+        values = [vector.copy() for vector in vectors]
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            self.__dict__.pop("_optimizer", None)  # its averages may hold what is not finite
+            for vector, value in zip(vectors, values, strict=True):
+                vector[:] = value
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "_model" in state:  # the lists are views into it; copies of views are not
+            state.pop("coefs_", None)
+            state.pop("intercepts_", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_model" in state:
+            self._list_weights()
+
+
+def trains_in_epochs(estimator: Any) -> bool:
+    """Whether an estimator has a `partial_fit`; raise AttributeError where it has not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    for name in ("ema", "schedule"):
+        if getattr(estimator, name) is not None:
+            raise AttributeError(
+                f"partial_fit does not support {name}: it needs to know how many epochs will come"
+            )
+    return True

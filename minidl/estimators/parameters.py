@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from os import PathLike
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import sklearn.neural_network as theirs
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from minidl.config import Config, load_config
-from minidl.estimators.building import ACTIVATION_NAMES, SOLVERS
-from minidl.estimators.conversion import config_of, parameters_from
+from minidl.estimators.configs import config_of, parameters_from
+from minidl.layers.activations import ACTIVATIONS
 
 Class = TypeVar("Class", bound=type)
 
@@ -56,29 +56,10 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     progress: bool = False
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(ACTIVATION_NAMES)],
-        "solver": [StrOptions(SOLVERS)],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
+        **theirs.MLPClassifier._parameter_constraints,
+        "activation": [StrOptions({"logistic", *ACTIVATIONS})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam", "adamw"})],
         "warm_start": ["boolean", StrOptions({"exact"})],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
         "layers": [list, tuple, None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left"), None],
@@ -86,6 +67,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "ema": [Interval(Real, 0, 1, closed="neither"), None],
         "progress": ["boolean"],
+        "loss": [str, dict],
     }
 
     @classmethod
@@ -123,31 +105,12 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         ConfigError
             For a parameter that a config cannot express, such as solver="lbfgs".
         """
-        return config_of(
-            {**self._parameters(), "alpha": self._l2, "loss": self._loss_for_config()},
-            data,
-            name=type(self).__name__,
-            monitor=self._score_name,
-            dtype=self.coefs_[0].dtype.name if hasattr(self, "coefs_") else None,
-        )
-
-    def _parameters(self) -> dict[str, Any]:
-        """Return the values of all parameters, also in a subclass that takes fewer of them."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return config_of(self, data)
 
     @property
     def _l2(self) -> float:
         """The L2 penalty of the loss; its pull is this, divided by the weight of the batch."""
         return self.alpha if self.weight_decay is None and self.solver != "adamw" else 0.0
-
-    @property
-    @abstractmethod
-    def _score_name(self) -> str:
-        """The metric by which epochs are compared."""
-
-    @abstractmethod
-    def _loss_for_config(self) -> Any:
-        """Return the loss in the notation of a config."""
 
 
 PARAMETERS = """\

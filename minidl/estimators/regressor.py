@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Self
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
-from minidl.estimators.fitting import trains_in_epochs
-from minidl.estimators.mlp import MLP
+from minidl.estimators.mlp import MLP, trains_in_epochs
 from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
-from minidl.estimators.targets import NumberTargets
+from minidl.estimators.targets import Targets
 from minidl.predictor import Predictor
 
 
@@ -61,38 +60,16 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str = "relu"
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **MLP._parameter_constraints,
-        "loss": [str, dict],
-    }
     _y_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}
 
     @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Update the model with one epoch over the given data.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), default=None
-
-        Returns
-        -------
-        self : object
-        """
+        """Update the model with one epoch over the given data, given as for `fit`."""
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> NumberTargets:
-        return NumberTargets.of(self.loss)
+    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> Targets:
+        return Targets.of_numbers(self.loss)
 
-    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> NumberTargets:
-        return NumberTargets.of(self.loss)
-
-    @property
-    def _score_name(self) -> str:
-        return NumberTargets.of(self.loss).score_name
-
-    def _loss_for_config(self) -> Any:
-        return "mse" if self.loss == "squared_error" else self.loss
+    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> Targets:
+        return Targets.of_numbers(self.loss)

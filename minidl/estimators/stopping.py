@@ -48,9 +48,8 @@ class StoppingRule:
         if score is not None and score > self.best_score:
             self.best_score = score
         self.n_without_improvement = 0 if improved else self.n_without_improvement + 1
-        if self.n_without_improvement <= self.n_iter_no_change:
-            return "continue"
-        if self.scheduled and not self.early_stopping:
+        planned = self.scheduled and not self.early_stopping
+        if planned or self.n_without_improvement <= self.n_iter_no_change:
             return "continue"
         if not self.adaptive or learning_rate <= LOWEST_RATE:
             return "stop"

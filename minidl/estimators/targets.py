@@ -1,36 +1,55 @@
 """What an estimator does with its targets: to the numbers of a loss function, and back.
 
-`ClassTargets` and `NumberTargets` answer the same questions, so that one fit serves classification
-and regression.
+`Targets` are numbers; `ClassTargets` answer the same questions for classes, so that one fit serves
+classification and regression.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils.class_weight import compute_sample_weight
 
 from minidl.data.batches import Rows
-from minidl.estimators.building import loss_function_of
+from minidl.estimators.building import chosen
 from minidl.estimators.labels import Labels
-from minidl.estimators.losses import HalfSquaredError, SummedPoisson
 from minidl.kernels import Array
-from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.losses import MSE, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.losses.regression import ScaledLoss
-
-REGRESSION_LOSSES: dict[str, type[Loss]] = {
-    "squared_error": HalfSquaredError,
-    "poisson": SummedPoisson,
-}
 
 
 @dataclass(frozen=True)
-class Targets(ABC):
-    """Targets of a fit.
+class HalfSquaredError(MSE):
+    """Half the squared error, summed over the outputs: scikit-learn's "squared_error".
+
+    l_i     = sum_j (z_ij - t_ij)**2 / 2
+    dlogits = (z - t) * w_i / total_weight
+    """
+
+    def _per_output(self, n_outputs: int) -> float:
+        return 1.0
+
+    def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
+        e = z - t
+        return 0.5 * e * e, e
+
+
+@dataclass(frozen=True)
+class SummedPoisson(Poisson):
+    """Half the Poisson deviance, summed over the outputs: scikit-learn's "poisson"."""
+
+    def _per_output(self, n_outputs: int) -> float:
+        return 1.0
+
+
+OWN_LOSSES: dict[Any, Loss] = {"squared_error": HalfSquaredError(), "poisson": SummedPoisson()}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of a fit: numbers, one or several a row.
 
     loss_function: trains on what `encode` returns.  activation: name of what is applied to the
     outputs in a prediction.  score_name: the metric by which epochs are compared.
@@ -40,34 +59,59 @@ class Targets(ABC):
     activation: str
     score_name: str
 
+    @classmethod
+    def of_numbers(cls, loss: str | Mapping[str, Any]) -> Self:
+        """Return the targets for a regressor's `loss`.  Raises ValueError for one of classes."""
+        own = OWN_LOSSES.get(loss) if isinstance(loss, str) else None
+        loss_function = own or chosen("loss", loss).build()
+        if loss_function.task != "regression":
+            raise ValueError(f"loss must be one for regression, got {loss!r}")
+        activation = "exp" if loss == "poisson" else "identity"
+        return cls(loss_function, activation, "loss" if own is None else "r2")
+
     @property
     def indicator(self) -> bool:
         """Whether y is a matrix with a mark for each class."""
         return False
 
-    @abstractmethod
-    def encode(self, y: Any, dtype: Any) -> Array:
-        """Return y as the loss function takes it."""
+    @property
+    def plain_loss(self) -> Loss:
+        """The loss function in a file: of the registry, with the same predictions."""
+        found: Loss = self.loss_function
+        return {HalfSquaredError: MSE(), SummedPoisson: Poisson()}.get(type(found), found)
 
-    @abstractmethod
+    def encode(self, y: Any, dtype: Any) -> Array:
+        """Return y in this dtype; in float64 where the loss function scales it first."""
+        scaled = isinstance(self.loss_function, ScaledLoss) and self.loss_function.scale_targets
+        return np.asarray(y).astype(np.float64 if scaled else dtype, copy=False)
+
     def decode(self, targets: Array) -> Any:
         """Return y as it was given, from what `encode` returned."""
+        return targets
 
-    @abstractmethod
     def count_outputs(self, targets: Array) -> int:
         """Return the number of outputs that the model needs."""
+        return self.loss_function.n_outputs(targets)
 
-    @abstractmethod
     def decide(self, outputs: Array) -> Any:
         """Return predictions, in the form of y, for the model's outputs."""
+        values = self.loss_function.predict(outputs)
+        return values[:, 0] if values.shape[1] == 1 else values
 
     def loss_scale(self, n_outputs: int) -> float:
-        """Return the factor from the loss function's loss to the one that is reported."""
-        return 1.0
+        """Return the factor from the loss function's loss to the one that is reported.
+
+        That of 'squared_error' is a sum over the outputs, reported as their mean.
+        """
+        return 1 / n_outputs if isinstance(self.loss_function, HalfSquaredError) else 1.0
 
     def strata(self, targets: Array) -> Array | None:
         """Return what a split keeps the shares of."""
         return None
+
+    def weighted(self, rows: Rows, class_weight: Any) -> Rows:
+        """Return the rows with the weights of their classes in their own."""
+        return rows
 
     def fitted(self, targets: Array) -> Self:
         """Return the targets with what the loss function takes from the training targets."""
@@ -76,47 +120,6 @@ class Targets(ABC):
     def in_units_of(self, loss_function: Loss) -> Self:
         """Return the targets with what the loss function of an earlier fit took from its own."""
         return replace(self, loss_function=self.loss_function.with_scale_of(loss_function))
-
-
-@dataclass(frozen=True)
-class NumberTargets(Targets):
-    """Numbers, one or several a row."""
-
-    per_output: bool = False  # the loss is a sum over the outputs, reported as their mean
-
-    @classmethod
-    def of(cls, loss: str | Mapping[str, Any]) -> Self:
-        """Return the targets for a regressor's `loss`.  Raises ValueError for one of classes."""
-        own = REGRESSION_LOSSES.get(loss) if isinstance(loss, str) else None
-        loss_function = loss_function_of(loss) if own is None else own()
-        if loss_function.task != "regression":
-            raise ValueError(f"loss must be one for regression, got {loss!r}")
-        activation = "exp" if loss == "poisson" else "identity"
-        score = "r2" if own is not None else "loss"
-        return cls(loss_function, activation, score, loss == "squared_error")
-
-    def encode(self, y: Any, dtype: Any) -> Array:
-        """Return y in this dtype; in float64 where the loss function scales it first."""
-        scaled = isinstance(self.loss_function, ScaledLoss) and self.loss_function.scale_targets
-        targets: Array = np.asarray(y).astype(np.float64 if scaled else dtype, copy=False)
-        return targets
-
-    def decode(self, targets: Array) -> Any:
-        """Return the targets."""
-        return targets
-
-    def count_outputs(self, targets: Array) -> int:
-        """Return the number of outputs that the model needs."""
-        return self.loss_function.n_outputs(targets)
-
-    def decide(self, outputs: Array) -> Any:
-        """Return values, (n_samples,) or (n_samples, n_outputs)."""
-        values = self.loss_function.predict(outputs)
-        return values[:, 0] if values.shape[1] == 1 else values
-
-    def loss_scale(self, n_outputs: int) -> float:
-        """Return the factor from the loss function's loss to the one that is reported."""
-        return 1 / n_outputs if self.per_output else 1.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class ClassTargets(Targets):
         elif loss == "log_loss":
             loss_function = SigmoidCrossEntropy()
         else:
-            loss_function = loss_function_of(loss)
+            loss_function = chosen("loss", loss).build()
             if label_smoothing:
                 raise ValueError(
                     "label_smoothing is for loss='log_loss'; give another loss its own"
@@ -163,12 +166,11 @@ class ClassTargets(Targets):
         if self.loss_function.task == "classification":
             return codes
         smoothing = self.label_smoothing
-        targets: Array = (1 - smoothing) * codes.astype(dtype) + smoothing / 2
-        return targets
+        return np.asarray((1 - smoothing) * codes.astype(dtype) + smoothing / 2)
 
     def decode(self, targets: Array) -> Any:
         """Return labels as they were given."""
-        return self.labels.decode(self._codes(targets))
+        return self.labels.decode(_codes(targets))
 
     def count_outputs(self, targets: Array) -> int:
         """Return the number of outputs that the model needs."""
@@ -183,33 +185,16 @@ class ClassTargets(Targets):
 
     def strata(self, targets: Array) -> Array | None:
         """Return the classes of yes and no, in the form in which scikit-learn splits them."""
-        return self._codes(targets)[:, None] > 0 if self.has_one_logit else None
+        return _codes(targets)[:, None] > 0 if self.has_one_logit else None
 
     def weighted(self, rows: Rows, class_weight: Any) -> Rows:
-        """Return the rows with the weights of their classes in their own.
-
-        class_weight: factors by class, of which some may not occur in y, "balanced" or None.
-        """
+        """Return the rows with the weights of their classes in their own."""
         if class_weight is None:
             return rows
-        codes = self._codes(rows.y)
-        n_classes = len(self.labels.classes)
-        if not self.labels.exclusive:  # the product over the labels
-            weight = compute_sample_weight(class_weight, codes)
-        elif isinstance(class_weight, str):
-            # Counted by weight, so that a weight of k remains a row given k times.
-            counts = np.bincount(codes, rows.sample_weight, n_classes)
-            shares = counts[codes] * np.count_nonzero(counts)
-            weight = np.divide(counts.sum(), shares, out=np.zeros(len(codes)), where=shares > 0)
-        else:
-            classes = self.labels.classes.tolist()
-            if class_weight and set(class_weight).isdisjoint(classes):
-                raise ValueError(f"class_weight names {list(class_weight)}, none of {classes}")
-            weight = np.array([class_weight.get(label, 1.0) for label in classes])[codes]
-        weight = weight.astype(rows.X.dtype)
-        return rows._replace(
-            sample_weight=weight if rows.sample_weight is None else weight * rows.sample_weight
-        )
+        own = rows.sample_weight
+        weight = self.labels.weights(_codes(rows.y), class_weight, own).astype(rows.X.dtype)
+        return Rows(rows.X, rows.y, weight if own is None else weight * own)
 
-    def _codes(self, targets: Array) -> Array:
-        return targets if targets.dtype.kind == "i" else (targets > 0.5).astype(np.int64)
+
+def _codes(targets: Array) -> Array:
+    return targets if targets.dtype.kind == "i" else (targets > 0.5).astype(np.int64)

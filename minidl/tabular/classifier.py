@@ -90,9 +90,9 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
         self.classes_ = labels.classes
         return _class_targets(labels), y
 
-    def _restored_targets(self, predictor: Predictor, fitted: Mapping[str, Any]) -> Targets:
+    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
         self.classes_ = np.asarray(predictor.classes)
-        labels = Labels(self.classes_, fitted["indicator"], exclusive=not fitted["indicator"])
+        labels = Labels(self.classes_, indicator, exclusive=not indicator)
         return _class_targets(labels)
 
     def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
@@ -100,10 +100,6 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
             return None, targets
         marks = np.eye(len(self.classes_))[targets]
         return targets, marks[:, 1:] if len(self.classes_) == 2 else marks[:, :MOST_MEANS]
-
-    def _weighted(self, rows: Rows, targets: Targets) -> Rows:
-        assert isinstance(targets, ClassTargets)
-        return targets.weighted(rows, self.class_weight)
 
     def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
         known = ~np.isnan(outputs[:, 0])

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidl import kernels
 from minidl.kernels import Array
+from minidl.layers.linear import Linear
 from minidl.model import Sequential
+from minidl.tabular.members import unpack
 
-NODES = (6, 12, 24, 48)  # of Gauss and Legendre's quadrature; more for rows that need them
-CLOSE = 5e-5  # of the sum to the difference of the outputs
+NODES = (12, 32, 96)  # of Gauss and Legendre's quadrature; more for rows that need them
+CLOSE = 5e-5  # of the sum to the difference of the outputs, in units of the model's
 ROWS_AT_ONCE = 256
 
 
@@ -25,8 +28,7 @@ class Explanation:
     """What each column adds to an output.
 
     values: (n_samples, n_columns), in the order of `columns`.  base: the output for the mean of the
-    training inputs, (n_samples,).  outputs: (n_samples,); base + values.sum(axis=1), to 1e-4 of
-    their size.
+    training inputs, (n_samples,).  outputs: (n_samples,); base + values.sum(axis=1), to 1e-4.
     """
 
     values: Array
@@ -35,51 +37,52 @@ class Explanation:
     columns: tuple[str, ...]
 
 
+@kernels.threads(1)  # the products are small
 def integrated_gradients(
-    members: Sequence[Sequential], inputs: Array, mean: Array, weights: Array
+    model: Sequential, n_members: int, inputs: Array, mean: Array, weights: Array
 ) -> tuple[Array, Array, Array]:
     """Return the attributions of the inputs, the outputs at the mean, and the outputs.
 
-    The output of row i is the mean over the members of their outputs times weights[i].
-    inputs: (n_samples, n_in).  mean: (n_in,).  weights: (n_samples, n_outputs).
+    The output of row i is the sum of the model's outputs times weights[i].
+    model: what `members.pack` returns.  inputs: (n_samples, n_in).  mean: (n_in,).
+    weights: (n_samples, n_outputs).
     """
-    attributions = np.zeros(inputs.shape)
-    base, outputs = np.zeros(len(inputs)), np.zeros(len(inputs))
+    first, members = model.layers[0], unpack(model, n_members)
+    assert isinstance(first, Linear)
+    attributions = np.empty(inputs.shape)
+    base, outputs = np.empty(len(inputs)), np.empty(len(inputs))
+    origin = mean.astype(np.float32) @ first.W + first.b
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        x, w = inputs[part], weights[part]
-        base[part] = _outputs(members, np.broadcast_to(mean, x.shape), w)
-        outputs[part] = _outputs(members, x, w)
-        left = np.arange(len(x))
+        difference, w = inputs[part] - mean.astype(np.float32), weights[part].astype(np.float32)
+        h = difference @ first.W  # what the first layer gives lies on a straight line, too
+        base[part], outputs[part] = (_outputs(members, origin + end, w) for end in (0 * h, h))
+        gradient, left = np.zeros(h.shape), np.arange(len(h))
         for n_nodes in NODES:
-            found = _integral(members, x[left], mean, w[left], n_nodes)
-            attributions[start + left] = found
-            gap = found.sum(axis=1) - (outputs - base)[start + left]
-            size = 1 + np.abs(outputs - base)[start + left]
-            left = left[np.abs(gap) > CLOSE * size]
+            gradient[left] = _mean_gradient(members, origin, h[left], w[left], n_nodes)
+            gap = np.einsum("ij,ij->i", gradient, h) - (outputs[part] - base[part])
+            left = np.flatnonzero(np.abs(gap) > CLOSE * np.abs(w).max(axis=1))
             if not left.size:
                 break
+        attributions[part] = gradient @ first.W.T * difference
     return attributions, base, outputs
 
 
-def _outputs(members: Sequence[Sequential], x: Array, weights: Array) -> Array:
-    mean = np.mean([m.forward(np.ascontiguousarray(x), train=False) for m in members], axis=0)
-    found: Array = np.einsum("ij,ij->i", mean.astype(np.float64), weights)
-    return found
+def _outputs(members: Sequence[Sequential], h: Array, weights: Array) -> Array:
+    parts = np.split(h, len(members), axis=1)
+    outputs = [m.forward(x, train=False) for m, x in zip(members, parts, strict=True)]
+    return np.asarray(np.einsum("kij,ij->i", outputs, weights, dtype=np.float64))
 
 
-def _integral(
-    members: Sequence[Sequential], x: Array, mean: Array, weights: Array, n_nodes: int
+def _mean_gradient(
+    members: Sequence[Sequential], origin: Array, h: Array, weights: Array, n_nodes: int
 ) -> Array:
+    """The mean gradient of the outputs by what the first layer gives, from origin to origin + h."""
     places, shares = np.polynomial.legendre.leggauss(n_nodes)
-    difference = x - mean
-    gradient = np.zeros(x.shape)
-    dy = (weights / len(members)).astype(x.dtype)
+    gradient = np.zeros(h.shape)
     for place, share in zip((places + 1) / 2, shares / 2, strict=True):
-        point = (mean + place * difference).astype(x.dtype)
-        for member in members:
-            member.forward(point)
-            dx = member.backward(dy, need_dx=True)
-            gradient += share * dx
-    attributions: Array = gradient * difference
-    return attributions
+        point = np.split(origin + np.float32(place) * h, len(members), axis=1)
+        for m, x, total in zip(members, point, np.split(gradient, len(members), 1), strict=True):
+            m.forward(x)
+            total += share * m.backward(weights, need_dx=True)
+    return gradient

@@ -34,7 +34,6 @@ from minidl.schedules import Cosine
 from minidl.training import Training
 
 PROCESSES_PAY = 2e10  # multiply-adds of all members together
-
 MEMBERS, MANY_ROWS, FEWEST_ROWS = 5, 200_000, 10
 STEPS, FEWEST_EPOCHS = 2000, 30
 
@@ -166,39 +165,32 @@ def pack(members: Sequence[Sequential], scale: float = 1.0) -> Sequential:
     Its hidden layers hold those of all members side by side, in blocks of the weight matrices.
     """
     stacks = [[layer for layer in m.layers if isinstance(layer, Linear)] for m in members]
+    first, *middle, last = zip(*stacks, strict=True)
     layers: list[Layer] = []
-    last = len(stacks[0]) - 1
-    for depth, linears in enumerate(zip(*stacks, strict=True)):
+    for i, linears in enumerate((first, *middle)):
         blocks = [linear.W for linear in linears]
-        if depth == 0:
-            W = np.hstack(blocks)
-        elif depth < last:
-            W = block_diag(*blocks)
-        if depth == last:
-            factor = scale / len(members)
-            W = np.vstack(blocks if last else [sum(blocks)]) * factor
-            b = sum(linear.b for linear in linears) * factor
-        else:
-            b = np.concatenate([linear.b for linear in linears])
-        layers += [linear_of(W, b), SiLU()]
-    return Sequential(layers[:-1])
+        W = block_diag(*blocks) if i else np.hstack(blocks)
+        layers += [linear_of(W, np.concatenate([linear.b for linear in linears])), SiLU()]
+    factor = scale / len(members)
+    W, b = np.vstack([linear.W for linear in last]), sum(linear.b for linear in last)
+    return Sequential([*layers, linear_of(W * factor, b * factor)])
 
 
 def unpack(model: Sequential, n_members: int) -> list[Sequential]:
-    """Return nets whose mean of outputs is that of the packed net."""
-    linears = [layer for layer in model.layers if isinstance(layer, Linear)]
-    last = len(linears) - 1
+    """Return what stands behind the first layer of a packed net, for each member by itself.
+
+    A member takes its part of the first layer's outputs, and the outputs of all add up to those of
+    the packed net.
+    """
+    _, *middle, last = (layer for layer in model.layers if isinstance(layer, Linear))
     members = []
     for i in range(n_members):
         layers: list[Layer] = []
-        for depth, linear in enumerate(linears):
-            n_in, n_out = linear.W.shape
-            rows = slice(None) if depth == 0 else _part(i, n_members, n_in)
-            columns = slice(None) if depth == last else _part(i, n_members, n_out)
-            factor = n_members if depth == last and last else 1
-            W = linear.W[rows, columns] * factor
-            layers += [linear_of(W, linear.b[columns]), SiLU()]
-        members.append(Sequential(layers[:-1]))
+        for linear in middle:
+            rows, columns = (_part(i, n_members, n) for n in linear.W.shape)
+            layers += [SiLU(), linear_of(linear.W[rows, columns], linear.b[columns])]
+        W = last.W[_part(i, n_members, last.n_in)]
+        members.append(Sequential([*layers, SiLU(), linear_of(W, last.b / n_members)]))
     return members
 
 
@@ -208,7 +200,7 @@ def _part(i: int, n_parts: int, size: int) -> slice:
 
 def linear_of(W: Array, b: Array) -> Linear:
     """Return a linear layer with these weights."""
-    linear = Linear(*W.shape, rng=np.random.default_rng(0), init="zeros", dtype=np.float32)
+    linear = Linear(*W.shape, rng=0, init="zeros", dtype=np.float32)
     linear.W[:], linear.b[:] = W, b
     return linear
 

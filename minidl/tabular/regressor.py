@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from sklearn.utils.validation import check_array, column_or_1d
 from minidl import conformal
 from minidl.data.batches import Rows
 from minidl.estimators.parameters import documented
-from minidl.estimators.targets import NumberTargets, Targets
+from minidl.estimators.targets import Targets
 from minidl.kernels import Array
 from minidl.losses.loss import columns as as_columns
 from minidl.losses.regression import ScaledLoss
@@ -21,6 +20,8 @@ from minidl.model import Sequential
 from minidl.predictor import Predictor
 from minidl.tabular.members import pack
 from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
+
+LOSS = {"name": "mse", "scale_targets": True}
 
 
 @documented(PARAMETERS, ATTRIBUTES)
@@ -53,11 +54,10 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return NumberTargets.of({"name": "mse", "scale_targets": True}), y
+        return Targets.of_numbers(LOSS), y
 
-    def _restored_targets(self, predictor: Predictor, fitted: Mapping[str, Any]) -> Targets:
-        targets = NumberTargets.of({"name": "mse", "scale_targets": True})
-        return targets.in_units_of(predictor.loss_function)
+    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
+        return Targets.of_numbers(LOSS).in_units_of(predictor.loss_function)
 
     def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
         return None, as_columns(targets, np.float64)

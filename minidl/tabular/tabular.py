@@ -10,11 +10,7 @@ from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    _fit_context,
-    is_classifier,
-)
+from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import (
@@ -25,7 +21,7 @@ from sklearn.utils.validation import (
 
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.features import TableFeatures
-from minidl.estimators.conversion import notes_of, predictor_of, read_notes, usable
+from minidl.estimators.files import opened, save
 from minidl.estimators.labels import plain_targets
 from minidl.estimators.targets import Targets
 from minidl.evaluation import predict_outputs
@@ -34,10 +30,7 @@ from minidl.model import Sequential
 from minidl.predictor import Predictor
 from minidl.tabular.encoder import TableEncoder
 from minidl.tabular.explanation import Explanation, integrated_gradients
-from minidl.tabular.members import folds_of, train_members, unpack
-
-LABEL_SMOOTHING = 0.1
-MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
+from minidl.tabular.members import folds_of, train_members
 
 PARAMETERS = """\
 columns : dict or None, default=None
@@ -128,7 +121,7 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, codes)
         rows = Rows(codes, targets.encode(y, np.float64), sample_weight)
-        rows = self._weighted(rows, targets)
+        rows = targets.weighted(rows, getattr(self, "class_weight", None))
         if rows.sample_weight is not None:
             rows = rows.select(rows.sample_weight > 0)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -188,8 +181,9 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         if output is None and is_classifier(self):
             places = outputs.argmax(axis=1)
         weights, offset = self._explained(np.eye(self.n_outputs_)[places])
-        members = unpack(self._model, self.n_members_)
-        found, base, outputs = integrated_gradients(members, inputs, self._center, weights)
+        found, base, outputs = integrated_gradients(
+            self._model, self.n_members_, inputs, self._center, weights
+        )
         names = tuple(column.name for column in self.encoder_.schema_.columns)
         used = np.array([names.index(name) for name in self.encoder_.schema_.names])
         values = np.zeros((len(names), len(inputs)))
@@ -202,24 +196,22 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         `load` reads it here; `minidl.load` reads it where there is only NumPy.
         """
         check_is_fitted(self)
-        targets = self._targets
-        predictor = predictor_of(
+        predictor = Predictor(
             self._model,
-            targets.loss_function,
-            preprocessing=self.encoder_.features_,
-            n_features=len(self.encoder_.schema_.used),
-            classes=getattr(self, "classes_", None),
-            feature_names=self.encoder_.schema_.names,
+            self._targets.plain_loss,
+            self.encoder_.features_,
+            len(self.encoder_.schema_.used),
+            getattr(self, "classes_", None),
+            self.encoder_.schema_.names,
             conformal_scores=self.conformal_scores_,
         )
         fitted = {
             "n_members": self.n_members_,
-            "indicator": targets.indicator,
+            "indicator": self._targets.indicator,
             "center": self._center,
             "positional": not hasattr(self, "feature_names_in_"),
         }
-        notes = notes_of(type(self).__name__, self.get_params(deep=False), fitted)
-        predictor.save(path, notes)
+        save(self, path, predictor, fitted)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -230,20 +222,17 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         CheckpointError
             For a file that is damaged, or that `save` of this class did not write.
         """
-        predictor, parameters, fitted = read_notes(path, cls.__name__)
-        with usable(path):
-            self = cls(**parameters)
+        self: Self
+        with opened(path, cls) as (self, predictor, fitted):
+            features, scores = predictor.preprocessing, predictor.conformal_scores
+            if scores is None or not isinstance(features, TableFeatures):
+                raise ValueError("it is not of a raw table, or holds no conformal scores")
             self._model, self.n_members_ = predictor.model, fitted["n_members"]
             self._center = np.asarray(fitted["center"], np.float64)
-            if predictor.conformal_scores is None:
-                raise ValueError("it holds no conformal scores")
-            self.conformal_scores_ = predictor.conformal_scores
-            features = predictor.preprocessing
-            if not isinstance(features, TableFeatures):
-                raise ValueError("it is not of a raw table")
+            self.conformal_scores_ = scores
             self.encoder_ = TableEncoder.restored(features, positional=fitted["positional"])
             self._take_names()
-            self._targets = self._restored_targets(predictor, fitted)
+            self._targets = self._restored_targets(predictor, fitted["indicator"])
             self.n_outputs_ = self._model.layers[-1].n_out
         return self
 
@@ -262,7 +251,7 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         """Pack the members, and learn from outputs for rows held out how sure they are."""
 
     @abstractmethod
-    def _restored_targets(self, predictor: Predictor, fitted: Mapping[str, Any]) -> Targets:
+    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
         """Return what is done with the targets of a model from a file."""
 
     @abstractmethod
@@ -271,10 +260,6 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
 
         chosen: 1 at the chosen output of each row, else 0, (n_samples, n_outputs).
         """
-
-    def _weighted(self, rows: Rows, targets: Targets) -> Rows:
-        """Return the rows with the weights that they have in training."""
-        return rows
 
     # --- Parts of both.
 
