@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import io
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from minidl.commands.train import train
 from minidl.config import load_config
 from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.runs import sweep as sweep_room
-from minidl.runs.comparison import Outcome, Row, best_first, csv_text, table
+from minidl.runs.comparison import SweepRun, best_first, csv_text, spreads, table, unfinished
 from minidl.runs.folder import RunFolder
 from minidl.runs.plan import plan, split_values
 from minidl.terminal import ProgressBar
@@ -32,34 +31,26 @@ train:
 """
 
 
-class Here:
-    """Stands in for the process of a run: does in this process, at once, what it would do."""
-
-    started: list[str]
-
-    def __init__(self, folder):
-        self.started.append(folder.path.name)
-        self.stdin = io.StringIO()
-        self.returncode, text = self.run(folder.path)
-        self.stderr = io.StringIO(text)
-
-    def run(self, path):
-        try:
-            return train(["--quiet", "--resume", str(path)]), ""
-        except MinidlError as error:
-            return error.exit_code, str(error)
-
-    def wait(self):
-        return self.returncode
+def here_and_now(folder):
+    """Do in this process what the process of a run would do."""
+    try:
+        return train(["--quiet", "--resume", str(folder.path)]), []
+    except MinidlError as error:
+        return error.exit_code, str(error).splitlines()
 
 
 @pytest.fixture
 def here(monkeypatch):
     """No processes; gives the names of the runs that were begun."""
-    Here.started = []
-    monkeypatch.setattr(sweep_room, "_start", Here)
+    started = []
+
+    def begin(folder, stop):
+        started.append(folder.path.name)
+        return here_and_now(folder)
+
+    monkeypatch.setattr(sweep_room, "train_in_process", begin)
     monkeypatch.setattr(sweep_room, "PAUSE", 0.001)
-    return Here.started
+    return started
 
 
 def rows_of(text):
@@ -209,47 +200,57 @@ def test_losses_that_differ_cannot_be_compared(planned):
 
 
 def done(loss, accuracy=0.5, seconds=1.0, test=0.0):
-    return Outcome(0, "", {"loss": loss, "accuracy": accuracy}, {"loss": test}, seconds)
+    figures = {"validation_loss": loss, "validation_accuracy": accuracy}
+    return 0, "", figures | {"test_loss": test, "train_seconds": seconds}
 
 
-DIVERGED = Outcome(4, "training diverged in epoch 1")
+DIVERGED = 4, "training diverged in epoch 1"
 
 
 def compared(by, *outcomes):
-    return best_first([Row({"k": str(i)}, each) for i, each in enumerate(outcomes)], by)
+    settings = [
+        [SweepRun({"k": str(i)}, None, *outcome) for outcome in each]
+        for i, each in enumerate(outcomes)
+    ]
+    return best_first(settings, by)
+
+
+def order(settings):
+    return [setting[0].values["k"] for setting in settings]
 
 
 def test_the_best_stands_first():
     outcomes = [[done(0.3, 0.8), done(0.5, 0.9)], [done(0.2, 0.7), done(0.4, 0.6)]]
-    assert [row.values["k"] for row in compared("loss", *outcomes)] == ["1", "0"]
-    assert [row.values["k"] for row in compared("accuracy", *outcomes)] == ["0", "1"]
+    assert order(compared("loss", *outcomes)) == ["1", "0"]
+    assert order(compared("accuracy", *outcomes)) == ["0", "1"]
 
 
 def test_the_test_figures_have_no_part_in_the_order():
-    rows = compared("loss", [done(0.2, test=9.0)], [done(0.3, test=0.1)])
-    assert [row.values["k"] for row in rows] == ["0", "1"]
-    assert "9.0" not in table(rows) + csv_text(rows) and "test" not in table(rows) + csv_text(rows)
-    assert rows[0].spreads("test")["loss"] == (9.0, None)
+    settings = compared("loss", [done(0.2, test=9.0)], [done(0.3, test=0.1)])
+    assert order(settings) == ["0", "1"]
+    text = table(settings) + csv_text(settings)
+    assert "9.0" not in text and "test" not in text
+    assert spreads(settings[0])["test_loss"] == (9.0, None)
 
 
 def test_what_did_not_finish_stands_last_with_its_reason():
     nan = float("nan")
-    rows = compared(
+    settings = compared(
         "loss", [DIVERGED, DIVERGED], [done(0.1), DIVERGED], [done(nan), done(0)], [done(0.9)] * 2
     )
-    assert [row.values["k"] for row in rows] == ["3", "2", "1", "0"]
-    assert rows[2].unfinished == "1 diverged: training diverged in epoch 1"
-    assert rows[2].spreads("validation")["loss"] == (0.1, None)
-    assert rows[3].spreads("validation") == {} and rows[3].finished == []
-    assert rows[0].unfinished == ""
+    assert order(settings) == ["3", "2", "1", "0"]
+    assert unfinished(settings[2]) == "1 diverged: training diverged in epoch 1"
+    assert spreads(settings[2])["validation_loss"] == (0.1, None)
+    assert spreads(settings[3]) == {}
+    assert unfinished(settings[0]) == ""
 
 
 def test_every_end_has_its_word():
     codes = {0: "finished", 4: "diverged", 2: "failed", 5: "failed", 1: "failed", 137: "failed"}
-    codes |= {130: "interrupted", 143: "interrupted"}
-    assert {code: Outcome(code).status for code in codes} == codes
-    (row,) = compared("loss", [None, Outcome(143, "stopped by SIGTERM"), None])
-    assert row.unfinished == "2 not trained, 1 interrupted: stopped by SIGTERM"
+    codes |= {130: "interrupted", 143: "interrupted", None: "not trained"}
+    assert {code: SweepRun({}, None, code).status for code in codes} == codes
+    (setting,) = compared("loss", [[None], [143, "stopped by SIGTERM"], [None]])
+    assert unfinished(setting) == "2 not trained, 1 interrupted: stopped by SIGTERM"
 
 
 def test_the_table_holds_means_and_sample_deviations():
@@ -345,20 +346,17 @@ def test_a_run_that_diverges_stops_no_other(minidl, here):
 
 
 @pytest.mark.parametrize(
-    "status, text, word",
+    "status, lines, word",
     [
-        (1, "Traceback:\n  line\nKeyError: 'x'\n", "failed: KeyError: 'x'"),
-        (5, "cannot write o: full\nthen go on with the run by\n", "failed: cannot write o: full"),
-        (1, "", "failed: exit status 1"),
-        (-signal.SIGKILL, "", "failed: stopped by SIGKILL"),
-        (-signal.SIGTERM, "", "interrupted: stopped by SIGTERM"),
+        (1, ["Traceback:", "  line", "KeyError: 'x'"], "failed: KeyError: 'x'"),
+        (5, ["cannot write o: full", "then go on"], "failed: cannot write o: full"),
+        (1, [], "failed: exit status 1"),
+        (-signal.SIGKILL, [], "failed: stopped by SIGKILL"),
+        (-signal.SIGTERM, [], "interrupted: stopped by SIGTERM"),
     ],
 )
-def test_a_process_that_fails_says_why(minidl, here, monkeypatch, status, text, word):
-    def run(self, path):
-        return status, text
-
-    monkeypatch.setattr(Here, "run", run)
+def test_a_process_that_fails_says_why(minidl, monkeypatch, status, lines, word):
+    monkeypatch.setattr(sweep_room, "train_in_process", lambda folder, stop: (status, lines))
     code, out, err = minidl("sweep config.yaml --seeds 1 --test --out o")
     assert code == (status if status > 0 else 128 - status)
     assert err == f"1/1  seed=0  {word}\n"
@@ -474,10 +472,9 @@ def test_a_signal_stops_the_runs_with_checkpoints_and_the_sweep_goes_on(minidl, 
     assert sorted(os.listdir("o")) == ["lock", "sweep.csv", "train.epochs-3_seed-0"]
     assert Path("o/train.epochs-3_seed-0/checkpoints/last.npz").exists()
     assert minidl(f"{command} o --jobs 2")[0] == 0
-    monkeypatch.setattr(sweep_room, "_start", Here)
-    Here.started = []
+    monkeypatch.setattr(sweep_room, "train_in_process", lambda folder, stop: here_and_now(folder))
     assert minidl(f"{command} whole")[0] == 0
-    for name in Here.started:
+    for name in ("train.epochs-3_seed-0", "train.epochs-4_seed-0"):
         o, whole = (Path(out, name, "model.npz").read_bytes() for out in ("o", "whole"))
         assert o == whole
         epochs = Path(f"o/{name}/metrics.csv").read_text().splitlines()

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
-from minidl.runs.comparison import Outcome, spread_text, table
-from minidl.runs.folder import RunFolder
+from minidl.runs.comparison import SweepRun, spread_text, spreads, table
 from minidl.runs.interrupts import signal_name
-from minidl.runs.plan import PlannedRun, plan
+from minidl.runs.plan import plan
 from minidl.runs.sweep import Sweep
 from minidl.terminal import ProgressBar, duration, figures_text, say, warn
 
@@ -47,32 +46,38 @@ def sweep(arguments: Sequence[str]) -> int:
     options = parser.options(arguments)
     path, overrides = parser.config(options.arguments)
     planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
-    n_runs = len(planned.runs)
+    runs = planned.runs
     with (
-        Sweep.open(planned, options.out) as swept,
-        ProgressBar(total=n_runs, unit="runs", disable=not ProgressBar.is_possible()) as bar,
+        planned.open(options.out) as swept,
+        ProgressBar(total=len(runs), unit="runs", disable=not ProgressBar.is_possible()) as bar,
     ):
 
-        def ended(run: PlannedRun, outcome: Outcome) -> None:
+        def ended(run: SweepRun) -> None:
             bar.update()
-            warn(f"{swept.n_ended}/{n_runs}  {run.title}  {_outcome_text(outcome)}")
+            n_ended = sum(each.code is not None for each in runs)
+            warn(f"{n_ended}/{len(runs)}  {run.title}  {_outcome_text(run)}")
 
         swept.train(options.jobs, ended)
     if swept.stopped_by is not None:
-        out = [] if options.out is not None else ["--out", str(swept.path)]
+        out = [] if options.out is not None else ["--out", str(swept.folder.path)]
         warn(
             f"stopped by {signal_name(swept.stopped_by)}; go on with the sweep by\n  "
             + again("sweep", *arguments, *out)
         )
         return swept.exit_code
-    rows = swept.rows
-    say(table(rows), end="")
-    if options.test and (test := rows[0].spreads("test")):
+    settings = swept.best_first
+    say(table(settings), end="")
+    test = {
+        name.removeprefix("test_"): value
+        for name, value in spreads(settings[0]).items()
+        if name.startswith("test_")
+    }
+    if options.test and test:
         figures = " ".join(f"{name} {spread_text(value)}" for name, value in test.items())
         say(f"test, of the first setting alone: {figures}")
-    if planned.report:
+    if swept.config.output.report:
         _write_page(swept)
-    say(f"sweep folder: {swept.path}")
+    say(f"sweep folder: {swept.folder.path}")
     return swept.exit_code
 
 
@@ -81,22 +86,26 @@ def _write_page(swept: Sweep) -> None:
     try:
         from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
 
-        folders = {run.title: RunFolder(swept.path / run.folder) for run in swept.plan.runs}
         runs = [
-            replace(FinishedRun.read(folder.path), name=title)
-            for title, folder in folders.items()
-            if folder.is_finished()
+            replace(FinishedRun.read(swept.folder_of(run).path), name=run.title)
+            for run in swept.runs
+            if swept.folder_of(run).is_finished()
         ]
         if runs:
-            title = f"Sweep of {swept.plan.name}, compared on validation data"
+            title = f"Sweep of {swept.config.name}, compared on validation data"
             page = comparison_page(title, runs, test=False)
-            RunFolder(swept.path).write_text(swept.path / "report.html", page)
+            swept.folder.write_text(swept.folder.report, page)
     except Exception as error:
         warn(f"report.html is not written: {error}")
 
 
-def _outcome_text(outcome: Outcome) -> str:
+def _outcome_text(run: SweepRun) -> str:
     """How a run ended, for people who wait."""
-    if outcome.code:
-        return f"{outcome.status}: {outcome.reason}"
-    return f"validation {figures_text(outcome.validation)}  {duration(outcome.seconds)}"
+    if run.code:
+        return f"{run.status}: {run.reason}"
+    validation = {
+        name.removeprefix("validation_"): value
+        for name, value in run.figures.items()
+        if name.startswith("validation_")
+    }
+    return f"validation {figures_text(validation)}  {duration(run.figures['train_seconds'])}"

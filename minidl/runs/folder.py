@@ -154,6 +154,17 @@ class RunFolder:
             raise CheckpointError(f"{self.results}: holds no results of a run")
         return content
 
+    def figures(self) -> dict[str, float]:
+        """Return the figures of a finished run: validation_*, test_* and train_seconds.
+
+        Raises CheckpointError, OSError, ValueError, KeyError or TypeError for damaged files.
+        """
+        results = self.read_results()
+        (best,) = (e for e in self.metrics.read() if int(e["epoch"]) == results["best_epoch"])
+        kept = ("validation_", "test_", "train_seconds")
+        figures = {**best, **results}.items()
+        return {name: float(value) for name, value in figures if name.startswith(kept)}
+
     def is_finished(self) -> bool:
         """Whether the run was trained to its end, and its model and results are still here."""
         files = (self.model, self.results)

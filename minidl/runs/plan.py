@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,67 +11,15 @@ from minidl.config import Config, load_config
 from minidl.config.document import brief, fail
 from minidl.config.settings import comparable_figures
 from minidl.errors import ConfigError
+from minidl.runs.comparison import SweepRun
 from minidl.runs.experiment import Experiment
+from minidl.runs.sweep import Sweep
 
 # One thread each, so that a run has the same bits however many others run beside it.
 ONE_THREAD = {"train.blas_threads": "1"}
-LONGEST_NAME = 120
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a sweep: a setting with one seed.
-
-    values: those of the keys that vary, as they were typed.  config: resolved, training from it is
-    the run.
-    """
-
-    values: Mapping[str, str]
-    config: Config
-
-    @property
-    def title(self) -> str:
-        """The setting and the seed, for people."""
-        return " ".join([*(f"{key}={value}" for key, value in self.values.items()), self._seed])
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder, of letters, digits, '.', '_' and '-' only.
-
-        It depends on no other setting, so that a sweep of more values finds the runs of before.
-        """
-        text = "_".join(f"{key}-{value}" for key, value in self.values.items())
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:LONGEST_NAME]
-        if name != text:  # another text may give the same
-            name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-        return "_".join(filter(None, [name, self._seed.replace("=", "-")]))
-
-    @property
-    def _seed(self) -> str:
-        return f"seed={self.config.seed}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All runs of a sweep.
-
-    settings: the runs of each setting, one a seed.  by: the validation figure that the settings are
-    compared by.  name, directory, report: those of the config.
-    """
-
-    settings: Sequence[Sequence[PlannedRun]]
-    by: str
-    name: str
-    directory: str
-    report: bool
-
-    @property
-    def runs(self) -> list[PlannedRun]:
-        """Every setting with the first seed, then with the next: so all are soon compared."""
-        return [run for same_seed in zip(*self.settings, strict=True) for run in same_seed]
-
-
-def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Plan:
+def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Sweep:
     """Return the sweep of a config file with `key=v1,v2` arguments, all combinations checked.
 
     Each combination gets the config's seed and the n_seeds - 1 that follow it. A seed also draws
@@ -85,7 +30,6 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
     DataError where the data cannot be had: `data.fallback` is not used.
     """
     values = _values(arguments)
-    varied = [key for key, options in values.items() if len(options) > 1]
     combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
 
     def load(setting: dict[str, str]) -> Config:
@@ -97,14 +41,13 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
     by = _figure(by, configs)
     settings = []
     for setting, config in zip(combinations, _all_or_errors(_resolved, configs), strict=True):
-        shown = {key: setting[key] for key in varied}
+        shown = {key: setting[key] for key, options in values.items() if len(options) > 1}
         # One page for the sweep, in place of one for each run.
         output = config.output.model_copy(update={"report": False})
         seeds = range(config.seed, config.seed + n_seeds)
         runs = [config.model_copy(update={"seed": seed, "output": output}) for seed in seeds]
-        settings.append([PlannedRun(shown, run) for run in runs])
-    output = configs[0].output
-    return Plan(settings, by, configs[0].name, output.directory, output.report)
+        settings.append([SweepRun(shown, run) for run in runs])
+    return Sweep(configs[0], settings, by)
 
 
 def split_values(text: str) -> list[str]:

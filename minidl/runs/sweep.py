@@ -13,188 +13,179 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Event
 
 from minidl.blas import THREAD_VARIABLES
-from minidl.config import differences, dump, load_config
+from minidl.config import Config, differences, dump, load_config
 from minidl.config.document import fail
-from minidl.runs.comparison import Outcome, Row, best_first, csv_text
+from minidl.errors import CheckpointError
+from minidl.runs.comparison import Setting, SweepRun, best_first, csv_text
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts, signal_name
-from minidl.runs.plan import Plan, PlannedRun
 from minidl.runs.run import changes_bits
 
 TABLE = "sweep.csv"
-PAUSE = 0.05  # seconds between two looks for a signal
+PAUSE = 0.05  # seconds between two looks for a signal, and for the end of a process
 UNEXPECTED = 1  # exit status of Python after an error that nobody expected
 
 
 class Sweep:
-    """The runs of a plan in a folder, trained and compared.
+    """Settings with their runs, which are trained in one folder and compared.
 
-    path: its folder.  stopped_by: the signal that ended `train` before all was trained.
+    config: names the sweep and its folder.  by: the validation figure that the settings are
+    compared by.  stopped_by: the signal that ended `train` before all was trained.
     """
 
-    def __init__(self, planned: Plan, folder: RunFolder) -> None:
-        self.plan, self.path = planned, folder.path
+    def __init__(self, config: Config, settings: Sequence[Setting], by: str) -> None:
+        self.config, self.settings, self.by = config, settings, by
         self.stopped_by: int | None = None
-        self._folder = folder
-        self._outcomes: dict[str, Outcome] = {}
-        self._processes: set[subprocess.Popen[str]] = set()
-        self._stopping = False
-        self._lock = Lock()  # of the two above
+        self._stop = Event()
 
-    @classmethod
-    def open(cls, planned: Plan, out: str | None) -> Sweep:
+    @property
+    def runs(self) -> list[SweepRun]:
+        """Every setting with the first seed, then with the next: so all are soon compared."""
+        return [run for same_seed in zip(*self.settings, strict=True) for run in same_seed]
+
+    def open(self, out: str | None) -> Sweep:
         """Lock the folder `out`, of this sweep or new; by default directory/NAME-sweep/TIME.
 
         Raises ConfigError where it cannot be used or holds the runs of another sweep.
         """
         if out is None or not os.path.exists(Path(out, TABLE)):
-            return cls(planned, RunFolder.create(planned.directory, f"{planned.name}-sweep", out))
-        _refuse_others(planned, Path(out))
-        return cls(planned, RunFolder.open(Path(out)))
+            directory, name = self.config.output.directory, f"{self.config.name}-sweep"
+            self.folder = RunFolder.create(directory, name, out)
+        else:
+            self._refuse_others(Path(out))
+            self.folder = RunFolder.open(Path(out))
+        return self
 
     def __enter__(self) -> Sweep:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.__exit__()
+        self.folder.__exit__()
 
     @property
-    def rows(self) -> list[Row]:
-        """The settings with the outcomes so far, the best first."""
-        return best_first(
-            [
-                Row(runs[0].values, [self._outcomes.get(run.folder) for run in runs])
-                for runs in self.plan.settings
-            ],
-            self.plan.by,
-        )
-
-    @property
-    def n_ended(self) -> int:
-        """How many runs have ended."""
-        return len(self._outcomes)
+    def best_first(self) -> list[Setting]:
+        """The settings in the order of the means over the runs that have finished so far."""
+        return best_first(self.settings, self.by)
 
     @property
     def exit_code(self) -> int:
         """128 + the signal, or 0 where every run finished, else the largest code of a run."""
         if self.stopped_by is not None:
             return 128 + self.stopped_by
-        return max(outcome.code for outcome in self._outcomes.values())
+        return max(run.code or 0 for run in self.runs)
 
-    def train(self, jobs: int, ended: Callable[[PlannedRun, Outcome], None]) -> None:
+    def folder_of(self, run: SweepRun) -> RunFolder:
+        """The folder of one run."""
+        return RunFolder(self.folder.path / run.folder)
+
+    def train(self, jobs: int, ended: Callable[[SweepRun], None]) -> None:
         """Train what is not finished, `jobs` runs at a time; `ended` is called after each run.
 
         A run that fails stops no other. The first signal (see `Interrupts`) lets the running ones
         write their checkpoints and starts no more. sweep.csv is written anew after each run.
         """
 
-        def note(run: PlannedRun, outcome: Outcome) -> None:
-            self._outcomes[run.folder] = outcome
-            self._write_table()
-            ended(run, outcome)
+        def write_table() -> None:
+            text = csv_text(self.best_first)
+            self.folder.write_text(self.folder.path / TABLE, text)
 
-        self._write_table()
+        def note(run: SweepRun) -> None:
+            if run.code is not None:
+                write_table()
+                ended(run)
+
+        write_table()
         waiting = []
-        for run in self.plan.runs:
-            folder = RunFolder(self.path / run.folder)
-            if folder.is_finished():
-                note(run, Outcome.of_finished(folder))
+        for run in self.runs:
+            if self.folder_of(run).is_finished():
+                self._take_results(run)
+                note(run)
             else:
                 waiting.append(run)
-        interrupts = Interrupts()
-        with interrupts, ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(self._train, run): run for run in waiting}
+        with Interrupts() as interrupts, ThreadPoolExecutor(jobs) as pool:
+            futures = {pool.submit(self._train, run) for run in waiting}
             try:
                 while futures:
-                    done, _ = wait(futures, PAUSE, FIRST_COMPLETED)
+                    done, futures = wait(futures, PAUSE, FIRST_COMPLETED)
                     if interrupts.received is not None:
                         self.stopped_by = interrupts.received
-                        self._stop()
+                        self._stop.set()
                     for future in done:
-                        run, outcome = futures.pop(future), future.result()
-                        if outcome is not None:
-                            note(run, outcome)
+                        note(future.result())
             finally:  # also where an error ends the loop
-                self._stop()
+                self._stop.set()
 
-    def _train(self, run: PlannedRun) -> Outcome | None:
-        """Let a process train one run to its end; None where no more are started."""
-        folder = RunFolder(self.path / run.folder)
-        with self._lock:
-            if self._stopping:
-                return None
-            folder.prepare(dump(run.config))
-            process = _start(folder)
-            self._processes.add(process)
-        assert process.stderr is not None
-        with process.stderr as errors:
-            lines = errors.read().strip().splitlines()
-        code = process.wait()
-        with self._lock:
-            self._processes.remove(process)
-        _close(process)
+    def _train(self, run: SweepRun) -> SweepRun:
+        """Let a process train one run to its end, unless the sweep is to stop."""
+        if self._stop.is_set():
+            return run
+        folder = self.folder_of(run)
+        folder.prepare(dump(run.config))
+        code, lines = train_in_process(folder, self._stop)
         if code == 0:
-            return Outcome.of_finished(folder)
-        if code < 0 or code > 128:
+            self._take_results(run)
+        elif code < 0 or code > 128:
             number = -code if code < 0 else code - 128
-            return Outcome(128 + number, f"stopped by {signal_name(number)}")
-        # The last line of a traceback says most, of our own messages the first.
-        reason = (lines or [f"exit status {code}"])[-1 if code == UNEXPECTED else 0]
-        return Outcome(code, reason)
+            run.code, run.reason = 128 + number, f"stopped by {signal_name(number)}"
+        else:
+            # The last line of a traceback says most, of our own messages the first.
+            reason = (lines or [f"exit status {code}"])[-1 if code == UNEXPECTED else 0]
+            run.code, run.reason = code, reason
+        return run
 
-    def _stop(self) -> None:
-        """Ask the running processes for their checkpoints, and start no more."""
-        with self._lock:
-            self._stopping = True
-            for process in self._processes:
-                _close(process)
+    def _take_results(self, run: SweepRun) -> None:
+        """Read how a finished run ended from its folder."""
+        folder = self.folder_of(run)
+        try:
+            run.figures, run.code = folder.figures(), 0
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+            run.code = CheckpointError.exit_code
+            run.reason = f"{folder.path}: its results cannot be read: {error}"
 
-    def _write_table(self) -> None:
-        self._folder.write_text(self.path / TABLE, csv_text(self.rows))
+    def _refuse_others(self, out: Path) -> None:
+        """Raise ConfigError where `out` holds runs that differ in more than this sweep varies."""
+        runs = {run.folder: run for run in self.runs}
+        first = self.runs[0]
+        wrong = []
+        for file in sorted(out.glob("*/config.yaml")):
+            run = runs.get(file.parent.name)
+            free = () if run is not None else (*first.values, "seed", "train.shards")
+            found = differences(load_config(file), (run or first).config)
+            for key, (before, now) in found.items():
+                if changes_bits(key) and not any(f"{key}.".startswith(f"{name}.") for name in free):
+                    wrong.append(f"{file.parent}: {key} was {before} and is {now} now")
+        if wrong:
+            raise fail([f"{out} holds runs of other settings; choose another folder:", *wrong])
 
 
-def _start(folder: RunFolder) -> subprocess.Popen[str]:
-    """A process that trains the run in the folder, or goes on with it."""
+def train_in_process(folder: RunFolder, stop: Event) -> tuple[int, list[str]]:
+    """Train the run in the folder in a process, or go on with it.
+
+    The process stops with a checkpoint when its standard input is closed: after `stop` is set, and
+    also where the sweep is killed. Returns its exit status and the lines of its errors.
+    """
     command = [sys.executable, "-m", "minidl", "train", "--quiet", "--stop-with-stdin"]
-    return subprocess.Popen(
-        [*command, "--resume", str(folder.path)],
-        stdin=subprocess.PIPE,  # the process stops when this is closed, also where the sweep dies
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        # A run sets its own threads while it trains, but not while it reads the data.
-        env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
-        # Ctrl-C reaches the sweep alone.
-        process_group=0,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
-
-
-def _close(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    with suppress(OSError):
-        process.stdin.close()
-
-
-def _refuse_others(planned: Plan, out: Path) -> None:
-    """Raise ConfigError where `out` holds runs that differ in more than what this sweep varies."""
-    runs = {run.folder: run for run in planned.runs}
-    first = planned.runs[0]
-    wrong = []
-    for file in sorted(out.glob("*/config.yaml")):
-        run = runs.get(file.parent.name)
-        free = () if run is not None else (*first.values, "seed", "train.shards")
-        found = differences(load_config(file), (run or first).config)
-        for key, (before, now) in found.items():
-            if changes_bits(key) and not any(f"{key}.".startswith(f"{name}.") for name in free):
-                wrong.append(f"{file.parent}: {key} was {before} and is {now} now")
-    if wrong:
-        raise fail([f"{out} holds runs of other settings; choose another folder:", *wrong])
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(
+            [*command, "--resume", str(folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            # A run sets its own threads while it trains, but not while it reads the data.
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+            # Ctrl-C reaches the sweep alone.
+            process_group=0,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        ) as process:
+            while process.poll() is None and not stop.wait(PAUSE):
+                pass
+        # The end of the block has closed the input and waited for the end.
+        errors.seek(0)
+        return process.returncode, errors.read().decode(errors="replace").strip().splitlines()
