@@ -78,9 +78,10 @@ def write_archive(
             raise DivergenceError(
                 f"{path} is not written: the array {name!r} holds values that are not finite"
             )
-    stored = {name: _storable(name, array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        _require_storable(name, array)
     text = document_text(list(arrays), document, kind, version)
-    replace_file(path, lambda file: _write_zip(file, text, stored), previous=previous)
+    replace_file(path, lambda file: _write_zip(file, text, arrays), previous=previous)
 
 
 def read_archive(
@@ -154,14 +155,11 @@ def read_arrays(
 # ---- writing
 
 
-def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The array as it is stored: C order, little-endian; a copy only where it is not so yet."""
+def _require_storable(name: str, array: NDArray[Any]) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"arrays: {name!r} must be 1 to 100 of the characters A-Z a-z 0-9 _ . -")
-    array = np.asarray(array)
     if not _is_plain(array.dtype):
         raise ValueError(f"arrays: {name!r} has dtype {array.dtype}, which cannot be stored")
-    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
 def _is_finite(array: NDArray[Any]) -> bool:
@@ -191,37 +189,50 @@ def document_text(
     return text
 
 
-def _write_zip(file: BinaryIO, text: bytes, arrays: Arrays) -> None:
+def _write_zip(file: BinaryIO, text: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         _write_member(archive, _DOCUMENT, text)
         for name, array in arrays.items():
             header = io.BytesIO()
-            npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
-            _write_member(archive, name + _SUFFIX, header.getvalue(), _raw(array))
+            facts = {"descr": _stored_dtype(array), "fortran_order": False, "shape": array.shape}
+            npy.write_array_header_1_0(header, facts)
+            _write_member(archive, name + _SUFFIX, header.getvalue(), array)
         _write_member(archive, _HASH, _digest(text, arrays))
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, *parts: bytes | memoryview) -> None:
+def _write_member(
+    archive: zipfile.ZipFile, name: str, start: bytes, array: NDArray[Any] | None = None
+) -> None:
     member = zipfile.ZipInfo(name)  # dated 1980, so that equal contents give equal bytes
     member.create_system = 3
     member.external_attr = 0o644 << 16
-    member.file_size = sum(len(part) for part in parts)
+    member.file_size = len(start) + (0 if array is None else array.nbytes)
     with archive.open(member, "w") as stream:
-        for part in parts:
+        stream.write(start)
+        for part in () if array is None else _bytes_of(array):
             stream.write(part)
 
 
-def _raw(array: NDArray[Any]) -> memoryview:
-    """The bytes of a contiguous array, in C order, not copied."""
-    return array.reshape(-1).view(np.uint8).data
+def _stored_dtype(array: NDArray[Any]) -> str:
+    return array.dtype.newbyteorder("<").str
 
 
-def _digest(text: bytes, arrays: Arrays) -> bytes:
+def _bytes_of(array: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of an array in C order, little-endian; of another layout a few rows are copied."""
+    array = np.atleast_1d(array)
+    n_rows = max(1, _CHUNK * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), n_rows):
+        rows = np.ascontiguousarray(array[start : start + n_rows], _stored_dtype(array))
+        yield rows.reshape(-1).view(np.uint8).data
+
+
+def _digest(text: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """SHA-256 in hexadecimal; JSON delimits itself, so no two contents give the same stream."""
     digest = hashlib.sha256(text)
     for name, array in arrays.items():
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(_raw(array))
+        digest.update(json.dumps([name, _stored_dtype(array), array.shape]).encode())
+        for part in _bytes_of(array):
+            digest.update(part)
     return digest.hexdigest().encode()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 try:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 except ImportError:  # then a BLAS other than OpenBLAS keeps the number that it was started with
-    threadpool_limits = None
+    ThreadpoolController = None
 
 # Read by a process when it loads its BLAS.
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -78,7 +79,7 @@ class OpenBLAS:
         self.uses_openmp = function("openblas_get_parallel")() == _OPENMP
         self._get, self._set = functions[2:]
         self._wanted: dict[tuple[int, object], int] = {}  # by Python thread and request
-        self._before = 1
+        self._before = self._held = 1
 
     def threads(self) -> int:
         """Return the present number of threads."""
@@ -101,6 +102,12 @@ class OpenBLAS:
                 self._change(request, None)
                 raise
 
+    def hold(self) -> None:
+        """Set the number again if somebody else in this process has changed it meanwhile."""
+        if self._wanted and self._get() != self._held:
+            with _changing:
+                self._set(self._held)
+
     def forget_other_threads(self) -> None:
         """Drop the requests of threads that a forked child has not inherited."""
         me = threading.get_ident()
@@ -116,7 +123,8 @@ class OpenBLAS:
                 if not self._wanted:
                     self._before = self._get()
                 self._wanted[request] = n
-            self._set(min(self._wanted.values(), default=self._before))
+            self._held = min(self._wanted.values(), default=self._before)
+            self._set(self._held)
 
 
 def find(package: Path, extension: str) -> OpenBLAS | None:
@@ -147,9 +155,17 @@ def limited_to(n: int, library: OpenBLAS | None) -> Iterator[None]:
     if library is not None:
         with library.limited_to(n):
             yield
-    elif threadpool_limits is not None:
-        with threadpool_limits(n, user_api="blas"):
+    elif ThreadpoolController is not None:
+        found = ThreadpoolController().select(user_api="blas")
+        with found.limit(limits=n):
+            held = [each.num_threads for each in found.lib_controllers]
             yield
+            if held != [each.num_threads for each in found.lib_controllers]:
+                warnings.warn(
+                    "somebody else changed the number of BLAS threads meanwhile: results may "
+                    "differ in the last digits",
+                    stacklevel=4,
+                )
     else:
         yield
 

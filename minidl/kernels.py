@@ -83,6 +83,12 @@ def threads(n: int | None) -> Iterator[None]:
             _compiled.set_threads(before)
 
 
+def hold_threads() -> None:
+    """Give NumPy's BLAS its number of threads again, within `threads`, if it was changed."""
+    if blas.NUMPY is not None:
+        blas.NUMPY.hold()
+
+
 def threads_are_set() -> bool:
     """Return whether this Python thread is within `threads`, and has a crew."""
     return has_crew() and _compiled.threads() > 0

@@ -164,6 +164,7 @@ class Training:
         if self._feed is None:
             self._feed = self._begin_epoch()
         batch = next(self._feed)
+        kernels.hold_threads()
         if self._mix is not None:
             batch = self._mix(batch, at.step)
         factor = self._schedule.factor(at.step, self._n_steps, self.steps_per_epoch)

@@ -10,6 +10,7 @@ from minidl.data.schema import Schema
 from minidl.layers import LAYERS
 from minidl.layers.activations import ACTIVATIONS
 from minidl.losses import LOSSES
+from minidl.optimizers import OPTIMIZERS
 from minidl.specs import build_layers, made_from
 
 OPTIONS = {
@@ -51,6 +52,30 @@ def model_list(rng):
     """A list whose last linear layer may be followed by layers that keep its size."""
     tail = layer_list(rng, keeps_size=True) if rng.integers(2) else []
     return [*layer_list(rng), {"name": "linear", "n_out": "auto"}, *tail]
+
+
+DATA = {  # the data sets, and the losses that fit them
+    "iris": ["softmax_cross_entropy"],
+    "breast_cancer": ["softmax_cross_entropy", "sigmoid_cross_entropy"],
+    "multilabel_classification": ["sigmoid_cross_entropy"],
+    "linnerud": ["mse", "mae", "huber", "quantile", "poisson"],
+}
+
+
+def config(rng):
+    """A random honest config, as a map."""
+    data = str(rng.choice(list(DATA)))
+    preprocessings = [name for name in PREPROCESSINGS if name != "table_features"]
+    train = {"optimizer": str(rng.choice(list(OPTIMIZERS))), "epochs": 1, "batch_size": 16}
+    train |= {"dtype": str(rng.choice(["float32", "float64"]))}
+    train |= [{}, {"ema": 0.9}, {"shards": 2}, {"max_norm": 2.0}][rng.integers(4)]
+    return {
+        "seed": int(rng.integers(1000)),
+        "data": {"name": data, "preprocessing": str(rng.choice(preprocessings))},
+        "model": model_list(rng),
+        "loss": {"name": str(rng.choice(DATA[data]))},
+        "train": train,
+    }
 
 
 def rows(rng, n, n_features, tabular):

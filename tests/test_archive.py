@@ -499,6 +499,18 @@ def test_reading_takes_the_arrays_and_little_more(tmp_path, save):
     assert arrays["x"].nbytes <= peak < arrays["x"].nbytes + 8e6
 
 
+@pytest.mark.parametrize("layout", ["C", "F", ">f8", "strided"])
+def test_saving_copies_a_bounded_part_at_a_time(tmp_path, layout):
+    x = np.random.default_rng(0).random((2000, 2000))
+    array = {"C": x, "F": x.T, ">f8": x.astype(">f8"), "strided": x[:, ::2]}[layout]
+    tracemalloc.start()
+    write(tmp_path / "a.npz", {"x": array})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+    assert np.array_equal(read(tmp_path / "a.npz")[0]["x"], array)
+
+
 def test_numpy_is_all_it_imports():
     code = "import sys, minidl.archive; print(*{'scipy', 'sklearn', 'yaml'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""

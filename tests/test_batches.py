@@ -98,6 +98,19 @@ def test_gathering_in_chunks_changes_nothing(kind):
         assert np.array_equal(np.concatenate([batch.y for batch in found]), rows.y[order])
 
 
+def test_a_transform_that_makes_many_columns_is_given_few_rows_at_once():
+    wide, sizes = 4096, []
+
+    def widen(x):
+        sizes.append(len(x))
+        return np.repeat(x, wide // 6, axis=1)
+
+    rows = make_rows("float32", n=1000)
+    batches = Batches(rows, batch_size=16, dtype=np.float32, transform=widen)
+    assert len(gathered(batches, np.arange(1000))) == 63
+    assert max(sizes) * wide * 4 <= CHUNK_BYTES + wide * 4 * 16
+
+
 def test_rows_stay_as_they_were():
     rows = make_rows("uint8")
     before = rows.X.copy()

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from minidl import Linear, Sequential, SoftmaxCrossEntropy, blas, evaluate, kernels
+from minidl import (
+    SGD,
+    Linear,
+    Sequential,
+    SoftmaxCrossEntropy,
+    Training,
+    blas,
+    evaluate,
+    kernels,
+)
 from minidl.evaluation import predict_outputs
 from minidl.layers import Identity
 from minidl.lbfgs import fit_lbfgs
@@ -29,6 +38,17 @@ def numpys_threads() -> int:
     }
     assert len(counts) == 1
     return counts.pop()
+
+
+class Spy(Identity):
+    """Notes how many threads NumPy's BLAS has while a model computes."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def forward(self, x, train=True):
+        self.counts.append(numpys_threads())
+        return super().forward(x, train)
 
 
 @openblas
@@ -107,6 +127,38 @@ with kernels.threads(1):
 assert found == {1}, found
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@openblas
+@pytest.mark.parametrize("numpy_only", [False, True])
+def test_each_step_has_the_threads_that_were_asked_for_whoever_changes_them(
+    monkeypatch, numpy_only
+):
+    if numpy_only:
+        monkeypatch.setattr(kernels, "_compiled", None)
+
+    class Meddler(Spy):
+        def forward(self, x, train=True):
+            y = super().forward(x, train)
+            threadpoolctl.threadpool_limits(3, user_api="blas")
+            return y
+
+    rng, spy = np.random.default_rng(0), Meddler()
+    X, y = rng.standard_normal((90, 5), np.float32), rng.integers(0, 3, 90)
+    model = Sequential([spy, Linear(5, 3, rng=rng)])
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        training = Training(model, SoftmaxCrossEntropy(), SGD(0.1), (X, y), epochs=2,
+                            batch_size=30, rng=0, blas_threads=1)  # fmt: skip
+        spy.counts.clear()
+        list(training.steps())
+    assert spy.counts == [1] * 6
+
+
+def test_a_changed_number_of_another_blas_is_said():
+    with pytest.warns(UserWarning, match="changed the number of BLAS threads"):
+        with blas.limited_to(1, None):
+            limit = threadpoolctl.threadpool_limits(2, user_api="blas")
+    limit.restore_original_limits()
 
 
 FORKING = """
@@ -189,17 +241,6 @@ raise SystemExit(status or not (out == again).all())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False)
     assert done.returncode == 0
-
-
-class Spy(Identity):
-    """Notes how many threads NumPy's BLAS has while a model computes."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-
-    def forward(self, x, train=True):
-        self.counts.append(numpys_threads())
-        return super().forward(x, train)
 
 
 @openblas

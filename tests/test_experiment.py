@@ -1,11 +1,14 @@
 """A config becomes all that a run trains, or a located error; one seed fixes all of it."""
 
+import json
 import os
 
 import numpy as np
 import pytest
+import random_models
 import sklearn.datasets
 
+from minidl import load
 from minidl.config import dump, load_config
 from minidl.errors import ConfigError, DataError
 from minidl.layers import Linear
@@ -120,6 +123,27 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypat
         build_or_fall_back(
             load_config("config.yaml", [*missing, "data.fallback=other.yaml"]), print
         )
+
+
+def assert_config_saves(build, tmp_path, seed):
+    experiment = build(json.dumps(random_models.config(np.random.default_rng(seed))))
+    for _ in experiment.training().steps():
+        break
+    whole = experiment.predictor()
+    whole.save(tmp_path / "model.npz")
+    X = experiment.train.X[:5]
+    assert load(tmp_path / "model.npz").outputs(X).tobytes() == whole.outputs(X).tobytes()
+
+
+def test_random_configs_are_built_saved_and_loaded(build, tmp_path):
+    for seed in range(60):
+        assert_config_saves(build, tmp_path, seed)
+
+
+@pytest.mark.slow
+def test_5000_random_configs_are_built_saved_and_loaded(build, tmp_path):
+    for seed in range(1000, 6000):
+        assert_config_saves(build, tmp_path, seed)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,34 @@ def test_a_line_that_a_crash_cut_short_is_cut(tmp_path):
             folder.metrics.path.write_bytes(whole[:length])
             folder.metrics.cut(99)
             assert folder.metrics.path.read_bytes() == whole[:end_of_first]
+
+
+@pytest.mark.parametrize("header", [b"epoch,st\xff\n", b"\n", b"x" * 50 + b"\n"])
+def test_a_damaged_header_loses_no_row(tmp_path, header):
+    with create(tmp_path) as folder:
+        for n in (1, 2):
+            folder.metrics.append(epoch(n))
+        lines = folder.metrics.path.read_bytes().splitlines(keepends=True)
+        folder.metrics.path.write_bytes(b"".join([header, *lines[1:]]))
+        folder.metrics.cut(20)
+        folder.metrics.append(epoch(3))
+        assert [row["step"] for row in folder.metrics.read()] == ["10", "20", "30"]
+        assert folder.metrics.path.read_bytes().splitlines(keepends=True)[:3] == lines
+
+
+def test_the_folders_are_synced_after_something_is_made_in_them(tmp_path, monkeypatch):
+    synced = []
+    for module in ("folder", "metrics"):
+        monkeypatch.setattr(
+            f"minidl.runs.{module}.sync_folder",
+            lambda path: synced.append((Path(path), set(os.listdir(path)))),
+        )
+    with create(tmp_path) as folder:
+        assert synced[-1][0] == folder.path.parent and folder.path.name in synced[-1][1]
+        folder.begin("seed: 1\n")
+        assert synced[-1][0] == folder.path and {"config.yaml", "checkpoints"} <= synced[-1][1]
+        folder.metrics.append(epoch(1))
+        assert synced[-1][0] == folder.path and "metrics.csv" in synced[-1][1]
 
 
 def test_json_is_written_whole_and_without_what_json_does_not_know(tmp_path):

@@ -478,6 +478,48 @@ def test_a_training_repeats_its_bits_and_agrees_with_numpy(n_threads, reference)
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
+RACING = """
+import sys, threading
+import numpy as np
+from minidl import kernels
+
+sys.setswitchinterval(1e-5)
+n, stopped, outcomes = 10_000, False, set()
+good = np.arange(n) % 10
+bad = np.where(np.arange(n) % 3, good, 2**40)
+shared = good.copy()
+x = np.random.default_rng(0).standard_normal((n, 10), np.float32)
+out = np.empty_like(x)
+
+def change():
+    while not stopped:
+        np.copyto(shared, bad)  # copies without Python's lock, as the kernels read
+        np.copyto(shared, good)
+
+thread = threading.Thread(target=change)
+thread.start()
+with kernels.threads(2):
+    for _ in range(3000):
+        if sys.argv[1] == "labels":
+            found = kernels.softmax_cross_entropy(x, shared, 0.0, 1.0)
+            outcomes.add("refused" if found is None else "taken")
+        else:
+            outcomes.add("taken")
+            kernels.take_rows(x, shared, out)
+stopped = True
+thread.join()
+assert "taken" in outcomes
+"""
+
+
+@compiled
+@pytest.mark.parametrize("what", ["labels", "rows"])
+def test_labels_and_rows_that_another_thread_changes_crash_nothing(what):
+    run = [sys.executable, "-c", RACING, what]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_kernels_can_be_turned_off():
     code = "from minidl import kernels; print(kernels.name())"
     environment = {**os.environ, "MINIDL_KERNELS": "numpy"}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minidl import Predictor, Sequential, load
+from minidl import Predictor, Sequential, load, save
 from minidl.archive import read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
@@ -68,6 +68,16 @@ def test_a_model_comes_back_with_the_same_bits(tmp_path):
     )
     again.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
+
+
+def test_saving_a_large_model_copies_no_weights(tmp_path):
+    model = Sequential([Linear(1000, 2000, rng=0, init="zeros"), Linear(2000, 2, rng=0)])
+    tracemalloc.start()
+    save(model, SoftmaxCrossEntropy(), tmp_path / "model.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.1 * model.params.nbytes
+    assert np.array_equal(load(tmp_path / "model.npz").model.params, model.params)
 
 
 def test_a_model_of_images_answers_with_the_mean_over_moves(tmp_path):

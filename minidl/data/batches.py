@@ -90,9 +90,11 @@ class Batches:
         self._transform = transform
         self._augment = augment
         largest = max((stop - start for start, stop in self.bounds), default=0)
-        row_bytes = self._dtype.itemsize * rows.X.shape[1]
-        single = augment is not None or part is not None or not isinstance(rows.X, np.ndarray)
-        self._per_chunk = 1 if single else max(1, CHUNK_BYTES // max(1, row_bytes * largest))
+        self._per_chunk = 1
+        if augment is None and part is None and isinstance(rows.X, np.ndarray):
+            given = rows.X if transform is None else transform(rows.X[:1])  # labels: many columns
+            row_bytes = self._dtype.itemsize * max(rows.X.shape[1], given.shape[1])
+            self._per_chunk = max(1, CHUNK_BYTES // max(1, row_bytes * largest))
 
     def __len__(self) -> int:
         """Return the number of batches, which is the number of steps in an epoch."""
