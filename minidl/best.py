@@ -14,7 +14,7 @@ from minidl.errors import require
 from minidl.kernels import Array
 from minidl.losses import Loss
 from minidl.model import Sequential
-from minidl.optimizers import WeightAverage
+from minidl.optimizers import BLOCK
 from minidl.training_state import Progress
 
 
@@ -28,6 +28,45 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         require("patience", self.patience, self.patience >= 1, "at least 1")
         require("min_delta", self.min_delta, 0 <= self.min_delta < np.inf, "at least 0")
+
+
+class WeightAverage:
+    """Exponential moving average of the parameters, to be evaluated and saved in their place.
+
+    d = min(decay, (1 + t) / (10 + t))
+    average = d * average + (1 - d) * params
+
+    t counts updates from 0; the short memory at the start forgets the random first weights.
+    PyTorch's AveragedModel with get_ema_multi_avg_fn has no warm-up: it copies the parameters at
+    the first update, and then d = decay.
+    Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float, *vectors: Array) -> None:
+        require("decay", decay, 0 < decay < 1, "in (0, 1)")
+        self.decay = decay
+        self.n_updates = 0
+        self.vectors = tuple(vector.copy() for vector in vectors)
+
+    def update(self, *vectors: Array) -> None:
+        """Take in the parameters, and other vectors that belong to them, of one more step."""
+        d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        self.n_updates += 1
+        for average, vector in zip(self.vectors, vectors, strict=True):
+            for first in range(0, vector.size, BLOCK):
+                part = slice(first, first + BLOCK)
+                average[part] += (1 - d) * (vector[part] - average[part])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a later `restore` needs: the averages of two vectors, and their count."""
+        params, buffers = self.vectors
+        return {"n_updates": self.n_updates, "params": params, "buffers": buffers}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned."""
+        self.n_updates = state["n_updates"]
+        for average, name in zip(self.vectors, ("params", "buffers"), strict=True):
+            average[:] = state[name]
 
 
 class BestWeights:

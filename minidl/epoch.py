@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Epoch(Mapping[str, Any]):
     """What one epoch gave: attributes, and a row of a table, as in `pandas.DataFrame(epochs)`.
 
@@ -18,38 +20,30 @@ class Epoch(Mapping[str, Any]):
     As a row, `epoch["validation_loss"]` is `epoch.validation["loss"]`.
     """
 
-    def __init__(
-        self,
-        epoch: int,
-        step: int,
-        learning_rate: float,
-        train: Mapping[str, float],
-        validation: Mapping[str, float],
-        seconds: float,
-        improved: bool,
-    ) -> None:
-        self.epoch, self.step, self.learning_rate = epoch, step, learning_rate
-        self.train, self.validation = dict(train), dict(validation)
-        self.seconds, self.improved = seconds, improved
-        self._row: dict[str, Any] = {
-            "epoch": epoch,
-            "step": step,
-            "learning_rate": learning_rate,
-            **{f"train_{name}": value for name, value in train.items()},
-            **{f"validation_{name}": value for name, value in validation.items()},
-            "seconds": seconds,
-            "improved": improved,
-        }
+    epoch: int
+    step: int
+    learning_rate: float
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    seconds: float
+    improved: bool
 
     def __getitem__(self, column: str) -> Any:
-        return self._row[column]
+        return self._row()[column]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
+        return iter(self._row())
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._row())
 
     def __repr__(self) -> str:
-        short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in self._row.items()}
+        short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in self.items()}
         return f"Epoch({', '.join(f'{name}={value}' for name, value in short.items())})"
+
+    def _row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for name, value in self.__dict__.items():
+            parts = value if isinstance(value, Mapping) else None
+            row |= {name: value} if parts is None else {f"{name}_{k}": v for k, v in parts.items()}
+        return row

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from minidl.errors import ParameterError, require_instance
+from minidl.groups import ParameterGroup
 from minidl.kernels import Array
 from minidl.layers.activations import ReLU
 from minidl.layers.layer import Layer, Scratch
 from minidl.layers.linear import Linear
-from minidl.optimizers import ParameterGroup
 
 GROUP_NAMES = ("weights", "biases", "scales")  # the order of the flat vector; only weights decay
 
@@ -31,7 +31,7 @@ class Sequential:
         logits = model.forward(x)
         loss, dlogits = loss_function(logits, labels)
         model.backward(dlogits)
-        optimizer.step(model.params, model.grads)
+        optimizer.step(model)
 
     Raises ValueError where a layer is used twice or belongs to another model that is still there,
     sizes do not fit, or dtypes differ.

@@ -1,7 +1,7 @@
 """Optimizers: one step on two flat arrays, the parameters and their gradients.
 
-An optimizer owns its running averages and nothing else. It walks the vector in blocks that stay in
-the cache, so that its few passes read memory once.
+An optimizer owns its running averages and nothing else. In NumPy it walks the vector in blocks that
+stay in the cache, so that its few passes read memory once.
 """
 
 from __future__ import annotations
@@ -15,49 +15,10 @@ import numpy as np
 
 from minidl import kernels
 from minidl.errors import ParameterError, require
+from minidl.groups import Block, ParameterGroup, cut_into_blocks
 from minidl.kernels import Array
 
 BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """A contiguous part of the flat vector whose parameters are treated alike.
-
-    learning_rate_multiplier: at least 0, which leaves the part as it is.
-    max_norm: positive; bounds the columns of the matrices, (n_in, n_out), that the part consists
-    of, whose `shapes` are given in order. Shapes and not views, so that a copy stays true.
-    """
-
-    name: str
-    slice: slice
-    decays: bool = True
-    learning_rate_multiplier: float = 1.0
-    max_norm: float | None = None
-    shapes: tuple[tuple[int, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        factor, bound = self.learning_rate_multiplier, self.max_norm
-        require("learning_rate_multiplier", factor, 0 <= factor < np.inf, "at least 0")
-        require("max_norm", bound, bound is None or 0 < bound < np.inf, "positive")
-
-    def matrices(self, params: Array) -> list[Array]:
-        """Return the views of the vector that max-norm bounds."""
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
-        parts = np.split(params[self.slice], ends)
-        return [p.reshape(-1, shape[-1]) for p, shape in zip(parts, self.shapes, strict=False)]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Views of one part of the vector, of its gradient and of each of the optimizer's averages."""
-
-    slice: slice
-    params: Array
-    grads: Array
-    averages: tuple[Array, ...]
-    weight_decay: float
-    learning_rate_multiplier: float
 
 
 @dataclass
@@ -72,10 +33,8 @@ class Optimizer:
     4. with a group's `max_norm` m:  each column of its matrices, the incoming weights of one unit,
        is scaled down to norm m where it is longer (Srivastava et al., Dropout, 2014).
 
-    groups: `model.groups` or `model.parameter_groups(...)`. A `Training` gives the model's groups
-    to an optimizer without any. In `step` a `weight_decay` without groups is refused, as it could
-    not tell weights from biases.
-    `params` and `grads` must be the same two arrays in each call. Gradients are left as they were.
+    groups: `model.parameter_groups(...)`, where the groups of the model are not to be treated as
+    `model.groups` says.
     Settings out of range raise ValueError.
 
     PyTorch's weight_decay covers biases and scales as well. scikit-learn's alpha does not, but its
@@ -103,27 +62,41 @@ class Optimizer:
         self._bound: tuple[Array, Array] | None = None
         self._blocks: list[Block] = []
         self._bounded: list[tuple[Array, float]] = []
-        self._scratch = np.empty((0, 0))
-        self._clip_scale = 1.0
+        self._scratch = self._clipped = np.empty((0, 0))
 
-    def step(self, params: Array, grads: Array, learning_rate: float | None = None) -> bool:
-        """Change `params` by one step against `grads`, both 1-D and of equal shape.
+    def step(
+        self, params: Any, grads: Array | None = None, learning_rate: float | None = None
+    ) -> bool:
+        """Change a model's parameters by one step against its gradients.
 
-        Returns whether all parameters are finite after it.
+            optimizer.step(model)
+            optimizer.step(params, grads)  # 1-D arrays of equal shape, the same ones in each call
+
+        Of arrays nobody knows which are weights: a `weight_decay` then needs `groups`.
+        Gradients are left as they were.  Returns whether all parameters are finite after it.
         """
+        model = None
+        if grads is None:
+            model, params, grads = params, params.params, params.grads
         if self._bound is None or self._bound[0] is not params or self._bound[1] is not grads:
-            self._bind(params, grads)
+            groups = model.groups if model is not None and self.groups is None else self.groups
+            self._bind(params, grads, groups)
         self.n_steps += 1
+        scale = 1.0
         if self.clip_grad_norm is not None:
             with np.errstate(over="ignore"):
                 norm = float(np.sqrt(np.dot(grads, grads)))
             if norm == math.inf:  # the squares of float32 overflow from 1e19 on
                 norm = float(np.linalg.norm(grads.astype(np.float64)))
-            self._clip_scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
+            scale = min(1.0, self.clip_grad_norm / norm) if norm > 0 else 1.0
+        if self.clip_grad_value is not None:
+            np.multiply(grads, scale, out=self._clipped)
+            np.clip(self._clipped, -self.clip_grad_value, self.clip_grad_value, out=self._clipped)
+            scale = 1.0
         rate = self.learning_rate if learning_rate is None else learning_rate
         finite = True
         for block in self._blocks:
-            finite = self._update(block, rate * block.learning_rate_multiplier) and finite
+            finite = self._rule(block, scale, rate * block.learning_rate_multiplier) and finite
         for W, max_norm in self._bounded:
             norms = np.sqrt(np.einsum("ij,ij->j", W, W))
             np.maximum(norms, max_norm, out=norms)
@@ -144,27 +117,16 @@ class Optimizer:
     def __getstate__(self) -> dict[str, Any]:
         # Without views and scratch, which the next step makes anew.
         unbound: dict[str, Any] = {"_bound": None, "_blocks": [], "_bounded": []}
-        return {**self.__dict__, **unbound, "_scratch": np.empty((0, 0))}
+        return {**self.__dict__, **unbound, **dict.fromkeys(("_scratch", "_clipped"))}
 
-    def _update(self, block: Block, learning_rate: float) -> bool:
-        """Clip and apply the rule to one block; return whether its parameters are finite after."""
-        g, scale = block.grads, self._clip_scale
-        if self.clip_grad_value is not None:
-            clipped = self._scratch[2, : g.size]
-            np.multiply(g, scale, out=clipped)
-            np.clip(clipped, -self.clip_grad_value, self.clip_grad_value, out=clipped)
-            g, scale = clipped, 1.0
-        return self._rule(block, g, scale, learning_rate)
+    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
+        """Change a block's parameters and averages in place by the gradient scale * block.grads.
 
-    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        """Change block.params and block.averages in place by the gradient scale * g.
-
-        Returns whether the parameters are finite after. `g` stays as it is; the first two rows of
-        `_scratch` are free to use.
+        Returns whether the parameters are finite after. The two rows of `_scratch` are free to use.
         """
         raise NotImplementedError
 
-    def _bind(self, params: Array, grads: Array) -> None:
+    def _bind(self, params: Array, grads: Array, groups: Sequence[ParameterGroup] | None) -> None:
         """Cut the vector into blocks and keep their views, so that a step makes none."""
         if params.shape != grads.shape or params.ndim != 1:
             raise ValueError(
@@ -172,46 +134,28 @@ class Optimizer:
                 f"and {grads.shape}"
             )
         for name in self.average_names:
-            average = self.averages.setdefault(name, np.zeros_like(params))
-            if average.shape != params.shape:
-                raise ValueError(
-                    f"params must have the shape of the {name} so far, {average.shape}, "
-                    f"got {params.shape}"
-                )
-        if self.groups is None and self.weight_decay:
-            raise ParameterError(
-                "groups", "must say which parameters decay: give groups=model.groups"
-            )
-        groups = self.groups or (ParameterGroup("all", slice(0, params.size)),)
-        runs: list[tuple[int, int, float, float]] = []  # groups that are treated alike are joined
-        for group in groups:
-            decay = self.weight_decay if group.decays else 0.0
-            run = (group.slice.start, group.slice.stop, decay, group.learning_rate_multiplier)
-            if runs and runs[-1][1:] == (run[0], *run[2:]):
-                run = (runs.pop()[0], *run[1:])
-            runs.append(run)
+            shape = self.averages.setdefault(name, np.zeros_like(params)).shape
+            expected = f"of the shape of the {name} so far, {shape}"
+            require("params", params.shape, shape == params.shape, expected)
+        if groups is None and self.weight_decay:
+            problem = "must say which parameters decay: call step(model), or give model.groups"
+            raise ParameterError("groups", problem)
+        groups = groups or (ParameterGroup("all", slice(0, params.size)),)
         size = BLOCK
         if self.kernel and kernels.name() == "compiled":
             size = max(1, params.size)  # one pass, on several threads: nothing to gain from blocks
-        self._blocks = [
-            Block(
-                part := slice(first, min(first + size, stop)),
-                params[part],
-                grads[part],
-                tuple(self.averages[name][part] for name in self.average_names),
-                decay,
-                multiplier,
-            )
-            for start, stop, decay, multiplier in runs
-            for first in range(start, stop, size)
-        ]
+        averages = [self.averages[name] for name in self.average_names]
+        used = grads
+        if self.clip_grad_value is not None:
+            used = self._clipped = np.empty_like(grads)
+        self._blocks = cut_into_blocks(groups, size, self.weight_decay, params, used, averages)
         self._bounded = [
             (W, group.max_norm)
             for group in groups
             if group.max_norm is not None
             for W in group.matrices(params)
         ]
-        self._scratch = np.empty((3, min(size, params.size)), params.dtype)
+        self._scratch = np.empty((2, min(size, params.size)), params.dtype)
         self._bound = (params, grads)
 
 
@@ -241,12 +185,12 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ParameterError("nesterov", "needs a momentum above 0")
 
-    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        p, (v,), decay = block.params, block.averages, block.weight_decay
+    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
+        p, g, (v,), decay = block.params, block.grads, block.averages, block.weight_decay
         finite = kernels.sgd(p, g, v, learning_rate, self.momentum, decay, scale, self.nesterov)
         if finite is not None:
             return finite
-        s, t = self._scratch[:2, : g.size]
+        s, t = self._scratch[:, : g.size]
         d = _decayed(p, g, decay, scale, s, t)
         v *= self.momentum
         v += d
@@ -289,21 +233,19 @@ class Adam(Optimizer):
         require("beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)")
         require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
-    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        return self._adam(block, g, scale, learning_rate, block.weight_decay, 1.0)
+    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
+        return self._adam(block, scale, learning_rate, block.weight_decay, 1.0)
 
-    def _adam(
-        self, block: Block, g: Array, scale: float, rate: float, decay: float, shrink: float
-    ) -> bool:
+    def _adam(self, block: Block, scale: float, rate: float, decay: float, shrink: float) -> bool:
         """Scale p by `shrink`, then make Adam's step."""
         beta1, beta2, eps = self.beta1, self.beta2, self.eps
         rate *= math.sqrt(1 - beta2**self.n_steps) / (1 - beta1**self.n_steps)
-        p, (m, v) = block.params, block.averages
+        p, g, (m, v) = block.params, block.grads, block.averages
         settings = rate, beta1, beta2, eps, decay, scale, shrink, 1 - beta1, 1 - beta2
         finite = kernels.adam(p, g, m, v, *settings)
         if finite is not None:
             return finite
-        s, t = self._scratch[:2, : g.size]
+        s, t = self._scratch[:, : g.size]
         if shrink != 1.0:
             p *= shrink
         d = _decayed(p, g, decay, scale, s, t)
@@ -335,9 +277,9 @@ class AdamW(Adam):
 
     weight_decay: float = field(default=0.01, kw_only=True)
 
-    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
+    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
         shrink = 1 - learning_rate * block.weight_decay
-        return self._adam(block, g, scale, learning_rate, 0.0, shrink)
+        return self._adam(block, scale, learning_rate, 0.0, shrink)
 
 
 @dataclass
@@ -363,8 +305,9 @@ class RMSprop(Optimizer):
         require("decay", self.decay, 0 <= self.decay < 1, "in [0, 1)")
         require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
-    def _rule(self, block: Block, g: Array, scale: float, learning_rate: float) -> bool:
-        p, (v,), (s, t) = block.params, block.averages, self._scratch[:2, : g.size]
+    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
+        p, g, (v,) = block.params, block.grads, block.averages
+        s, t = self._scratch[:, : g.size]
         d = _decayed(p, g, block.weight_decay, scale, s, t)
         v *= self.decay
         np.multiply(d, d, out=s)
@@ -392,45 +335,6 @@ def _decayed(p: Array, g: Array, weight_decay: float, scale: float, s: Array, t:
 def _all_finite(p: Array) -> bool:
     """Return whether every number of p, 1-D, is finite; one whose square overflows is not."""
     return math.isfinite(p.dot(p))
-
-
-class WeightAverage:
-    """Exponential moving average of the parameters, to be evaluated and saved in their place.
-
-    d = min(decay, (1 + t) / (10 + t))
-    average = d * average + (1 - d) * params
-
-    t counts updates from 0; the short memory at the start forgets the random first weights.
-    PyTorch's AveragedModel with get_ema_multi_avg_fn has no warm-up: it copies the parameters at
-    the first update, and then d = decay.
-    Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
-    """
-
-    def __init__(self, decay: float, *vectors: Array) -> None:
-        require("decay", decay, 0 < decay < 1, "in (0, 1)")
-        self.decay = decay
-        self.n_updates = 0
-        self.vectors = tuple(vector.copy() for vector in vectors)
-
-    def update(self, *vectors: Array) -> None:
-        """Take in the parameters, and other vectors that belong to them, of one more step."""
-        d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
-        self.n_updates += 1
-        for average, vector in zip(self.vectors, vectors, strict=True):
-            for first in range(0, vector.size, BLOCK):
-                part = slice(first, first + BLOCK)
-                average[part] += (1 - d) * (vector[part] - average[part])
-
-    def state(self) -> dict[str, Any]:
-        """Return what a later `restore` needs: the averages of two vectors, and their count."""
-        params, buffers = self.vectors
-        return {"n_updates": self.n_updates, "params": params, "buffers": buffers}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state()` returned."""
-        self.n_updates = state["n_updates"]
-        for average, name in zip(self.vectors, ("params", "buffers"), strict=True):
-            average[:] = state[name]
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

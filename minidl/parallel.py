@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 
-from minidl import blas
 from minidl.data.batches import Rows
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
@@ -65,7 +64,7 @@ class BatchStep:
             return loss, True
         if self.l2 and (total := self.loss_function.total_weight(batch.y, batch.sample_weight)):
             loss += model.add_l2(self.l2 / total)
-        return loss, self.optimizer.step(model.params, model.grads, learning_rate)
+        return loss, self.optimizer.step(model, learning_rate=learning_rate)
 
     def own_rows(self, n_rows: int) -> slice:
         """The rows of a batch that this process computes; the first one where there are none."""
@@ -121,8 +120,3 @@ class BatchStep:
             self.ranks.add_up(model.grads, scalars, n_active)
         model.buffers[:] = scalars[1:]
         return float(scalars[0])
-
-
-def automatic_threads(model: Sequential, batch_size: int) -> tuple[int, int]:
-    """Return (shards, threads) for a model and a batch size on this machine's cores."""
-    return 1, blas.automatic_threads(model.params.size * batch_size)

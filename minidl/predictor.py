@@ -10,6 +10,8 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +163,13 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         if values.dtype.kind == "f":
             gaps = self.preprocessing.takes_missing
             wrong = np.isinf(values) if gaps else ~np.isfinite(values)
+            if wrong.any() and X is not values:
+                raise ValueError("X holds a value that is not finite")
             if wrong.any():
-                raise ValueError(self._not_finite(X, wrong))
+                row, column = np.argwhere(wrong)[0]
+                name = self.feature_names[column] if self.feature_names else f"column {column}"
+                value = f"{X[row, column]} in row {row}, {name}"
+                raise ValueError(f"X holds {value}: give a finite value")
         return self.outputs(X)
 
     def _encoded(self, X: Any) -> Any:
@@ -197,19 +204,8 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
 
     def outputs(self, encoded: Any) -> Array:
         """Return the model's outputs for rows as numbers, labels of categories as their codes."""
-        return predict_outputs(self.model, encoded, transform=self._transform, views=self.views)
-
-    def _transform(self, X: Any) -> Any:
-        return self.preprocessing.transform(X, dtype=self.model.dtype)
-
-    def _not_finite(self, X: Any, wrong: Array) -> str:
-        if not isinstance(X, np.ndarray):
-            return "X holds a value that is not finite"
-        row, column = np.argwhere(wrong)[0]
-        return f"X holds {X[row, column]} in row {row}, {self._name(column)}: give a finite value"
-
-    def _name(self, column: int) -> str:
-        return self.feature_names[column] if self.feature_names else f"column {column}"
+        transform = partial(self.preprocessing.transform, dtype=self.model.dtype)
+        return predict_outputs(self.model, encoded, transform=transform, views=self.views)
 
 
 def save(
@@ -236,16 +232,14 @@ def save(
     """
     require_instance("model", model, Sequential)
     require_instance("loss_function", loss_function, Loss)
-    n_features = model.input_size if feature_names is None else len(feature_names)
     if preprocessing is None:
+        n_features = model.input_size if feature_names is None else len(feature_names)
         require("feature_names", feature_names, n_features is not None, "given for this model")
         preprocessing = Unchanged().fit(np.zeros((1, n_features or 1)))
-    elif feature_names is None:
-        n_features = preprocessing.n_features
-    assert n_features is not None
     if classes is None and loss_function.task != "regression":
         n_outputs = model.output_size(preprocessing.n_out)
         classes = range(2 if loss_function.task == "multilabel" and n_outputs == 1 else n_outputs)
+    n_features = preprocessing.n_features
     Predictor(model, loss_function, preprocessing, n_features, classes, feature_names).save(path)
 
 
@@ -273,18 +267,15 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
         raise ValueError(f"it claims {str(n_features)[:40]} features")
     if tree["dtype"] not in ("float32", "float64"):
         raise ValueError("its dtype is neither float32 nor float64")
-    for vector in (params, buffers):
-        if vector.ndim != 1 or vector.dtype != tree["dtype"]:
-            raise ValueError(f"its parameters are not vectors of {tree['dtype']}")
-    if not isinstance(tree["preprocessing"], str):
-        raise ValueError("its preprocessing is no name")
     preprocessing = PREPROCESSINGS[tree["preprocessing"]]().restore(trees.flat(tree["fitted"]))
-    views = _views(tree.get("views"), n_features)
     if weigh(tree["layers"], preprocessing.n_out)[0] > params.size:
         raise ValueError("its layers are larger than the file")
-    _check_work(tree["layers"], preprocessing.n_out, params.size, views)
     rng = np.random.default_rng(0)
-    layers = build_layers(tree["layers"], preprocessing.n_out, noise=rng, dtype=params.dtype)
+    layers = build_layers(tree["layers"], preprocessing.n_out, noise=rng, dtype=tree["dtype"])
+    views = tree.get("views")
+    if views is not None:
+        options = {"image_shape": tuple(views["image_shape"]), "pixels": views["pixels"]}
+        views = made_from({"name": "views", **options}, {"views": ShiftedViews})
     predictor = Predictor(
         Sequential.over(layers, params, buffers),
         made_from(tree["loss"], LOSSES),
@@ -317,45 +308,33 @@ def _from_version_1(
     return moved, {**document, "layers": layers, "loss": flat(document["head"])}
 
 
-def _views(stored: Any, n_features: int) -> ShiftedViews | None:
-    if stored is None:
-        return None
-    shape, pixels = stored["image_shape"], stored["pixels"]
-    if not all(type(n) is int and 1 <= n <= MAX_FEATURES for n in (*shape, pixels)):
-        raise ValueError("its views have sizes that no image has")
-    height, width, channels = shape
-    if height * width * channels != n_features:
-        raise ValueError(f"its views are of {height * width * channels} numbers")
-    return ShiftedViews((height, width, channels), pixels)
-
-
 def _check(predictor: Predictor) -> None:
     """Raise ValueError unless the parts fit together and are within the bounds of a file."""
-    classes, names, loss_function = (
-        predictor.classes,
-        predictor.feature_names,
-        predictor.loss_function,
-    )
-    if not 1 <= predictor.n_features <= MAX_FEATURES:
-        raise ValueError(
-            f"a model file has at most {MAX_FEATURES} features, got {predictor.n_features}"
-        )
+    n_features, names, schema = predictor.n_features, predictor.feature_names, predictor.schema
+    if not 1 <= n_features <= MAX_FEATURES:
+        raise ValueError(f"a model file has at most {MAX_FEATURES} features, got {n_features}")
     if names is not None:
-        if not isinstance(names, Sequence) or len(names) != predictor.n_features:
-            raise ValueError(f"feature names must be {predictor.n_features}, one for each feature")
+        if not isinstance(names, Sequence) or len(names) != n_features:
+            raise ValueError(f"feature names must be {n_features}, one for each feature")
         if not all(type(name) is str and len(name) <= MAX_NAME for name in names):
             raise ValueError(f"feature names must be texts of at most {MAX_NAME} characters")
-    schema = predictor.schema
-    if schema is not None and len(schema.names) != predictor.n_features:
+    if schema is not None and len(schema.names) != n_features:
         raise ValueError(f"its schema is of {len(schema.names)} columns")
+    views = predictor.views
+    if views is not None and (min(views.image_shape) < 1 or prod(views.image_shape) != n_features):
+        raise ValueError(f"its views are of images of {views.image_shape}")
     kind = type(predictor.preprocessing)
     if PREPROCESSINGS.get(getattr(kind, "name", "")) is not kind:
         raise ValueError(f"{kind.__name__} has no name in the registry, so no file can hold it")
     layers = [spec_of(layer, LAYERS) for layer in predictor.model.layers]
-    size = predictor.model.params.size
-    _check_work(layers, predictor.preprocessing.n_out, size, predictor.views)
+    # A file of a few bytes could ask for much work: layers that have few parameters.
+    _, numbers = weigh(layers, predictor.preprocessing.n_out)
+    n_views = 1 if views is None else (2 * views.pixels + 1) ** 2
+    if numbers * n_views > _FREE_NUMBERS + 100 * predictor.model.params.size:
+        raise ValueError(f"its layers make {numbers} numbers of a row")
+    classes, loss_function = predictor.classes, predictor.loss_function
     with np.errstate(all="ignore"):
-        outputs = predictor.outputs(np.zeros((1, predictor.n_features)))
+        outputs = predictor.outputs(np.zeros((1, n_features)))
         answers = [loss_function.predict(outputs), loss_function.predict_targets(outputs)]
     n_outputs = outputs.shape[1]
     if any(answer.shape not in ((1,), (1, n_outputs)) for answer in answers):
@@ -369,13 +348,3 @@ def _check(predictor: Predictor) -> None:
     if classes is not None and len(classes) not in fitting:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
     conformal.check_scores(predictor.conformal_scores)
-
-
-def _check_work(
-    layers: Sequence[Mapping[str, Any]], n_in: int, n_parameters: int, views: ShiftedViews | None
-) -> None:
-    """Refuse layers that would do much work with few parameters: a file of a few bytes could."""
-    _, numbers = weigh(layers, n_in)
-    n_views = 1 if views is None else (2 * views.pixels + 1) ** 2
-    if numbers * n_views > _FREE_NUMBERS + 100 * n_parameters:
-        raise ValueError(f"its layers make {numbers} numbers of a row")

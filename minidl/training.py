@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
+from minidl import blas, kernels
 from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
 from minidl.data.disk import DiskRows
@@ -25,7 +25,7 @@ from minidl.layers.layer import Scratch
 from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
-from minidl.parallel import BatchStep, automatic_threads
+from minidl.parallel import BatchStep
 from minidl.ranks import Ranks
 from minidl.schedules import Constant, Schedule
 from minidl.training_state import Progress, check_state
@@ -87,8 +87,6 @@ class Training:
         if schedule is not None:
             require_instance("schedule", schedule, Schedule)
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
-        if optimizer.groups is None:
-            optimizer.groups = model.groups
         self.epochs, self.batch_size, self.train_metrics = epochs, batch_size, train_metrics
         self.best = BestWeights() if best is None else best
         if self.best.early_stopping is not None and validation is None:
@@ -121,7 +119,7 @@ class Training:
         self.steps_per_epoch = len(self._batches)
         self._n_steps = self.steps_per_epoch * epochs
         if blas_threads is None:
-            blas_threads = automatic_threads(model, batch_size)[1]
+            blas_threads = blas.automatic_threads(model.params.size * batch_size)
         self.blas_threads = blas_threads
         self._scratch: list[Scratch] | None = None
         self._order = self._permutation if order is None else order

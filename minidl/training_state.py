@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels import Array
-
 
 @dataclass
 class Progress:
@@ -57,7 +55,6 @@ def check_state(
     shapes and dtypes.  average_names: of the arrays of the optimizer.  first_step: the number of
     the first step.
     """
-    params, buffers = own["params"], own["buffers"]
     _require(isinstance(state.get("progress"), Mapping), "it has no progress")
     at = _progress(state["progress"])
     done = at.epoch * steps_per_epoch + at.batch
@@ -70,26 +67,19 @@ def check_state(
     _require(at.batch > 0 or at.epoch_loss == at.seconds == 0, "its epoch has not begun")
     _require(max(at.best_epoch, at.epochs_without_improvement) <= at.epoch, "it counts no epochs")
 
-    expected = {"params", "buffers", "optimizer", "progress", "rng"} | ({"average"} & set(own))
-    expected |= {"best"} if at.has_best else set()
-    _require_keys(state, expected, "")
-    _require_vectors(state, params, buffers, "")
-    for part in {"average", "best"} & expected:
-        counts = {"n_updates"} if part == "average" else set()
-        _require_keys(state[part], {"params", "buffers"} | counts, part)
-        _require_vectors(state[part], params, buffers, f"{part}.")
-
-    optimizer = state["optimizer"]
-    _require(isinstance(optimizer, Mapping), "it has no optimizer")
-    names = set(average_names) if at.step or len(optimizer) > 1 else set()
-    _require_keys(optimizer, {"n_steps"} | names, "optimizer")
-    for name in names:
-        _require_like(optimizer[name], params, f"optimizer.{name}")
-        if name == "square":
-            _require(optimizer[name].min(initial=0) >= 0, "optimizer.square is negative")
-    _require_count(optimizer["n_steps"], at.step, "optimizer.n_steps")
-    if "average" in expected:
-        _require_count(state["average"]["n_updates"], done, "average.n_updates")
+    given, params = state.get("optimizer"), own["params"]
+    has_averages = at.step > 0 or (isinstance(given, Mapping) and len(given) > 1)
+    averages = dict.fromkeys(average_names if has_averages else (), params)
+    vectors = {"params": params, "buffers": own["buffers"]}
+    expected: dict[str, Any] = {**vectors, "optimizer": {"n_steps": at.step, **averages}}
+    expected |= {"progress": ..., "rng": ...}  # checked by themselves
+    if "average" in own:
+        expected["average"] = {"n_updates": done, **vectors}
+    if at.has_best:
+        expected["best"] = vectors
+    _require_like(state, expected, "it")
+    if "square" in averages:
+        _require(state["optimizer"]["square"].min(initial=0) >= 0, "optimizer.square is negative")
     _require_generator(state["rng"], rng)
     return at
 
@@ -97,7 +87,7 @@ def check_state(
 def _progress(values: Mapping[str, Any]) -> Progress:
     """The progress of these values, each in its range by itself."""
     defaults = asdict(Progress())
-    _require_keys(values, set(defaults), "progress")
+    _require_like(values, dict.fromkeys(defaults, ...), "progress")
     for name, default in defaults.items():
         value, kind = values[name], type(default)
         if kind is int:
@@ -119,25 +109,22 @@ def _require(holds: Any, problem: str) -> None:
         raise ValueError(f"it is not a state of this training: {problem}")
 
 
-def _require_keys(values: Any, expected: set[str], place: str) -> None:
-    _require(isinstance(values, Mapping), f"{place} is no map")
-    wrong = sorted(map(str, set(values) ^ expected))
-    _require(not wrong, f"{place or 'it'} lacks or should not have {', '.join(wrong)[:100]}")
-
-
-def _require_vectors(values: Mapping[str, Any], params: Array, buffers: Array, place: str) -> None:
-    _require_like(values["params"], params, f"{place}params")
-    _require_like(values["buffers"], buffers, f"{place}buffers")
-
-
-def _require_like(array: Any, own: Array, name: str) -> None:
-    fits = isinstance(array, np.ndarray) and (array.shape, array.dtype) == (own.shape, own.dtype)
-    _require(fits, f"{name} does not fit this model of {own.size} {own.dtype} numbers")
-
-
-def _require_count(value: Any, expected: int, name: str) -> None:
-    fits = type(value) is int and value == expected
-    _require(fits, f"{name} is {str(value)[:40]}, and not {expected}")
+def _require_like(value: Any, expected: Any, name: str) -> None:
+    """Require the keys of a map, the shape and dtype of an array, and the value of a count."""
+    if isinstance(expected, Mapping):
+        _require(isinstance(value, Mapping), f"{name} is no map")
+        wrong = sorted(map(str, set(value) ^ set(expected)))
+        _require(not wrong, f"{name} lacks or should not have {', '.join(wrong)[:100]}")
+        for key, inner in expected.items():
+            _require_like(value[key], inner, key if name == "it" else f"{name}.{key}")
+    elif isinstance(expected, np.ndarray):
+        fits = isinstance(value, np.ndarray) and value.shape == expected.shape
+        fits = fits and value.dtype == expected.dtype
+        problem = f"does not fit this model of {expected.size} {expected.dtype} numbers"
+        _require(fits, f"{name} {problem}")
+    elif expected is not ...:
+        fits = type(value) is int and value == expected
+        _require(fits, f"{name} is {str(value)[:40]}, and not {expected}")
 
 
 def _require_generator(value: Any, rng: np.random.Generator) -> None:

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from test_atomic import Faults
 
-from minidl.archive import read_archive, read_arrays, remove_leftovers, write_archive
+from minidl.archive import read_archive, write_archive
+from minidl.atomic import remove_leftovers
 from minidl.errors import CheckpointError, DivergenceError
+from minidl.npz import read_arrays
 
 GOLDEN = Path(__file__).parent / "golden" / "archive-v1.npz"
 ARRAYS = {

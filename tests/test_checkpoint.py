@@ -1,5 +1,7 @@
 """The state of a run survives as a tree; a damaged file gives way to the one before it."""
 
+import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,28 @@ def test_a_file_that_holds_no_tree_is_refused(tmp_path, arrays, document):
     write_archive(path, arrays, document, kind="checkpoint", version=1)
     with pytest.raises(CheckpointError, match=r"last\.npz"):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "1e999", "NaN", "-Infinity", "true", '"1"', "null"])
+def test_a_time_that_cannot_be_is_refused(tmp_path, seconds):
+    refuse(tmp_path, f'{{"train_seconds": {seconds}}}')
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'"a\udfff"', "3", "[]"])
+def test_a_config_that_is_no_text_is_refused(tmp_path, text):
+    refuse(tmp_path, f'{{"config": {text}}}')
+
+
+def refuse(folder, about):
+    """Write `about` into a checkpoint with a right hash; it is refused in one line."""
+    text = f'{{"arrays": [], "document": {{"state": {{}}, "about": {about}}}, '
+    text += '"kind": "checkpoint", "version": 1}'
+    with zipfile.ZipFile(folder / "last.npz", "w") as file:
+        file.writestr("document.json", text)
+        file.writestr("sha256", hashlib.sha256(text.encode()).hexdigest())
+    with pytest.raises(CheckpointError, match=r"last\.npz") as caught:
+        checkpoint.load(folder / "last.npz")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_model_or_a_newer_format_is_refused(tmp_path):

@@ -41,10 +41,10 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import minidl
 from minidl import Linear, Sequential
+from minidl.blas import automatic_threads
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError
 from minidl.estimators import MLPClassifier, MLPRegressor
-from minidl.parallel import automatic_threads
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -880,7 +880,7 @@ def test_searches_pipelines_and_ensembles():
 
 def threads_for_a_large_model():
     model = Sequential([Linear(300, 300, rng=np.random.default_rng(0))])
-    return automatic_threads(model, 64)[1]
+    return automatic_threads(64 * model.params.size)
 
 
 @pytest.mark.slow

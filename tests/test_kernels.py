@@ -10,8 +10,8 @@ import pytest
 import threadpoolctl
 
 from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl.groups import ParameterGroup
 from minidl.layers import BatchNorm
-from minidl.optimizers import ParameterGroup
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(

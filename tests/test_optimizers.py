@@ -12,8 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from minidl import LayerNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, fit
+from minidl.best import WeightAverage
+from minidl.groups import ParameterGroup
 from minidl.layers import Sigmoid, Tanh
-from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, ParameterGroup, RMSprop, WeightAverage
+from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
 
 N = 150_003  # several blocks, and a last one that is not full
 N_WEIGHTS = 100_001
@@ -153,7 +155,7 @@ def test_going_on_from_a_state_gives_the_same_bits(rule):
 def test_averages_of_another_model_are_refused():
     optimizer = SGD(momentum=0.9)
     optimizer.step(np.ones(3), np.ones(3))
-    with pytest.raises(ValueError, match=r"params must have the shape of the velocity so far"):
+    with pytest.raises(ValueError, match=r"params must be of the shape of the velocity so far"):
         optimizer.step(np.ones(1), np.ones(1))
     with pytest.raises(ValueError, match="params and grads must be 1-D and of equal shape"):
         SGD().step(np.ones(3), np.ones(2))
@@ -354,13 +356,13 @@ def test_weight_decay_means_the_same_however_an_optimizer_is_used():
     X, y = np.random.default_rng(1).normal(size=(8, 3)), np.arange(8) % 2
     for kind in (SGD, Adam, AdamW, RMSprop):
         by_hand, fitted = build(), build()
-        with pytest.raises(ValueError, match=r"groups=model\.groups"):
-            kind(0.1, weight_decay=0.5).step(by_hand.params, by_hand.grads)
-        optimizer = kind(0.1, weight_decay=0.5, groups=by_hand.groups)
+        optimizer = kind(0.1, weight_decay=0.5)
+        with pytest.raises(ValueError, match=r"call step\(model\), or give model\.groups"):
+            optimizer.step(by_hand.params, by_hand.grads)
         order = np.random.default_rng(2).permutation(8)
         _, dlogits = SoftmaxCrossEntropy()(by_hand.forward(X[order]), y[order])
         by_hand.backward(dlogits)
-        optimizer.step(by_hand.params, by_hand.grads)
+        optimizer.step(by_hand)
         loop = fit(fitted, SoftmaxCrossEntropy(), kind(0.1, weight_decay=0.5), (X, y), epochs=1,
                    batch_size=8, rng=2)  # fmt: skip
         assert len(list(loop)) == 1

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training
+from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training, blas
 from minidl.data.batches import Rows
 from minidl.layers import BatchNorm, Dropout, LayerNorm, ParametricMix, Residual, Tanh
 from minidl.optimizers import Adam
-from minidl.parallel import BatchStep, automatic_threads
+from minidl.parallel import BatchStep
 from minidl.shards import TreeSum, shard_bounds
 
 N = 61
@@ -180,17 +180,8 @@ def test_sums_hold_an_array_for_each_level_and_no_more():
     assert peak < 13 * 80_000
 
 
-def test_automatic_threads_are_numbers_for_any_model():
-    rng = np.random.default_rng(0)
-    for sizes in ((4, 3), (784, 256), (2000, 2000)):
-        shards, threads = automatic_threads(Sequential([Linear(*sizes, rng=rng)]), 128)
-        assert type(shards) is int and type(threads) is int
-        assert 1 <= shards <= 128 and threads >= 1
-
-
 def test_threads_are_for_steps_with_much_to_multiply(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    model = Sequential([Linear(100, 99, rng=np.random.default_rng(0))])  # 9,999 parameters
-    assert automatic_threads(model, 100) == (1, 1)
-    assert automatic_threads(model, 101) == (1, 8)
+    assert blas.automatic_threads(1_000_000 - 1) == 1
+    assert blas.automatic_threads(1_000_000) == 8

@@ -3,6 +3,7 @@
 import copy
 import json
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from minidl.archive import read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.errors import CheckpointError, DivergenceError
+from minidl.estimators import MLPClassifier
 from minidl.layers import LAYERS, BatchNorm, Dropout, Identity, Linear, ReLU, Residual
 from minidl.losses import MSE, SigmoidCrossEntropy, SoftmaxCrossEntropy
 
@@ -68,6 +70,23 @@ def test_a_model_comes_back_with_the_same_bits(tmp_path):
     )
     again.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
+
+
+def test_a_model_of_one_class_comes_back(tmp_path):
+    y = np.array(["only", "only"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = MLPClassifier(hidden_layer_sizes=(3,), max_iter=2).fit(ROWS, y)
+    fitted.save(tmp_path / "estimator.npz")
+    model, loss_function = Sequential([Linear(3, 1, rng=0)]), SoftmaxCrossEntropy()
+    save(model, loss_function, tmp_path / "model.npz", classes=["only"])
+    for path in tmp_path.iterdir():
+        found = load(path)
+        assert found.predict(ROWS).tolist() == ["only", "only"]
+        assert found.predict_proba(ROWS).tolist() == [[1.0], [1.0]]
+    again = MLPClassifier.load(tmp_path / "estimator.npz")
+    assert again.predict(ROWS).tolist() == ["only", "only"]
+    assert again.predict_proba(ROWS).tolist() == fitted.predict_proba(ROWS).tolist()
 
 
 def test_saving_a_large_model_copies_no_weights(tmp_path):

@@ -128,8 +128,7 @@ class LeakyReLU(Activation):
         return y, y
 
     def _slope(self, y: Array) -> Array:
-        slope: Array = np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope))
-        return slope
+        return np.asarray(np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope)))
 
 
 class Tanh(Activation):
@@ -163,8 +162,7 @@ class Sigmoid(Activation):
         return y, y
 
     def _slope(self, y: Array) -> Array:
-        slope: Array = y * (1 - y)
-        return slope
+        return np.asarray(y * (1 - y))
 
 
 class ELU(Activation):
@@ -232,8 +230,7 @@ class GELU(Activation):
         if self.approximate == "none":
             cdf = erfc(x * -math.sqrt(0.5))
         else:
-            cdf = np.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
-            cdf += 1
+            cdf = 1 + np.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
         cdf *= 0.5
         return x * cdf, x, cdf
 
@@ -261,8 +258,7 @@ class SiLU(Activation):
         return y, y, s
 
     def _slope(self, y: Array, s: Array) -> Array:
-        slope: Array = s + y * (1 - s)
-        return slope
+        return np.asarray(s + y * (1 - s))
 
 
 class Mish(Activation):
@@ -279,8 +275,7 @@ class Mish(Activation):
         return x * t, x, t
 
     def _slope(self, x: Array, t: Array) -> Array:
-        slope: Array = t + x * (1 - t * t) * sigmoid(x)
-        return slope
+        return np.asarray(t + x * (1 - t * t) * sigmoid(x))
 
 
 class Softplus(Activation):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from minidl.blas import automatic_threads
 from minidl.config import Config
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment
@@ -17,7 +18,6 @@ from minidl.errors import MinidlError, ParameterError
 from minidl.losses import Loss
 from minidl.memory import check_memory
 from minidl.model import Sequential, walk
-from minidl.parallel import automatic_threads
 from minidl.ranks import Ranks
 from minidl.specs import SpecError, build_layers, weigh
 
@@ -191,10 +191,12 @@ def resolved(
 ) -> Config:
     """The config with everything that was chosen: training from it repeats the run."""
     settings = config.train
-    shards, threads = automatic_threads(model, settings.batch_size)
+    threads = automatic_threads(model.params.size * settings.batch_size)
     if ranks is not None:
-        shards, threads = ranks.size, max(1, threads // ranks.per_node)
-    shards = shards if settings.shards == "auto" else settings.shards
+        threads = max(1, threads // ranks.per_node)
+    shards = settings.shards
+    if shards == "auto":
+        shards = 1 if ranks is None else ranks.size
     threads = threads if settings.blas_threads == "auto" else settings.blas_threads
     chosen = {"shards": shards, "blas_threads": threads}
     source = config.data.dataset

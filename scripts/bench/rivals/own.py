@@ -10,8 +10,8 @@ import numpy as np
 from bench.cells import Problem
 from bench.child import main, numpy_blas
 from minidl import SGD, Constant, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl.blas import automatic_threads
 from minidl.kernels import Array
-from minidl.parallel import automatic_threads
 from minidl.training import Training
 
 
@@ -27,7 +27,7 @@ class Minidl:
         self._model = Sequential([each for layer in linear for each in (layer, ReLU())][:-1])
         for layer, W in zip(linear, problem.weights, strict=True):
             layer.W[:] = W
-        _, threads = automatic_threads(self._model, problem.batch_size)
+        threads = automatic_threads(self._model.params.size * problem.batch_size)
         training = Training(
             self._model,
             SoftmaxCrossEntropy(),
