@@ -268,6 +268,52 @@ def test_every_change_of_every_field_is_refused_or_harmless(tmp_path, kind):
     assert forge_all(tmp_path, kind, 1000) > 300
 
 
+def deep(document, arrays):
+    layers = [{"name": "relu"}]
+    for _ in range(100):
+        layers = [{"name": "residual", "layers": layers}]
+    document["layers"] = layers
+
+
+def zeros_of(*shape):
+    return ("<f8", shape)  # of an array that has no bytes
+
+
+HOSTILE = {
+    "counts whose sum wraps to 0": ("smooth_clip", lambda d, a: a.update(
+        {"fitted.categories": np.array([2**62] * 4), "fitted.n_features": np.array(4)})),
+    "a count beyond memory": ("quantile", lambda d, a: a.update(
+        {"fitted.categories": np.array([0, 2**40, 0])})),
+    "a count below 0": ("quantile", lambda d, a: a.update(
+        {"fitted.categories": np.array([4, -2, 0])})),
+    "knots of nothing": ("quantile", lambda d, a: a.update(
+        {"fitted.knots": zeros_of(10**12, 0)})),
+    "knots of no column": ("quantile", lambda d, a: a.update({"fitted.knots": zeros_of(0, 2)})),
+    "layers 100 deep": ("quantile", deep),
+    "a dtype of a million characters": ("quantile", lambda d, a: d.update(dtype="f4," * 333_333)),
+    "a center of another length": ("quantile", lambda d, a: d["loss"].update(center=[1.0] * 3)),
+    "a scale of another shape": ("quantile", lambda d, a: d["loss"].update(scale=[[1.0], [2.0]])),
+    "weights of other classes": ("image", lambda d, a: d["loss"].update(class_weight=[1.0] * 3)),
+    "mixed classes": ("image", lambda d, a: (a.pop("classes.counts"), d.update(classes=["a", 1]))),
+    "equal classes": ("image", lambda d, a: a.update({"classes.counts": np.array([5, 5])})),
+    "a class that is not a number": ("image", lambda d, a: (
+        d.pop("classes"), a.pop("classes.counts"),
+        a.update({"classes-numbers": np.array([1.0, np.nan])}))),
+    "a bias that is a text": ("image", lambda d, a: d["layers"][0].update(bias="yes")),
+    "images without pixels": ("image", lambda d, a: d["views"].update(image_shape=[12, 1, 0])),
+    "images below 0": ("image", lambda d, a: d["views"].update(image_shape=[3, 4, -1])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_clear_error(tmp_path, name):
+    kind, change = HOSTILE[name]
+    base(kind).save(tmp_path / "model.npz")
+    arrays, document = read_archive(tmp_path / "model.npz", kind="model", newest_version=2)
+    change(document, arrays)
+    assert outcome(forged(tmp_path / "forged.npz", arrays, document)) is not None
+
+
 def test_means_of_labels_survive_a_file(tmp_path):
     rng = np.random.default_rng(0)
     labels = [(f"label {i}" for i in range(150)), ()]
