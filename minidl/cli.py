@@ -37,6 +37,13 @@ def _init() -> Command:
     return init
 
 
+def _convert() -> Command:
+    """Turn a table that is too large for memory into files that training reads in pieces."""
+    from minidl.commands.convert import convert
+
+    return convert
+
+
 def _train() -> Command:
     """Train what a config describes, and write a run folder."""
     from minidl.commands.train import train
@@ -102,6 +109,7 @@ def _export() -> Command:
 
 COMMANDS = {
     "init": _init,
+    "convert": _convert,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 from minidl.data.bunches import arrays_of, dataset_of
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows, npy_rows
+from minidl.data.schema import Schema
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError, ParameterError
 from minidl.memory import memory_bytes
@@ -31,6 +33,7 @@ PAIRS = (
     ("images", "labels"),
     ("features", "labels"),
 )
+MEANING = ".schema.json"  # the ending of a file beside a .npy file: what its columns mean
 IN_MEMORY_BYTES = 1 << 30  # larger pairs of .npy files stay on the disk
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -82,7 +85,20 @@ def npy(path: str, target: str | None) -> Dataset:
 
 def _npy_pair(path: str, target: str) -> Dataset:
     on_disk = os.path.getsize(path) > IN_MEMORY_BYTES
-    return _of_arrays(path, npy_rows(path) if on_disk else _read_npy(path), _read_npy(target))
+    X, y = npy_rows(path) if on_disk else _read_npy(path), _read_npy(target)
+    if not os.path.exists(path + MEANING):
+        return _of_arrays(path, X, y)
+    try:
+        document = Path(path + MEANING).read_bytes()
+        schema = Schema.restore(np.frombuffer(document, np.uint8))
+        classes = json.loads(document)["classes"]
+        if X.shape != (len(y), len(schema.used)):
+            raise ValueError(f"does not fit {path} of shape {X.shape} and {len(y)} targets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}{MEANING}: {error}") from error
+    classes = None if classes is None else tuple(classes)
+    names = schema.names
+    return _named(path, Dataset("file", X, y, classes=classes, feature_names=names, schema=schema))
 
 
 def _read_npy(path: str) -> np.ndarray:

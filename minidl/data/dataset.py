@@ -71,9 +71,8 @@ class Dataset:
     @property
     def needs_encoding(self) -> bool:
         """Whether X holds what only some preprocessings take: categories, dates, missing values."""
-        return self.schema is not None and bool(
-            any(self.schema.labels) or self.schema.dates or np.isnan(self.X).any()
-        )
+        columns = () if self.schema is None else self.schema.used
+        return any(column.kind != "number" or column.gaps > 0 for column in columns)
 
     @property
     def n_features(self) -> int:

@@ -9,10 +9,11 @@ from typing import Literal
 
 from minidl.data import arrays
 from minidl.data.dataset import Dataset
+from minidl.data.frames import FRAMES
 from minidl.data.kinds import Tally
 from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
-from minidl.data.tables import FRAMES, TableError, read_table
+from minidl.data.tables import TableError, read_table
 from minidl.data.targets import Task, target_of
 from minidl.data.textfiles import Format
 from minidl.errors import ParameterError

@@ -10,10 +10,11 @@ import numpy as np
 
 from minidl.data.cells import is_code, is_missing, number
 from minidl.data.dataset import Dataset
+from minidl.data.frames import read_frame
 from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
-from minidl.data.tables import Column, Table, TableError, read_frame, read_table, table_of
+from minidl.data.tables import Column, Table, TableError, read_table, table_of
 from minidl.data.targets import Target, target_of
 from minidl.data.textfiles import Format, open_data
 from minidl.errors import DataError

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from minidl.data.cells import blank, is_missing, is_word, numbers, text_of
+from minidl.data.frames import read_frame
 from minidl.data.textfiles import Block, Format, TextTable, open_data
 from minidl.errors import DataError
 
-FRAMES = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 ROWS = 65_536  # of the tables that `tables_of` yields
 
 
@@ -127,40 +127,21 @@ def tables_of(
     *,
     rows: int = ROWS,
     keep: Collection[str] = (),
+    literal: Collection[str] = (),
 ) -> Iterator[Table]:
     """Yield the tables of some `rows` rows each of a text file that is open for reading bytes.
 
-    keep: columns that are wanted in `written` too.
+    literal: as for `read_table`.  keep: columns that are wanted in `written` too.
     """
     text = TextTable(file, form or Format(), source, as_written=bool(keep))
     waiting: list[Block] = []
     for block in text.blocks():
         waiting.append(block)
         if sum(len(each.lines) for each in waiting) >= rows:
-            yield _gathered(text, waiting, keep=keep)
+            yield _gathered(text, waiting, literal, keep)
             waiting = []
     if waiting:
-        yield _gathered(text, waiting, keep=keep)
-
-
-def read_frame(path: str | os.PathLike[str]) -> Any:
-    """Return the frame of a Parquet or Arrow (Feather) file; None for files of other kinds."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in FRAMES:
-        return None
-    try:
-        import polars
-    except ImportError:
-        raise DataError(
-            f'{path}: {suffix} files are read with polars: pip install "minidl[tables]"'
-        ) from None
-    with open_data(path) as file:
-        read = polars.read_parquet if suffix in (".parquet", ".pq") else polars.read_ipc
-        try:
-            return read(file)
-        except Exception as error:  # of polars' own kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{path}: is not a {suffix[1:]} file: {reason}") from error
+        yield _gathered(text, waiting, literal, keep)
 
 
 def table_of(X: Any, words: Sequence[str] = ()) -> Table:
@@ -299,6 +280,24 @@ def _gathered(
     columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))
     all_lines = np.concatenate(lines)
     return Table(columns, len(all_lines), text.source, all_lines, not form.header, written)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Return the rows of several tables with the same columns as one table."""
+    columns = {}
+    for name, first in tables[0].columns.items():
+        parts = [table.columns[name] for table in tables]
+        if all(part.texts is None for part in parts):
+            columns[name] = replace(first, values=np.concatenate([part.values for part in parts]))
+            continue
+        places, values = _Places(), []
+        for part in map(Column.as_texts, parts):
+            codes = np.array([*(places[text] for text in part.texts or ()), -1], np.int32)
+            values.append(codes[part.values])
+        columns[name] = Column(np.concatenate(values), tuple(places), first.declared)
+    lines = None if tables[0].lines is None else np.concatenate([each.lines for each in tables])
+    n_rows = sum(each.n_rows for each in tables)
+    return replace(tables[0], columns=columns, n_rows=n_rows, lines=lines)
 
 
 def _array(rows: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from minidl.config import Config
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment
 from minidl.data.dataset import Dataset
+from minidl.data.disk import DiskRows
 from minidl.data.preprocessing import Preprocessing
 from minidl.data.splits import Split
 from minidl.errors import MinidlError, ParameterError
@@ -112,7 +113,7 @@ def augmentation(
             n_classes = None
         else:
             raise config.error("train.mixup", f"does not go with {config.loss.name}", "loss")
-        if not isinstance(dataset.X, np.ndarray):
+        if not isinstance(dataset.X, np.ndarray | DiskRows):
             reason = f"needs dense rows; those of {dataset.name} are sparse"
             raise config.error("train.mixup", reason, "data.name")
         mix = Mixup(config.train.mixup, n_classes, rng=rng)

@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from minidl.data.cells import number, text_of
+from minidl.data.frames import read_frame
 from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.schema import Schema
-from minidl.data.tables import ROWS, Table, TableError, read_frame, read_table, table_of, tables_of
+from minidl.data.tables import ROWS, Table, TableError, read_table, table_of, tables_of
 from minidl.data.textfiles import Format, open_data
 from minidl.errors import ConfigError
 from minidl.kernels import Array

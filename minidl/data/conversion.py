@@ -1,0 +1,104 @@
+"""A table that is too large for memory, as a pair of .npy files that training reads in pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+
+from minidl.atomic import replace_file
+from minidl.data.arrays import MEANING
+from minidl.data.frames import FRAMES, frames_of
+from minidl.data.kinds import Tally
+from minidl.data.schema import Schema
+from minidl.data.tables import Table, TableError, joined, table_of, tables_of
+from minidl.data.targets import Task, target_of
+from minidl.data.textfiles import Format, open_data
+
+SAMPLE_PIECES = 64  # of the table, from which it is told what its columns are
+
+
+def convert(
+    path: str,
+    folder: Path,
+    target: str,
+    *,
+    form: Format,
+    columns: Mapping[str, str],
+    task: Task = "auto",
+    drop_missing_target: bool = False,
+    dtype: Literal["float64", "float32"] = "float64",
+) -> tuple[tuple[int, int], list[str]]:
+    """Write X.npy, y.npy and what their numbers mean; return the shape of X, and what to know.
+
+    The arguments are those of `data.path` for a table.  It is read twice, in pieces; in memory are
+    one piece, SAMPLE_PIECES pieces at even distances at most, and the target.
+    dtype: float64 gives the bits of training from the table itself, float32 takes half the space.
+    """
+    targets, sample, step = [], [], 1
+    for number, piece in enumerate(_pieces(path, form, target)):
+        if target not in piece.columns:
+            target_of(piece, target)  # raises
+        targets.append(piece.without(set(piece.columns) - {target}))
+        if number % step == 0:
+            sample.append(piece.without([target]))
+        if len(sample) > SAMPLE_PIECES:
+            sample, step = sample[::2], 2 * step
+    all_targets = joined(targets)
+    words, decimal = form.missing, form.decimal
+    found = target_of(
+        all_targets, target, task, drop_missing=drop_missing_target, decimal=decimal, words=words
+    )
+    kept = np.zeros(all_targets.n_rows, bool)
+    kept[found.rows] = True
+    inferred = Schema.infer(joined(sample), columns, missing=words, decimal=decimal)
+    unlimited = (replace(each, low=np.nan, high=np.nan, gaps=1.0) for each in inferred.columns)
+    schema, shape = replace(inferred, columns=tuple(unlimited)), (len(found.y), len(inferred.used))
+    tally, ranges = Tally(), []
+
+    def write(file: IO[bytes]) -> None:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        done = 0
+        for piece in _pieces(path, form, target):
+            rows = kept[done : done + piece.n_rows]
+            done += piece.n_rows
+            if done > len(kept):
+                break
+            X = schema.encode(piece, tally)[rows]
+            low, high = (of.reduce(X, axis=0, initial=np.nan) for of in (np.fmin, np.fmax))
+            ranges.append((low, high, np.isnan(X).sum(axis=0)))
+            file.write(X.astype(dtype).data)
+        if done != len(kept):
+            raise TableError(f"{path}: has changed while it was read")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "X.npy", write)
+    low, high, gaps = map(np.array, zip(*ranges, strict=True))
+    facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)
+    described = []
+    for column in inferred.columns:
+        if column.kind != "ignore":
+            least, most, share = map(float, next(facts))
+            if column.kind == "category":
+                least = most = np.nan
+            column = replace(column, low=least, high=most, gaps=share)
+        described.append(column)
+    state = replace(inferred, columns=tuple(described)).state()
+    document = json.dumps({**json.loads(state.tobytes()), "classes": found.classes}).encode()
+    replace_file(folder / f"X.npy{MEANING}", lambda file: file.write(document))
+    replace_file(folder / "y.npy", lambda file: np.save(file, found.y))
+    return shape, [*found.notes, *inferred.notes, *tally.messages()]
+
+
+def _pieces(path: str, form: Format, target: str) -> Iterator[Table]:
+    if path.lower().endswith(FRAMES):
+        for frame in frames_of(path):
+            yield replace(table_of(frame), source=path)
+        return
+    with open_data(path) as file:
+        yield from tables_of(file, form, path, rows=1, literal=(target,))
