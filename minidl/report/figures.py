@@ -141,7 +141,7 @@ def mistakes(
     if not wrong.size:
         return None
     titles = [
-        f"{_short(classes[labels[i]], 9)}, not {_short(classes[predicted[i]], 9)}\n"
+        f"{_short(classes[labels[i]], 11)}\nnot {_short(classes[predicted[i]], 9)}\n"
         f"{100 * confidence[i]:.0f} %"
         for i in wrong
     ]
@@ -224,9 +224,10 @@ def _figure(height: float = HEIGHT, width: float = WIDTH) -> Figure:
 def _draw(axes: Any, epochs: Sequence[Row], column: str, label: str | None = None) -> None:
     """Draw one column over the epochs."""
     values = [float(row[column] or "nan") for row in epochs]
-    axes.plot([int(row["epoch"]) for row in epochs], values, label=label)
+    marker = "." if len(values) <= MOST_BARS else None  # a single epoch has no line
+    axes.plot([int(row["epoch"]) for row in epochs], values, marker=marker, label=label)
     axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _gallery(
@@ -240,7 +241,7 @@ def _gallery(
     height, width, channels = image_shape
     n_rows = math.ceil(len(images) / IMAGES_IN_A_ROW)
     gap = math.ceil(width / 12)
-    above = gap if not titles else math.ceil(0.36 * width)
+    above = gap if not titles else math.ceil(0.55 * width)
     tall, wide = height + above, width + gap
     sheet = np.full((n_rows * tall, IMAGES_IN_A_ROW * wide, channels), np.nan)
     figure = _figure(WIDTH * sheet.shape[0] / sheet.shape[1])
@@ -255,7 +256,7 @@ def _gallery(
     axes.imshow(sheet if channels == 3 else sheet[:, :, 0], cmap=cmap, vmin=low, vmax=high)
     for i, title in enumerate(titles):
         top, left = i // IMAGES_IN_A_ROW * tall, i % IMAGES_IN_A_ROW * wide
-        axes.text(left + width / 2, top + height, title, ha="center", va="top", fontsize=7)
+        axes.text(left + width / 2, top + height, title, ha="center", va="top", fontsize=9)
     return figure
 
 

@@ -24,12 +24,13 @@ _PAGE = Template("""\
 :root { color-scheme: light dark; --text: #222; --ground: #fff; --line: #ccc; --soft: #666; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #ddd; --ground: #161616; --line: #444; --soft: #999; }
+  img { filter: brightness(.88); }
 }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text);
   background: var(--ground); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .number { font-size: 2.2rem; font-weight: 600; margin: 0; } .soft { color: var(--soft); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1.5rem; align-items: start; margin: 1rem 0; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; }
 img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -37,8 +38,8 @@ img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
 pre { font-size: .8rem; line-height: 1.35; overflow-wrap: normal; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line); }
-@media print { body { max-width: none; } pre { white-space: pre-wrap; }
-  figure, table { break-inside: avoid; } }
+@media print { body { max-width: none; } pre { white-space: pre-wrap; } h2 { break-after: avoid; }
+  .pictures { grid-template-columns: 1fr 1fr; } figure, table { break-inside: avoid; } }
 </style>
 </head>
 <body>
