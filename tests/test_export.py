@@ -21,7 +21,8 @@ from minidl.data.schema import Schema
 from minidl.errors import ConfigError
 from minidl.estimators import MLPClassifier, MLPRegressor
 from minidl.export import FORMATS, ExportError, export_model, lowering, predicted
-from minidl.export.lowering import made_up_rows
+from minidl.export.lowering import columns_of, made_up_rows
+from minidl.export.to_onnx import given_inputs
 from minidl.layers import LAYERS
 from minidl.losses import LOSSES
 from minidl.shipped import shipped_configs
@@ -30,11 +31,12 @@ from minidl.specs import build_layers, made_from
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def runtime(path, rows):
+def runtime(path, rows, whole=None):
     """What onnxruntime, and not the evaluator that checked the file, makes of it."""
+    given = {"X": rows.astype(np.float32)} if whole is None else given_inputs(whole, rows)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"X": rows.astype(np.float32)}), strict=True))
+    return dict(zip(names, session.run(None, given), strict=True))
 
 
 def relative(found, expected):
@@ -44,9 +46,11 @@ def relative(found, expected):
 def assert_agrees(folder, whole, formats=FORMATS):
     for name in formats:
         assert export_model(whole, folder / name, name) in (None, pytest.approx(0, abs=1e-5))
-    rows = made_up_rows(whole, 200).astype(np.float32).astype(np.float64)
+    rows = made_up_rows(whole, 200)
+    plain = [column.kind != "date" for column in columns_of(whole)]
+    rows[:, plain] = rows[:, plain].astype(np.float32)
     if "onnx" in formats:
-        found = runtime(folder / "onnx", rows)
+        found = runtime(folder / "onnx", rows, whole)
         expected = predicted(whole, rows)
         assert relative(list(found.values())[-1], expected) < 1e-5
         if whole.classes is not None and expected.shape[1] > 1:
@@ -118,6 +122,56 @@ def classifier(classes=("a", "b", "c")):
     return Predictor(model, SoftmaxCrossEntropy(), fitted, 4, list(classes)), X
 
 
+NAMES, LABELS = ["label", 'a "b\\\\?', "sold on"], ["red", "blå 🙂", "*/"]
+
+
+def with_dates(name):
+    """A model of a number, a category and a date, and rows with dates of 800 years."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack(
+        [rng.normal(size=300), rng.integers(0, 3, 300), rng.uniform(-1.2e10, 1.3e10, 300)]
+    )
+    X[:, 2] = np.where(rng.random(300) < 0.5, np.floor(X[:, 2]), np.floor(X[:, 2] / 86400) * 86400)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    options = {"categories": [(), LABELS, ()], "dates": [2]}
+    if name == "table_features":
+        options = {"schema": Schema.plain(NAMES, options["categories"], [2])}
+    fitted = PREPROCESSINGS[name](**options).fit(X)
+    model = Sequential([Linear(fitted.n_out, 3, rng=0)])
+    return Predictor(model, SoftmaxCrossEntropy(), fitted, 3, ["x", "y", "z"], NAMES), X
+
+
+@pytest.mark.parametrize("name", ["smooth_clip", "quantile", "piecewise_linear", "table_features"])
+def test_categories_and_dates(tmp_path, name):
+    whole, X = with_dates(name)
+    for form in FORMATS:
+        for start in range(0, 300, 100):
+            found = export_model(whole, tmp_path / form, form, X[start : start + 100])
+            assert found is None or found < 1e-5
+
+
+def test_a_table_is_given_to_onnx_column_by_column_as_it_is(tmp_path):
+    whole, _ = with_dates("table_features")
+    export_model(whole, tmp_path / "m.onnx", "onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
+    assert inputs == {
+        "label_": ("tensor(float)", ["rows", 1]),  # the output has that name
+        NAMES[1]: ("tensor(string)", ["rows", 1]),
+        "sold on": ("tensor(double)", ["rows", 1]),
+    }
+    known = np.float32([[0.5], [np.nan], [2.0]])
+    texts = np.array([["blå 🙂"], ["red"], ["never seen"]], dtype=object)
+    dates = np.array(["2024-02-29T12:30", "1969-12-31", "NaT"], "datetime64[s]")[:, None]
+    seconds = np.where(np.isnat(dates), np.nan, dates.astype(np.int64))
+    given = {"label_": known, NAMES[1]: texts, "sold on": seconds}
+    label, p = session.run(["label", "probabilities"], given)
+    rows = np.column_stack([known.ravel(), [1, 0, np.nan], seconds.ravel()])
+    expected = predicted(whole, rows)
+    assert np.allclose(p, expected, rtol=1e-5, atol=1e-7)
+    assert label.tolist() == [whole.classes[k] for k in expected.argmax(1)]
+
+
 @pytest.mark.parametrize("classes", [("a", "b", "ü"), (3, 1, 2), (0.5, 1.5, 2.5)])
 def test_labels_are_those_of_the_model(tmp_path, classes):
     whole, X = classifier(classes)
@@ -167,12 +221,9 @@ def test_what_cannot_be_exported_is_named(tmp_path):
     fitted = PREPROCESSINGS["none"]().fit(np.zeros((1, 2)))
     with pytest.raises(ConfigError, match="the layer Own cannot be exported"):
         export_model(Predictor(Sequential([Own()]), MSE(), fitted, 2), tmp_path / "m", "c")
-    dates = PREPROCESSINGS["smooth_clip"](dates=[0]).fit(np.arange(20.0).reshape(10, 2))
-    model = Sequential([Linear(dates.n_out, 1, rng=0)])
-    with pytest.raises(ConfigError, match="columns of dates cannot be exported"):
-        export_model(Predictor(model, MSE(), dates, 2), tmp_path / "m", "python")
+    model = Predictor(Sequential([Linear(2, 1, rng=0)]), MSE(), fitted, 2)
     with pytest.raises(ConfigError, match="format must be one of onnx, c, python, got 'pmml'"):
-        export_model(Predictor(model, MSE(), dates, 2), tmp_path / "m", "pmml")
+        export_model(model, tmp_path / "m", "pmml")
     assert list(tmp_path.iterdir()) == []
 
 

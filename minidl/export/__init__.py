@@ -19,7 +19,7 @@ import numpy as np
 from minidl.atomic import replace_file
 from minidl.errors import ConfigError, MinidlError
 from minidl.export.graph import Value
-from minidl.export.lowering import has_several_labels, lower, made_up_rows
+from minidl.export.lowering import columns_of, lower, made_up_rows
 from minidl.export.to_c import c_source
 from minidl.export.to_python import python_module
 from minidl.kernels import Array
@@ -42,9 +42,9 @@ def export_model(
     """Write the model to `path`; return the largest relative difference found.
 
     format: "onnx", "c" or "python".
-    rows: raw rows to check on, (n_samples, n_features), labels of categories as their codes; by
-    default made up from what the preprocessing knows. They are rounded to float32, which is what
-    ONNX takes.
+    rows: raw rows to check on, (n_samples, n_features), labels of categories as their codes and
+    dates in seconds from 1970; by default made up from what the preprocessing knows. Numbers are
+    rounded to float32, which is what ONNX takes.
     Returns None where a C file cannot be checked because there is no compiler.
     Raises ConfigError for a part of the model that cannot be exported, named, and where the extra
     is not installed; ExportError where predictions differ by more than 1e-5 of the largest;
@@ -55,7 +55,9 @@ def export_model(
     output = lower(predictor, narrow=format == "onnx")
     if rows is None:
         rows = made_up_rows(predictor, TEST_ROWS)
-    rows = np.asarray(rows[:TEST_ROWS], np.float32).astype(np.float64)
+    rows = np.array(rows[:TEST_ROWS], np.float64)
+    plain = [column.kind != "date" for column in columns_of(predictor)]
+    rows[:, plain] = rows[:, plain].astype(np.float32)
     expected = predicted(predictor, rows)
     make = {"onnx": _onnx, "c": _c, "python": _python}[format]
     content, found = make(predictor, output, rows, expected)
@@ -85,19 +87,19 @@ def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> 
     try:
         from onnx.reference import ReferenceEvaluator
 
-        from minidl.export.to_onnx import onnx_model
+        from minidl.export.to_onnx import given_inputs, onnx_model
     except ImportError as error:
         raise ConfigError('ONNX needs an extra: pip install "minidl[onnx]"') from error
     content = onnx_model(predictor, output)
     with np.errstate(all="ignore"):
-        found: Any = ReferenceEvaluator(content).run(None, {"X": rows.astype(np.float32)})
+        found: Any = ReferenceEvaluator(content).run(None, given_inputs(predictor, rows))
     return content, found[-1]
 
 
 def _python(
     predictor: Predictor, output: Value, rows: Array, expected: Array
 ) -> tuple[bytes, Array]:
-    text = python_module(predictor, output, several=has_several_labels(predictor))
+    text = python_module(predictor, output)
     given = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
     printed = _in_folder("model.py", text, lambda file: [sys.executable, "-I", str(file)], given)
     return text.encode(), np.array([line.split(",") for line in printed.split()], np.float64)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import layers as kinds
+from minidl.data.kinds import KINDS, ColumnSchema
 from minidl.data.preprocessing import (
     PiecewiseLinear,
     Preprocessing,
@@ -18,6 +19,7 @@ from minidl.data.preprocessing import (
     SmoothClip,
     TableFeatures,
 )
+from minidl.data.schema import Schema
 from minidl.errors import ConfigError
 from minidl.export.graph import Value, concat, equal, interpolate, maximum, minimum, source, where
 from minidl.kernels import Array
@@ -44,7 +46,10 @@ def lower(predictor: Predictor, *, narrow: bool = False) -> Value:
         return _predicted(predictor, outputs(raw))
     # A view of the column numbers is where each number comes from; 0 is what comes in from outside.
     numbers = np.arange(1, predictor.n_features + 1)[None]
-    views = [outputs(raw.take(view[0] - 1)) for view in predictor.views(numbers)]
+    padded = concat([raw, raw.take([0]) * 0])
+    views = [
+        outputs(padded.take((view[0] - 1) % padded.width)) for view in predictor.views(numbers)
+    ]
     total = views[0]
     for view in views[1:]:
         total = total + view
@@ -57,25 +62,31 @@ def has_several_labels(predictor: Predictor) -> bool:
     return predictor.loss_function.task == "multilabel" and n_outputs > 1
 
 
+def columns_of(predictor: Predictor) -> Sequence[ColumnSchema]:
+    """Return the raw columns: numbers, categories with their labels, and dates."""
+    preprocessing, n = predictor.preprocessing, predictor.n_features
+    names = predictor.feature_names or [f"x{j}" for j in range(n)]
+    schema = preprocessing.schema or Schema.plain(names, preprocessing.labels, preprocessing.dates)
+    return schema.used
+
+
 def made_up_rows(predictor: Predictor, n_rows: int) -> Array:
     """Return rows of the range that the preprocessing was fitted on, with gaps where it takes them.
 
-    Labels of categories are given by their codes.
+    Categories are given by their codes, dates by their seconds from 1970.
     """
     rng, preprocessing = np.random.default_rng(0), predictor.preprocessing
-    rows = rng.normal(size=(n_rows, predictor.n_features))
+    rows: Array = rng.normal(size=(n_rows, predictor.n_features))
     if isinstance(preprocessing, Scaling):
         scale = np.where(preprocessing.scale, preprocessing.scale, 1)
         return np.asarray(rows / scale + preprocessing.center)
-    state = preprocessing.state()
-    if isinstance(preprocessing, TableFeatures):
-        counts = np.array([len(column.labels) for column in preprocessing.schema.used])
-        medians = state["median"][: np.count_nonzero(counts == 0)]
-    else:
-        counts, medians = state["categories"], state["medians"]
-    numbers = counts == 0
+    columns, state = columns_of(predictor), preprocessing.state()
+    numbers = [j for j, column in enumerate(columns) if column.kind == "number"]
+    medians = state["medians" if "medians" in state else "median"][: len(numbers)]
     rows[:, numbers] = medians + np.maximum(1, np.abs(medians)) * rows[:, numbers]
-    rows[:, ~numbers] = rng.integers(0, counts[~numbers], (n_rows, np.count_nonzero(~numbers)))
+    for j, column in enumerate(columns):
+        if column.kind != "number":
+            rows[:, j] = rng.integers(0, len(column.labels) or 2**31, n_rows)
     rows[rng.random(rows.shape) < 0.05] = np.nan
     return rows
 
@@ -90,7 +101,7 @@ def _through(layers: Sequence[Layer], x: Value) -> Value:
 
 
 def _linear(layer: kinds.Linear, x: Value) -> Value:
-    y = x.matmul(layer.W)
+    y = x @ layer.W
     return y + layer.b if layer.bias else y
 
 
@@ -99,26 +110,26 @@ def _sigmoid(x: Value) -> Value:
 
 
 def _softplus(x: Value) -> Value:
-    return maximum(x, 0) + (0 - x.apply("abs")).apply("exp").apply("log1p")
+    return maximum(x, 0) + ((0 - x.apply("abs")).apply("exp") + 1).apply("log")
 
 
 def _elu(layer: kinds.ELU, x: Value) -> Value:
-    return (minimum(x, 0).apply("expm1") * layer.alpha + maximum(x, 0)) * layer.scale
+    return ((minimum(x, 0).apply("exp") - 1) * layer.alpha + maximum(x, 0)) * layer.scale
 
 
 def _gelu(layer: kinds.GELU, x: Value) -> Value:
     if layer.approximate == "none":
-        return x * (x * -math.sqrt(0.5)).apply("erfc") * 0.5
+        return x * ((x * math.sqrt(0.5)).apply("erf") + 1) * 0.5
     u = x * math.sqrt(2 / math.pi) * (x * x * 0.044715 + 1)
     return x * (u.apply("tanh") + 1) * 0.5
 
 
-def _layer_norm(layer: kinds.LayerNorm, x: Value) -> Value:
-    return _rms_norm(layer, x - x.reduce("mean")) + layer.beta
-
-
 def _rms_norm(layer: kinds.RMSNorm | kinds.LayerNorm, x: Value) -> Value:
-    return x / ((x * x).reduce("mean") + layer.eps).apply("sqrt") * layer.gamma
+    return x / ((x * x).reduce("sum") / x.width + layer.eps).apply("sqrt") * layer.gamma
+
+
+def _layer_norm(layer: kinds.LayerNorm, x: Value) -> Value:
+    return _rms_norm(layer, x - x.reduce("sum") / x.width) + layer.beta
 
 
 def _batch_norm(layer: kinds.BatchNorm, x: Value) -> Value:
@@ -161,11 +172,10 @@ def _encoded(preprocessing: Preprocessing, x: Value) -> Value:
         return _features(preprocessing, x)
     if type(preprocessing) not in (SmoothClip, QuantileTransform, PiecewiseLinear):
         raise ConfigError(f"the preprocessing {preprocessing.name} cannot be exported")
-    state = preprocessing.state()
-    if len(state.get("dates", ())):
-        raise ConfigError("columns of dates cannot be exported")
+    state, dates = preprocessing.state(), preprocessing.dates
     counts = state["categories"]
-    numbers = x.take(np.flatnonzero(counts == 0))
+    plain = [j for j in np.flatnonzero(counts == 0) if j not in dates]
+    numbers = concat([x.take(plain), _date_parts(x.take(dates))])
     missing = numbers.apply("isnan")
     filled = where(missing, state["medians"], numbers)
     if "knots" in state:
@@ -182,21 +192,44 @@ def _encoded(preprocessing: Preprocessing, x: Value) -> Value:
 
 def _features(preprocessing: TableFeatures, x: Value) -> Value:
     state, used = preprocessing.state(), preprocessing.schema.used
-    if any(column.kind == "date" for column in used):
-        raise ConfigError("columns of dates cannot be exported")
-    parts = [x.take([j for j, column in enumerate(used) if column.kind == "number"])]
-    hot = [j for j, c in enumerate(used) if c.kind == "category" and f"means.{j}" not in state]
-    for j in range(len(used)):
+    places = {kind: [j for j, c in enumerate(used) if c.kind == kind] for kind in KINDS}
+    parts = [x.take(places["number"]), _date_parts(x.take(places["date"]))]
+    for j in places["category"]:
         if (means := state.get(f"means.{j}")) is not None:
-            codes = np.arange(len(means) - 1)
-            known = equal(x.take([j] * len(codes)), codes).matmul(means[:-1])
-            parts.append(known + x.take([j]).apply("isnan").matmul(means[-1:]))
+            known = equal(x.take([j] * (len(means) - 1)), np.arange(len(means) - 1)) @ means[:-1]
+            parts.append(known + x.take([j]).apply("isnan") @ means[-1:])
     numbers = concat(parts)
     missing = numbers.apply("isnan")
     filled = where(missing, state["median"], numbers)
     clipped = _clipped(filled, state["median"], state["scale"])
     marks, bins = missing.take(np.flatnonzero(state["marked"])), _bins(filled, state["bin"], state)
+    hot = [j for j in places["category"] if f"means.{j}" not in state]
     return concat([clipped, marks, bins, _one_hot(x, hot, [len(used[j].labels) for j in hot])])
+
+
+def _date_parts(seconds: Value) -> Value:
+    """Return year, month, day of the week, hour and days since 1970 of each date, side by side.
+
+    Richards, Explanatory Supplement to the Astronomical Almanac, 3rd edition, 2012, chapter 15: a
+    year that begins in March has its leap day at its end.
+    """
+
+    def whole(x: Value) -> Value:
+        return x.apply("floor")
+
+    days = whole(seconds / 86400)
+    hour = (whole(seconds) - days * 86400) / 3600
+    week_day = days + 3 - whole((days + 3) / 7) * 7
+    era = whole((days + 719468) / 146097)  # of 400 years, from the first of March of year 0
+    day = days + 719468 - era * 146097
+    year = whole((day - whole(day / 1460) + whole(day / 36524) - whole(day / 146096)) / 365)
+    day_of_year = day - year * 365 - whole(year / 4) + whole(year / 100)
+    march = whole((day_of_year * 5 + 2) / 153)  # months since March
+    next_year = whole(march / 10)  # January and February
+    months = march + 3 - next_year * 12
+    parts = concat([year + era * 400 + next_year, months, week_day, hour, seconds / 86400])
+    n = seconds.width
+    return parts.take([part * n + date for date in range(n) for part in range(5)])
 
 
 def _clipped(x: Value, center: Any, scale: Any) -> Value:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 
-from minidl.export.graph import Value, in_order
+from minidl.export.graph import OPERATIONS, Value, named
+from minidl.export.lowering import columns_of
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
 _HEAD = """/* A trained model, written by minidl: C99, no allocation, no library but math.h.
 
-   x: {n_features} raw features.  y: {width} numbers, {meaning}.
+   x: {n_features} raw features: numbers, categories as the places of their labels, dates as seconds
+   from 1970 in UTC, NAN for gaps.  y: {width} {meaning}.
    The buffers are static: one call at a time.  With -DMINIDL_TEST the file has a main that checks
    itself on {n_rows} rows, and answers 0 where all agree. */
 
 #include <math.h>
 
-enum {{ {name}_N_FEATURES = {n_features}, {name}_N_OUTPUTS = {width} }};
+enum {{ minidl_N_FEATURES = {n_features}, minidl_N_OUTPUTS = {width} }};
+
 """
 
 _LABEL = """
 /* The place of the most likely class. */
-int {name}_label(const double *y)
-{{
+int minidl_label(const double *y)
+{
     int i, best = 0;
-    for (i = 1; i < {name}_N_OUTPUTS; i++)
+    for (i = 1; i < minidl_N_OUTPUTS; i++)
         if (y[i] > y[best]) best = i;
     return best;
-}}
+}
 """
 
 _INTERPOLATE = """
@@ -56,21 +58,21 @@ _MAIN = """
 #if defined(MINIDL_TEST) || defined(MINIDL_PRINT)
 #include <stdio.h>
 
-static const double rows[] = {rows};
-static const double expected[] = {expected};
+static {rows}
+static {expected}
 
 int main(void)
 {{
-    double y[{name}_N_OUTPUTS], largest = 0, difference = 0;
+    double y[minidl_N_OUTPUTS], largest = 0, difference = 0;
     int i, j;
     for (i = 0; i < {n_rows}; i++) {{
-        {name}_predict(rows + i * {name}_N_FEATURES, y);
+        minidl_predict(rows + i * minidl_N_FEATURES, y);
 #ifdef MINIDL_PRINT
-        for (j = 0; j < {name}_N_OUTPUTS; j++) printf("%.17g\\n", y[j]);
+        for (j = 0; j < minidl_N_OUTPUTS; j++) printf("%.17g\\n", y[j]);
 #endif
-        for (j = 0; j < {name}_N_OUTPUTS; j++) {{
-            largest = fmax(largest, fabs(expected[i * {name}_N_OUTPUTS + j]));
-            difference = fmax(difference, fabs(y[j] - expected[i * {name}_N_OUTPUTS + j]));
+        for (j = 0; j < minidl_N_OUTPUTS; j++) {{
+            largest = fmax(largest, fabs(expected[i * minidl_N_OUTPUTS + j]));
+            difference = fmax(difference, fabs(y[j] - expected[i * minidl_N_OUTPUTS + j]));
         }}
     }}
 #ifndef MINIDL_PRINT
@@ -83,165 +85,109 @@ int main(void)
 #endif
 """
 
-_BINARY = {"add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
-           "maximum": "fmax({0}, {1})", "minimum": "fmin({0}, {1})", "equal": "{0} == {1}",
-           "where": "{0} != 0 ? {1} : {2}", "isnan": "isnan({0}) ? 1 : 0", "abs": "fabs({0})",
-           "cast": "{0}", "input": "x[i]"}  # fmt: skip
 
-
-def c_source(
-    predictor: Predictor, output: Value, rows: Array, expected: Array, name: str = "minidl"
-) -> str:
+def c_source(predictor: Predictor, output: Value, rows: Array, expected: Array) -> str:
     """Return the text of the file.  rows, expected: test vectors."""
-    writer = _Writer(in_order(output))
-    body = "".join(writer.statements())
-    result = writer.names[output]
-    classes = predictor.classes
-    text = _HEAD.format(
-        name=name,
-        n_features=predictor.n_features,
-        width=output.width,
-        n_rows=len(rows),
-        meaning="predicted values" if classes is None else "probabilities of the classes",
-    )
-    if any(value.op == "interpolate" for value in writer.values):
-        text += _INTERPOLATE
-    text += "".join(writer.declarations)
-    text += (
-        f"\nvoid {name}_predict(const double *x, double *y)\n{{\n    int i, j = 0;\n{body}"
-        f"    for (i = 0; i < {output.width}; i++) y[i] = {result}[i];\n    (void)j;\n}}\n"
-    )
+    names = named(output)
+    uses = Counter(each for value in names for each in value.inputs)
+    free: dict[tuple[int, bool], list[str]] = defaultdict(list)  # buffers that nothing needs
+    declared: dict[str, str] = {}
+    statements = []
+    for value, name in names.items():
+        if value.op == "constant":
+            if value.array.ndim == 0:
+                names[value] = _number(value.array[()])
+            elif name not in declared:
+                declared[name] = _array(name, value.array)
+            continue
+        kind = "double" if value.wide else "float"
+        if free[value.width, value.wide]:
+            names[value] = free[value.width, value.wide].pop()
+        else:
+            declared[name] = f"{kind} {name}[{value.width}];"
+        statements.append(f"    {_statement(value, names, kind)}\n")
+        for each in set(value.inputs):
+            uses[each] -= value.inputs.count(each)
+            if uses[each] == 0 and each.op != "constant":
+                free[each.width, each.wide].append(names[each])
+    columns, classes = columns_of(predictor), predictor.classes
+    texts = {f"labels_{j}": list(c.labels) for j, c in enumerate(columns) if c.labels}
+    if predictor.feature_names is not None:
+        texts["columns"] = [column.name for column in columns]
     if classes is not None:
-        labels = ", ".join(json.dumps(str(label)) for label in classes)
-        text += f"\nconst char *const {name}_classes[] = {{{labels}}};\n" + _LABEL.format(name=name)
-    return text + _MAIN.format(
-        name=name,
-        n_rows=len(rows),
-        rows=_numbers(rows, "double"),
-        expected=_numbers(expected, "double"),
-    )
+        texts["classes"] = [str(label) for label in classes]
+    parts = [
+        _HEAD.format(
+            n_features=predictor.n_features,
+            width=output.width,
+            n_rows=len(rows),
+            meaning="predicted values" if classes is None else "probabilities of the classes",
+        ),
+        _INTERPOLATE if any(value.op == "interpolate" for value in names) else "",
+        *(f"static {text}\n" for text in declared.values()),
+        "\nvoid minidl_predict(const double *x, double *y)\n{\n    int i, j = 0;\n",
+        *statements,
+        f"    for (i = 0; i < {output.width}; i++) y[i] = {names[output]}[i];\n    (void)j;\n}}\n",
+        "\n",
+        *(_texts(name, labels) for name, labels in texts.items()),
+        "" if classes is None else _LABEL,
+        _MAIN.format(
+            n_rows=len(rows), rows=_array("rows", rows), expected=_array("expected", expected)
+        ),
+    ]
+    return "".join(parts)
 
 
-class _Writer:
-    """The statements of the function, and the arrays they need.
-
-    A buffer is used again once nothing needs what it holds.
-    """
-
-    def __init__(self, values: list[Value]) -> None:
-        self.values = values
-        self.declarations: list[str] = []
-        self.names: dict[Value, str] = {}
-        self._stored: dict[int, str] = {}
-        self._kept: list[Any] = []  # so that no identity is used twice
-        self._free: list[tuple[str, int, str]] = []
-        self._uses = Counter(each for value in values for each in value.inputs)
-
-    def statements(self) -> Any:
-        """Yield one statement for each value."""
-        held: dict[Value, tuple[str, int, str]] = {}
-        for value in self.values:
-            if value.op == "constant":
-                kind = "double" if value.wide else "float"
-                store = self._constant if np.ndim(value.array) else _numbers
-                self.names[value] = store(value.array, kind)
-                continue
-            held[value] = self._buffer(value)
-            self.names[value] = held[value][0]
-            yield f"    {self._statement(value)}\n"
-            for each in set(value.inputs):
-                self._uses[each] -= value.inputs.count(each)
-                if self._uses[each] == 0 and each in held:
-                    self._free.append(held[each])
-
-    def _buffer(self, value: Value) -> tuple[str, int, str]:
-        kind = "double" if value.wide else "float"
-        fitting = [b for b in self._free if b[1] >= value.width and b[2] == kind]
-        if fitting:
-            chosen = min(fitting, key=lambda buffer: buffer[1])
-            self._free.remove(chosen)
-            return chosen
-        made = (f"b{len(self.declarations)}", value.width, kind)
-        self.declarations.append(f"static {kind} {made[0]}[{made[1]}];\n")
-        return made
-
-    def _constant(self, array: Any, kind: str) -> str:
-        if id(array) not in self._stored:
-            self._kept.append(array)
-            name = self._stored[id(array)] = f"c{len(self.declarations)}"
-            self.declarations.append(
-                f"static const {kind} {name}[{array.size}] = {_numbers(array, kind)};\n"
-            )
-        return self._stored[id(array)]
-
-    def _entry(self, value: Value) -> str:
-        name = self.names[value]
-        if value.op == "constant" and not np.ndim(value.array):
-            return name
-        return f"{name}[i]" if value.width > 1 else f"{name}[0]"
-
-    def _statement(self, value: Value) -> str:
-        op, y, n = value.op, self.names[value], value.width
-        kind = "double" if value.wide else "float"
-        loop = f"for (i = 0; i < {n}; i++)"
-        first = self.names[value.inputs[0]] if value.inputs else "x"
-        m = value.inputs[0].width if value.inputs else n
-        array, table = value.array, value.table
-        if op == "matmul":
-            W = self._constant(array, kind)
-            return (
-                f"{loop} {{ double sum = 0; for (j = 0; j < {m}; j++) "
-                f"sum += (double){first}[j] * {W}[j * {n} + i]; {y}[i] = ({kind})sum; }}"
-            )
-        if op in ("mean", "sum"):
-            share = f" / {m}" if op == "mean" else ""
-            return (
-                f"{{ double sum = 0; for (j = 0; j < {m}; j++) sum += {first}[j]; "
-                f"{y}[0] = ({kind})(sum{share}); }}"
-            )
-        if op == "max":
-            return (
-                f"{y}[0] = {first}[0]; for (j = 1; j < {m}; j++) "
-                f"if ({first}[j] > {y}[0]) {y}[0] = {first}[j];"
-            )
-        if op == "take":
-            columns = self._constant(array, "int")
-            return f"{loop} {y}[i] = {columns}[i] < 0 ? 0 : {first}[{columns}[i]];"
-        if op == "concat":
-            parts, start = [], 0
-            for each in value.inputs:
-                entry = self._entry(each)
-                parts.append(f"for (i = 0; i < {each.width}; i++) {y}[{start} + i] = {entry};")
-                start += each.width
-            return "\n    ".join(parts)
-        if op == "interpolate":
-            # The knots of each column stand after those of the one before.
-            knots, values = (
-                self._constant(np.transpose(array), "double"),
-                self._constant(table, "double"),
-            )
-            n_knots = len(table)
-            call = f"interpolate({first}[i], {knots} + i * {n_knots}, {values}, {n_knots})"
-            return f"{loop} {y}[i] = {call};"
-        entries = [self._entry(each) for each in value.inputs]
-        expression = _BINARY.get(op, op + "({0})").format(*entries)
-        return f"{loop} {y}[i] = ({kind})({expression});"
+def _statement(value: Value, names: dict[Value, str], kind: str) -> str:
+    op, y, n = value.op, names[value], value.width
+    given = [names[each] for each in value.inputs]
+    expression, loop = OPERATIONS[op][0], f"for (i = 0; i < {n}; i++)"
+    if op == "concat":
+        start, parts = 0, []
+        for name, each in zip(given, value.inputs, strict=True):
+            parts.append(f"for (i = 0; i < {each.width}; i++) {y}[{start} + i] = {name}[i];")
+            start += each.width
+        return "\n    ".join(parts)
+    if op in ("sum", "max", "matmul"):
+        start_at = f"{given[0]}[0]" if op == "max" else "0"
+        step = expression.format(*given, n=n)
+        over = f"for (j = 0; j < {value.inputs[0].width}; j++)"
+        return f"{loop} {{ double s = {start_at}; {over} s = {step}; {y}[i] = ({kind})s; }}"
+    if op == "interpolate":
+        return f"{loop} {y}[i] = {expression.format(*given, n_knots=value.inputs[2].width)};"
+    if op != "take":
+        given = [_entry(*pair) for pair in zip(given, value.inputs, strict=True)]
+    return f"{loop} {y}[i] = ({kind})({expression.format(*given)});"
 
 
-def _numbers(array: Any, kind: str) -> str:
-    """Numbers as C writes them, so that each is read back as it is."""
-    flat = np.ravel(array)
-    if kind == "int":
-        texts = [str(int(n)) for n in flat]
-    elif kind == "float":
-        texts = [f"{np.float32(n)!s}f" for n in flat]
-    else:
-        texts = [_double(float(n)) for n in flat]
-    if not np.ndim(array):
-        return texts[0]
-    lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
-    return "{\n" + ",\n".join(lines) + "}"
+def _entry(name: str, value: Value) -> str:
+    """One number: column i, or where there is one column that one."""
+    if value.op == "constant" and value.array.ndim == 0:
+        return name
+    return f"{name}[i]" if value.width > 1 else f"{name}[0]"
 
 
-def _double(n: float) -> str:
-    return "NAN" if n != n else repr(n)
+def _array(name: str, array: Array) -> str:
+    kind = {"i": "int", "f": "float" if array.dtype == np.float32 else "double"}[array.dtype.kind]
+    numbers = [_number(n) for n in np.ravel(array)]
+    lines = [", ".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8)]
+    return f"const {kind} {name}[] = {{\n{f',{chr(10)}'.join(lines)}}};"
+
+
+def _number(n: Any) -> str:
+    """A number as C writes it, so that it is read back as it is."""
+    if n != n:
+        return "NAN"
+    return f"{n!s}f" if isinstance(n, np.float32) else str(n)
+
+
+def _texts(name: str, texts: list[str]) -> str:
+    """An array of texts; what is not plain ASCII becomes the octal codes of its UTF-8."""
+
+    def literal(text: str) -> str:
+        plain = (
+            chr(b) if 32 <= b < 127 and b not in b'"\\\\?' else f"\\{b:03o}" for b in text.encode()
+        )
+        return f'"{"".join(plain)}"'
+
+    return f"const char *const minidl_{name}[] = {{{', '.join(map(literal, texts))}}};\n"

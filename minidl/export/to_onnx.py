@@ -8,153 +8,181 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from minidl.export.graph import Value, in_order
-from minidl.export.lowering import has_several_labels
+from minidl.export.graph import OPERATIONS, Value, named
+from minidl.export.lowering import columns_of, has_several_labels
+from minidl.kernels import Array
 from minidl.predictor import Predictor
 
 OPSET, IR_VERSION = 17, 8
-
-_NAMES = {"maximum": "Max", "minimum": "Min", "mean": "ReduceMean", "max": "ReduceMax"}
+TABLE_OPSET = 3  # of ai.onnx.ml, for the labels of categories
 
 
 def onnx_model(predictor: Predictor, output: Value) -> bytes:
-    """Return the model: input "X", (rows, n_features) float32; outputs as scikit-learn's models.
+    """Return the model, with the inputs and outputs that scikit-learn's models have.
 
-    A classifier has "label" and "probabilities", (rows, n_classes); a regression "variable".
+    Where all columns are numbers, the one input is "X", (rows, n_features) float32.  Else each
+    column is an input of its name, (rows, 1): a number in float32, a category as text, a date in
+    seconds from 1970 in UTC in float64.  NaN is a gap, as is a text that is no label.
+    A classifier has the outputs "label" and "probabilities", (rows, n_classes); a regression has
+    "variable".
     """
-    writer = _Writer()
-    names: dict[Value, str] = {}
-    for value in in_order(output):
-        names[value] = writer.node(value, [names[each] for each in value.inputs])
-    rows, found = "rows", names[output]
-    if output.wide:
-        found = writer.add("Cast", [found], to=TensorProto.FLOAT)
-    last = "variable" if predictor.classes is None else "probabilities"
-    writer.nodes.append(helper.make_node("Identity", [found], [last]))
+    writer = _Writer(predictor)
+    names = named(output)
+    for value, name in names.items():
+        names[value] = writer.node(value, [names[each] for each in value.inputs], name)
+    rows, last = "rows", "variable" if predictor.classes is None else "probabilities"
+    writer.add("Cast", [names[output]], last, to=TensorProto.FLOAT)
     outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, [rows, output.width])]
     if predictor.classes is not None:
         outputs.insert(0, writer.labels(predictor, last, rows))
-    graph = helper.make_graph(
-        writer.nodes,
-        "minidl",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [rows, predictor.n_features])],
-        outputs,
-        writer.constants,
-    )
+    graph = helper.make_graph(writer.nodes, "minidl", writer.inputs, outputs, writer.constants)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TABLE_OPSET)]
     model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="minidl",
+        graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="minidl"
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-class _Writer:
-    """The nodes and the constants of a graph under construction."""
+def given_inputs(predictor: Predictor, rows: Array) -> dict[str, Any]:
+    """Return what the model is given for rows as numbers, labels as their codes."""
+    columns = columns_of(predictor)
+    if all(column.kind == "number" for column in columns):
+        return {"X": rows.astype(np.float32)}
+    given: dict[str, Any] = {}
+    for j, (name, column) in enumerate(zip(input_names(predictor), columns, strict=True)):
+        values = rows[:, j : j + 1]
+        if column.kind == "category":
+            labels = np.array([*column.labels, "\N{REPLACEMENT CHARACTER}"], dtype=object)
+            values = labels[np.where(np.isnan(values), -1, values).astype(int)]
+        given[name] = values.astype(np.float32) if column.kind == "number" else values
+    return given
 
-    def __init__(self) -> None:
+
+def input_names(predictor: Predictor) -> list[str]:
+    """Return the names of the inputs, one for each column: no two names in a graph are equal."""
+    taken = {"label", "labels", "probabilities", "variable"}
+    names = []
+    for column in columns_of(predictor):
+        name = column.name
+        while name in taken or not name:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+class _Writer:
+    """The inputs, nodes and constants of a graph under construction."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.inputs: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._known: dict[int, str] = {}
-        self._kept: list[Any] = []
+        self._stored: set[str] = set()
 
-    def add(self, op: str, inputs: list[str], **attributes: Any) -> str:
-        name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+    def add(self, op: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its result."""
+        name = name or f"minidl.n{len(self.nodes)}"
+        domain = "ai.onnx.ml" if op == "LabelEncoder" else ""
+        self.nodes.append(helper.make_node(op, inputs, [name], domain=domain, **attributes))
         return name
 
-    def constant(self, array: Any, dtype: Any = None) -> str:
-        """The name of a constant; one that several nodes share is stored once."""
-        if id(array) not in self._known:
-            self._kept.append(array)
-            name = self._known[id(array)] = f"c{len(self.constants)}"
-            stored = np.ascontiguousarray(array, dtype)
-            self.constants.append(numpy_helper.from_array(stored.reshape(np.shape(array)), name))
-        return self._known[id(array)]
+    def constant(self, array: Any, name: str = "") -> str:
+        """Store an array and return its name; equal ones of the graph have one name."""
+        name = name or f"minidl.c{len(self.constants)}"
+        if name not in self._stored:
+            self._stored.add(name)
+            self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        return name
 
-    def node(self, value: Value, inputs: list[str]) -> str:
-        op, dtype = value.op, np.float64 if value.wide else np.float32
+    def node(self, value: Value, inputs: list[str], name: str) -> str:
+        """Add a value of the graph and return its name."""
+        op, name = value.op, f"minidl.{name}"
         to = TensorProto.DOUBLE if value.wide else TensorProto.FLOAT
-        if op == "input":
-            return self.add("Cast", ["X"], to=TensorProto.DOUBLE)
-        if op == "cast":
-            return self.add("Cast", inputs, to=to)
+        operation = OPERATIONS.get(op, ("", "", ""))[2]
         if op == "constant":
-            return self.constant(value.array, dtype)
-        if op == "matmul":
-            return self.add("MatMul", [*inputs, self.constant(value.array, dtype)])
-        if op == "take":
-            if (value.array < 0).any():
-                zero = self.add("Mul", [self._columns(inputs[0], [0]), self.constant(dtype(0))])
-                inputs = [self.add("Concat", [inputs[0], zero], axis=1)]
-            return self._columns(inputs[0], value.array)
-        if op == "concat":
-            return self.add("Concat", inputs, axis=1)
+            return self.constant(value.array, name)
+        if op == "input":
+            return self._raw(name)
+        if op == "interpolate":
+            return self._interpolated(value, inputs, name)
+        if op in ("equal", "isnan"):
+            return self.add("Cast", [self.add(operation, inputs)], name, to=to)
         if op == "where":
             mask = self.add("Cast", inputs[:1], to=TensorProto.BOOL)
-            return self.add("Where", [mask, *inputs[1:]])
-        if op in ("equal", "isnan"):
-            found = self.add("Equal" if op == "equal" else "IsNaN", inputs)
-            return self.add("Cast", [found], to=to)
-        if op == "expm1":
-            return self.add("Sub", [self.add("Exp", inputs), self.constant(dtype(1))])
-        if op == "log1p":
-            return self.add("Log", [self.add("Add", [*inputs, self.constant(dtype(1))])])
-        if op == "erfc":
-            return self.add("Sub", [self.constant(dtype(1)), self.add("Erf", inputs)])
-        if op == "sum":
-            return self.add("ReduceSum", [*inputs, self.constant(np.array([1]))], keepdims=1)
-        if op == "interpolate":
-            return self._interpolated(value, inputs[0])
-        axes = {"axes": [1], "keepdims": 1} if op in ("mean", "max") else {}
-        return self.add(_NAMES.get(op, op.capitalize()), inputs, **axes)
+            return self.add(operation, [mask, *inputs[1:]], name)
+        if op == "sum":  # its axes are an input since opset 13
+            return self.add(operation, [*inputs, self.constant([1])], name, keepdims=1)
+        attributes: dict[str, dict[str, Any]] = {
+            "max": {"axes": [1], "keepdims": 1},
+            "take": {"axis": 1},
+            "concat": {"axis": 1},
+            "cast": {"to": to},
+        }
+        return self.add(operation, inputs, name, **attributes.get(op, {}))
 
     def labels(self, predictor: Predictor, probabilities: str, rows: str) -> Any:
         """Add the output "label" and return its description."""
         classes = np.asarray(predictor.classes)
         if has_several_labels(predictor):
             half = self.add("Greater", [probabilities, self.constant(np.float32(0.5))])
-            self.nodes.append(helper.make_node("Cast", [half], ["label"], to=TensorProto.INT64))
+            self.add("Cast", [half], "label", to=TensorProto.INT64)
             return helper.make_tensor_value_info("label", TensorProto.INT64, [rows, len(classes)])
         kind = {"f": np.float32, "i": np.int64, "b": np.int64}.get(classes.dtype.kind)
         stored = classes.astype(str).astype(object) if kind is None else classes.astype(kind)
-        self.constants.append(known := numpy_helper.from_array(stored, "labels"))
+        self.constant(stored, "labels")
         best = self.add("ArgMax", [probabilities], axis=1, keepdims=0)
-        self.nodes.append(helper.make_node("Gather", ["labels", best], ["label"], axis=0))
-        return helper.make_tensor_value_info("label", known.data_type, [rows])
+        self.add("Gather", ["labels", best], "label", axis=0)
+        return helper.make_tensor_value_info("label", self.constants[-1].data_type, [rows])
 
-    def _columns(self, x: str, columns: Any) -> str:
-        """Columns by number; -1 is the last, which a caller makes zeros."""
-        return self.add("Gather", [x, self.constant(np.asarray(columns, np.int64))], axis=1)
+    def _raw(self, name: str) -> str:
+        """Add the inputs of the model; return the raw features in float64."""
+        columns = columns_of(self.predictor)
+        if all(column.kind == "number" for column in columns):
+            self._input("X", TensorProto.FLOAT, len(columns))
+            return self.add("Cast", ["X"], name, to=TensorProto.DOUBLE)
+        numbers = []
+        for given, column in zip(input_names(self.predictor), columns, strict=True):
+            kinds = {"category": TensorProto.STRING, "date": TensorProto.DOUBLE}
+            self._input(given, kinds.get(column.kind, TensorProto.FLOAT), 1)
+            if column.kind == "category":
+                codes = [float(code) for code in range(len(column.labels))]
+                options: dict[str, Any] = {
+                    "keys_strings": list(column.labels),
+                    "values_floats": codes,
+                }
+                given = self.add("LabelEncoder", [given], default_float=float("nan"), **options)
+            numbers.append(self.add("Cast", [given], to=TensorProto.DOUBLE))
+        return self.add("Concat", numbers, name, axis=1)
 
-    def _interpolated(self, value: Value, x: str) -> str:
+    def _input(self, name: str, kind: int, width: int) -> None:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, ["rows", width]))
+
+    def _interpolated(self, value: Value, inputs: list[str], name: str) -> str:
         """Half the sum of two look-ups: with the knots below x, and with those up to x."""
-        knots, targets = value.array, value.table
-        n, width = knots.shape
-        gaps = np.diff(knots, axis=0)
-        slopes = np.divide(np.diff(targets)[:, None], gaps, out=np.zeros_like(gaps), where=gaps > 0)
-        # Row i of a table: what holds where i knots are below x.
-        flat = np.zeros((1, width))
-        table = {
-            "slope": np.vstack([flat, slopes, flat]),
-            "start": np.vstack([knots[:1], knots]),
-            "base": np.repeat(np.concatenate([targets[:1], targets])[:, None], width, axis=1),
+        knots, targets = value.inputs[1].array, value.inputs[2].array
+        width, n = knots.shape
+        gaps = np.diff(knots)
+        slopes = np.divide(np.diff(targets), gaps, out=np.zeros_like(gaps), where=gaps > 0)
+        # Column i of a table: what holds where i knots are below x.
+        flat = np.zeros((width, 1))
+        tables = {
+            "slope": np.hstack([flat, slopes, flat]),
+            "start": np.hstack([knots[:, :1], knots]),
+            "base": np.tile(np.append(targets[0], targets), (width, 1)),
         }
-        first = self.constant((np.arange(width) * (n + 1)).astype(np.int64))
-        deep = self.add("Unsqueeze", [x, self.constant(np.array([2]))])
+        stored = [self.constant(table.ravel(), f"{name}.{key}") for key, table in tables.items()]
+        first = self.constant(np.arange(width) * (n + 1))
+        deep = self.add("Unsqueeze", [inputs[0], self.constant([2])])
         halves = []
         for comparison in ("Greater", "GreaterOrEqual"):
-            above = self.add(comparison, [deep, self.constant(knots.T.copy())])
+            above = self.add(comparison, [deep, inputs[1]])
             counted = self.add("Cast", [above], to=TensorProto.INT64)
-            place = self.add("ReduceSum", [counted, self.constant(np.array([2]))], keepdims=0)
+            place = self.add("ReduceSum", [counted, self.constant([2])], keepdims=0)
             place = self.add("Add", [place, first])
-            slope, start, base = (
-                self.add("Gather", [self.constant(np.ravel(part.T)), place], axis=0)
-                for part in table.values()
-            )
-            change = self.add("Mul", [self.add("Sub", [x, start]), slope])
+            slope, start, base = (self.add("Gather", [table, place]) for table in stored)
+            change = self.add("Mul", [self.add("Sub", [inputs[0], start]), slope])
             halves.append(self.add("Add", [change, base]))
-        total = self.add("Add", halves)
-        return self.add("Mul", [total, self.constant(np.float64(0.5))])
+        return self.add("Mul", [self.add("Add", halves), self.constant(0.5)], name)

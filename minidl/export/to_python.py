@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl.export.graph import ELEMENTWISE, REDUCTIONS, Value, in_order
+from minidl.export.graph import OPERATIONS, Value, named
+from minidl.export.lowering import columns_of, has_several_labels
 from minidl.predictor import Predictor
 
 _HEAD = '''"""A trained model, written by minidl. Needs NumPy only.
 
-predict(X) and {what}(X) take raw rows, (n_samples, {n_features}).{names}
+predict(X) and {what}(X) take raw rows, (n_samples, {n_features}): numbers, categories as the
+places of their labels in COLUMNS, dates as seconds from 1970 in UTC, and NaN for gaps.
 """
 
 import base64
@@ -25,25 +27,27 @@ def _array(dtype, shape, text):
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
 
 
-def _erfc(x):
-    return np.frompyfunc(math.erfc, 1, 1)(x).astype(x.dtype)
+def _erf(x):
+    return np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
 
 
 def _interpolate(x, knots, values):
     y = np.empty_like(x)
     for j in range(x.shape[1]):
-        right = np.interp(x[:, j], knots[:, j], values)
-        left = -np.interp(-x[:, j], -knots[::-1, j], -values[::-1])
+        right = np.interp(x[:, j], knots[j], values)
+        left = -np.interp(-x[:, j], -knots[j, ::-1], -values[::-1])
         y[:, j] = (left + right) / 2
     return y
 
 
-def _take(x, columns):
-    y = x[:, columns]
-    y[:, columns < 0] = 0
-    return y
+'''
 
+_FUNCTION = '''
 
+def {what}(X):
+    """Return (n_samples, {width}) numbers for raw rows."""
+    with np.errstate(all="ignore"):
+{lines}        return {result}
 '''
 
 _TAIL = {
@@ -77,74 +81,43 @@ if __name__ == "__main__":  # rows of numbers from standard input, separated by 
     np.savetxt(sys.stdout, {what}(rows), delimiter=",", fmt="%.17g")
 """
 
-_CALLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "equal": "=="}
 
-
-def python_module(predictor: Predictor, output: Value, *, several: bool) -> str:
-    """Return the text of the file.  several: whether a row may have several labels."""
-    constants: list[str] = []
-    lines: list[str] = []
-    names: dict[Value, str] = {}
-    stored: dict[int, str] = {}
-
-    def constant(array: Any, dtype: Any) -> str:
-        if id(array) not in stored:
-            stored[id(array)] = f"C{len(constants)}"
-            constants.append(f"C{len(constants)} = {_literal(np.asarray(array, dtype))}\n")
-        return stored[id(array)]
-
-    for i, value in enumerate(in_order(output)):
-        dtype = np.float64 if value.wide else np.float32
+def python_module(predictor: Predictor, output: Value) -> str:
+    """Return the text of the file."""
+    names = named(output)
+    constants: dict[str, str] = {}
+    lines = []
+    for value, name in names.items():
         if value.op == "constant":
-            names[value] = constant(value.array, dtype)
+            if value.array.ndim == 0:
+                names[value] = repr(float(value.array))
+            else:
+                names[value] = name.upper()
+                constants[name.upper()] = _literal(value.array)
             continue
         given = [names[each] for each in value.inputs]
-        names[value] = f"v{i}"
-        lines.append(f"        v{i} = {_expression(value, given, constant, dtype)}\n")
-    what = "predict_values" if predictor.classes is None else "predict_proba"
-    known = ", ".join(map(repr, predictor.feature_names or ()))
-    head = _HEAD.format(
-        what=what,
-        n_features=predictor.n_features,
-        names=f"\nColumns: {known!a}." if known else "",
+        given = [", ".join(given)] if value.op == "concat" else given
+        dtype = "float64" if value.wide else "float32"
+        lines.append(f"        {name} = {OPERATIONS[value.op][1].format(*given, dtype=dtype)}\n")
+    classes, several = predictor.classes, has_several_labels(predictor)
+    if predictor.feature_names or any(column.labels for column in columns_of(predictor)):
+        columns = {column.name: list(column.labels) for column in columns_of(predictor)}
+        constants["COLUMNS"] = f"{columns!a}  # name -> labels"
+    if classes is not None and not several:
+        labels = [str(c) if isinstance(c, np.datetime64) else c for c in classes]
+        constants["CLASSES"] = f"np.array({labels!a})"
+    what = "predict_values" if classes is None else "predict_proba"
+    return "".join(
+        [
+            _HEAD.format(what=what, n_features=predictor.n_features),
+            *(f"{name} = {text}\n" for name, text in constants.items()),
+            _FUNCTION.format(
+                what=what, width=output.width, lines="".join(lines), result=names[output]
+            ),
+            _TAIL["regression" if classes is None else "labels" if several else "classes"],
+            _MAIN.format(what=what),
+        ]
     )
-    body = (
-        f'def {what}(X):\n    """Return (n_samples, {output.width}) numbers for raw rows."""\n'
-        f'    with np.errstate(all="ignore"):\n{"".join(lines)}        return {names[output]}\n'
-    )
-    kind = "regression" if predictor.classes is None else "labels" if several else "classes"
-    if kind == "classes":
-        labels = [str(c) if isinstance(c, np.datetime64) else c for c in predictor.classes]
-        constants.append(f"CLASSES = np.array({labels!a})\n")
-    return f"{head}{''.join(constants)}\n\n{body}{_TAIL[kind]}{_MAIN.format(what=what)}"
-
-
-def _expression(value: Value, given: list[str], constant: Any, dtype: Any) -> str:
-    op, kind = value.op, np.dtype(dtype).name
-    if op == "input":
-        return "np.asarray(X, np.float64)"
-    if op == "cast":
-        return f"{given[0]}.astype(np.{kind})"
-    if op == "matmul":
-        return f"{given[0]} @ {constant(value.array, dtype)}"
-    if op == "take":
-        return f"_take({given[0]}, {constant(value.array, np.int64)})"
-    if op == "concat":
-        return f"np.hstack([{', '.join(given)}])"
-    if op == "where":
-        return f"np.where({given[0]} != 0, {given[1]}, {given[2]})"
-    if op == "interpolate":
-        tables = (constant(value.array, dtype), constant(value.table, dtype))
-        return f"_interpolate({given[0]}, {tables[0]}, {tables[1]})"
-    if op == "erfc":
-        return f"_erfc({given[0]})"
-    if op in REDUCTIONS:
-        return f"{given[0]}.{op}(axis=1, keepdims=True)"
-    if op in _CALLS:
-        result = f"{given[0]} {_CALLS[op]} {given[1]}"
-        return f"({result}).astype(np.{kind})" if op == "equal" else result
-    call = f"np.{op}({', '.join(given)})"
-    return call if op in ELEMENTWISE or op != "isnan" else f"{call}.astype(np.{kind})"
 
 
 def _literal(array: Any) -> str:
