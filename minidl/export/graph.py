@@ -24,6 +24,8 @@ OPERATIONS = {
     "maximum": ("fmax({0}, {1})", "np.maximum({0}, {1})", "Max"),
     "minimum": ("fmin({0}, {1})", "np.minimum({0}, {1})", "Min"),
     "equal": ("{0} == {1}", "({0} == {1}) + 0.0", "Equal"),
+    "greater": ("{0} > {1}", "({0} > {1}) + 0.0", "Greater"),
+    "at_least": ("{0} >= {1}", "({0} >= {1}) + 0.0", "GreaterOrEqual"),
     "isnan": ("isnan({0}) != 0", "np.isnan({0}) + 0.0", "IsNaN"),
     "where": ("{0} != 0 ? {1} : {2}", "np.where({0} != 0, {1}, {2})", "Where"),
     "exp": ("exp({0})", "np.exp({0})", "Exp"),
@@ -40,11 +42,7 @@ OPERATIONS = {
     "concat": ("{0}", "np.hstack([{0}])", "Concat"),
     "cast": ("{0}", "{0}.astype(np.{dtype})", "Cast"),
     "input": ("x[i]", "np.asarray(X, np.float64)", "Cast"),
-    "interpolate": (
-        "interpolate({0}[i], {1} + i * {n_knots}, {2}, {n_knots})",
-        "_interpolate({0}, {1}, {2})",
-        "",
-    ),
+    "lookup": ("{1}[(int){0}[i]]", "{1}[{0}.astype(int)]", "Gather"),
 }
 
 
@@ -52,7 +50,8 @@ OPERATIONS = {
 class Value:
     """A constant, whose op is "constant", or one of OPERATIONS and its result.
 
-    "matmul" is of a value and a constant matrix, "take" of a value and the numbers of columns.
+    "matmul" is of a value and a constant matrix, "take" of a value and the numbers of columns,
+    "where" of a mask and two values, "lookup" of places and a constant.
     width: number of columns.  array: of a constant.
     """
 
@@ -63,33 +62,35 @@ class Value:
     array: Any = None
 
     def __add__(self, other: Any) -> Value:
-        return _combined("add", self, other)
+        return self.apply("add", other)
 
     def __sub__(self, other: Any) -> Value:
-        return _combined("sub", self, other)
+        return self.apply("sub", other)
 
     def __rsub__(self, other: Any) -> Value:
-        return _combined("sub", _constant(other, self.wide), self)
+        return _constant(other, self.wide).apply("sub", self)
 
     def __mul__(self, other: Any) -> Value:
-        return _combined("mul", self, other)
+        return self.apply("mul", other)
 
     def __truediv__(self, other: Any) -> Value:
-        return _combined("div", self, other)
+        return self.apply("div", other)
 
     def __rtruediv__(self, other: Any) -> Value:
-        return _combined("div", _constant(other, self.wide), self)
+        return _constant(other, self.wide).apply("div", self)
 
     def __matmul__(self, W: Array) -> Value:
         return Value("matmul", (self, _constant(W, self.wide)), W.shape[1], self.wide)
 
-    def apply(self, function: str) -> Value:
-        """Return the value of a function of one argument."""
-        return Value(function, (self,), self.width, self.wide)
+    def apply(self, op: str, *others: Any) -> Value:
+        """Return the result of an operation on this value and others, values or numbers."""
+        inputs = (self, *(_constant(other, self.wide) for other in others))
+        widths = [] if op in ("sum", "max") else [v.width for v in inputs if v.width != 1]
+        return Value(op, inputs, widths[0] if widths else 1, self.wide)
 
-    def reduce(self, how: str) -> Value:
-        """Return the "sum" or "max" over the columns, (n_rows, 1)."""
-        return Value(how, (self,), 1, self.wide)
+    def lookup(self, table: Array) -> Value:
+        """Return the entries of a table, (n,), whose places the value holds."""
+        return Value("lookup", (self, _constant(table, self.wide)), self.width, self.wide)
 
     def cast(self, wide: bool) -> Value:
         """Return the value in float64 or float32."""
@@ -101,46 +102,12 @@ class Value:
         return Value("take", (self, _constant(columns)), len(columns), self.wide)
 
 
-def source(n_features: int) -> Value:
-    """Return the raw features."""
-    return Value("input", (), n_features, True)
-
-
-def maximum(x: Value, bound: Any) -> Value:
-    """Return the larger of both."""
-    return _combined("maximum", x, bound)
-
-
-def minimum(x: Value, bound: Any) -> Value:
-    """Return the smaller of both."""
-    return _combined("minimum", x, bound)
-
-
-def equal(x: Value, other: Any) -> Value:
-    """Return 1 where both are equal, else 0."""
-    return _combined("equal", x, other)
-
-
-def where(mask: Value, then: Any, otherwise: Value) -> Value:
-    """Return `then` where the mask is 1, else `otherwise`."""
-    return Value("where", (mask, _constant(then, mask.wide), otherwise), mask.width, mask.wide)
-
-
 def concat(parts: Sequence[Value]) -> Value:
     """Return the columns of all parts side by side."""
     filled = tuple(part for part in parts if part.width)
     if len(filled) == 1:
         return filled[0]
     return Value("concat", filled, sum(part.width for part in filled), parts[0].wide)
-
-
-def interpolate(x: Value, knots: Array, values: Array) -> Value:
-    """Return `values`, (n,), interpolated at each column of x between its knots, (n, width).
-
-    Flat beyond the ends; where knots are equal, the middle of the first and the last of them.
-    """
-    inputs = (x, _constant(knots.T, x.wide), _constant(values, x.wide))
-    return Value("interpolate", inputs, x.width, x.wide)
 
 
 def named(output: Value) -> dict[Value, str]:
@@ -170,8 +137,3 @@ def _constant(value: Any, wide: bool | None = None) -> Value:
         return value
     array = np.asarray(value, None if wide is None else np.float64 if wide else np.float32)
     return Value("constant", (), array.size if array.ndim else 1, wide is not False, array)
-
-
-def _combined(op: str, x: Value, other: Any) -> Value:
-    other = _constant(other, x.wide)
-    return Value(op, (x, other), x.width if other.width == 1 else other.width, x.wide)

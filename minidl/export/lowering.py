@@ -21,7 +21,7 @@ from minidl.data.preprocessing import (
 )
 from minidl.data.schema import Schema
 from minidl.errors import ConfigError
-from minidl.export.graph import Value, concat, equal, interpolate, maximum, minimum, source, where
+from minidl.export.graph import Value, concat
 from minidl.kernels import Array
 from minidl.layers import Layer
 from minidl.losses import Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
@@ -36,7 +36,7 @@ def lower(predictor: Predictor, *, narrow: bool = False) -> Value:
     Raises ConfigError, naming it, for a part that has no operations here.
     """
     wide = predictor.model.dtype == np.float64 and not narrow
-    raw = source(predictor.n_features)
+    raw = Value("input", (), predictor.n_features, wide=True)
 
     def outputs(x: Value) -> Value:
         encoded = _encoded(predictor.preprocessing, x).cast(wide)
@@ -50,10 +50,7 @@ def lower(predictor: Predictor, *, narrow: bool = False) -> Value:
     views = [
         outputs(padded.take((view[0] - 1) % padded.width)) for view in predictor.views(numbers)
     ]
-    total = views[0]
-    for view in views[1:]:
-        total = total + view
-    return _predicted(predictor, total / len(views))
+    return _predicted(predictor, sum(views[1:], views[0]) / len(views))
 
 
 def has_several_labels(predictor: Predictor) -> bool:
@@ -110,11 +107,13 @@ def _sigmoid(x: Value) -> Value:
 
 
 def _softplus(x: Value) -> Value:
-    return maximum(x, 0) + ((0 - x.apply("abs")).apply("exp") + 1).apply("log")
+    return x.apply("maximum", 0) + ((0 - x.apply("abs")).apply("exp") + 1).apply("log")
 
 
 def _elu(layer: kinds.ELU, x: Value) -> Value:
-    return ((minimum(x, 0).apply("exp") - 1) * layer.alpha + maximum(x, 0)) * layer.scale
+    return (
+        (x.apply("minimum", 0).apply("exp") - 1) * layer.alpha + x.apply("maximum", 0)
+    ) * layer.scale
 
 
 def _gelu(layer: kinds.GELU, x: Value) -> Value:
@@ -125,11 +124,11 @@ def _gelu(layer: kinds.GELU, x: Value) -> Value:
 
 
 def _rms_norm(layer: kinds.RMSNorm | kinds.LayerNorm, x: Value) -> Value:
-    return x / ((x * x).reduce("sum") / x.width + layer.eps).apply("sqrt") * layer.gamma
+    return x / ((x * x).apply("sum") / x.width + layer.eps).apply("sqrt") * layer.gamma
 
 
 def _layer_norm(layer: kinds.LayerNorm, x: Value) -> Value:
-    return _rms_norm(layer, x - x.reduce("sum") / x.width) + layer.beta
+    return _rms_norm(layer, x - x.apply("sum") / x.width) + layer.beta
 
 
 def _batch_norm(layer: kinds.BatchNorm, x: Value) -> Value:
@@ -144,8 +143,8 @@ def _mix(layer: kinds.ParametricMix, x: Value) -> Value:
 LOWERED: dict[type[Layer], Callable[[Any, Value], Value]] = {
     kinds.Linear: _linear,
     kinds.Identity: lambda layer, x: x,
-    kinds.ReLU: lambda layer, x: maximum(x, 0),
-    kinds.LeakyReLU: lambda layer, x: maximum(x, x * layer.negative_slope),
+    kinds.ReLU: lambda layer, x: x.apply("maximum", 0),
+    kinds.LeakyReLU: lambda layer, x: x.apply("maximum", x * layer.negative_slope),
     kinds.Tanh: lambda layer, x: x.apply("tanh"),
     kinds.Sigmoid: lambda layer, x: _sigmoid(x),
     kinds.ELU: _elu,
@@ -177,11 +176,11 @@ def _encoded(preprocessing: Preprocessing, x: Value) -> Value:
     plain = [j for j in np.flatnonzero(counts == 0) if j not in dates]
     numbers = concat([x.take(plain), _date_parts(x.take(dates))])
     missing = numbers.apply("isnan")
-    filled = where(missing, state["medians"], numbers)
+    filled = missing.apply("where", state["medians"], numbers)
     if "knots" in state:
         n = len(state["knots"])
         normal = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
-        encoded = interpolate(filled, state["knots"], normal)
+        encoded = _interpolated(filled, state["knots"], normal)
     elif "column" in state:
         encoded = _bins(filled, state["column"], state)
     else:
@@ -196,11 +195,14 @@ def _features(preprocessing: TableFeatures, x: Value) -> Value:
     parts = [x.take(places["number"]), _date_parts(x.take(places["date"]))]
     for j in places["category"]:
         if (means := state.get(f"means.{j}")) is not None:
-            known = equal(x.take([j] * (len(means) - 1)), np.arange(len(means) - 1)) @ means[:-1]
+            known = (
+                x.take([j] * (len(means) - 1)).apply("equal", np.arange(len(means) - 1))
+                @ means[:-1]
+            )
             parts.append(known + x.take([j]).apply("isnan") @ means[-1:])
     numbers = concat(parts)
     missing = numbers.apply("isnan")
-    filled = where(missing, state["median"], numbers)
+    filled = missing.apply("where", state["median"], numbers)
     clipped = _clipped(filled, state["median"], state["scale"])
     marks, bins = missing.take(np.flatnonzero(state["marked"])), _bins(filled, state["bin"], state)
     hot = [j for j in places["category"] if f"means.{j}" not in state]
@@ -238,21 +240,43 @@ def _clipped(x: Value, center: Any, scale: Any) -> Value:
     return z / (third * third + 1).apply("sqrt")
 
 
+def _interpolated(x: Value, knots: Array, values: Array) -> Value:
+    """Return `values`, (n,), interpolated at each column of x between its knots, (n, width).
+
+    Flat beyond the ends; where knots are equal, the middle of the first and the last of them: half
+    the sum of two look-ups, with the knots below x and with those up to x.
+    """
+    n, width = knots.shape
+    gaps = np.diff(knots, axis=0)
+    slopes = np.divide(np.diff(values)[:, None], gaps, out=np.zeros_like(gaps), where=gaps > 0)
+    # Row i of a table: what holds where i knots are below x.
+    slope = np.vstack([np.zeros(width), slopes, np.zeros(width)])
+    start = np.vstack([knots[:1], knots])
+    base = np.tile(np.append(values[0], values)[:, None], width)
+    halves = []
+    for comparison in ("greater", "at_least"):
+        counts = [x.take([j] * n).apply(comparison, knots[:, j]).apply("sum") for j in range(width)]
+        place: Value = concat(counts) + np.arange(width) * (n + 1)
+        k, left, low = (place.lookup(table.T.ravel()) for table in (slope, start, base))
+        halves.append((x - left) * k + low)
+    return (halves[0] + halves[1]) * 0.5
+
+
 def _bins(x: Value, columns: Any, state: Any) -> Value:
-    t = (x.take(columns) - state["left"]) / state["width"]
-    return minimum(maximum(t, 0), 1)
+    t: Value = (x.take(columns) - state["left"]) / state["width"]
+    return t.apply("maximum", 0).apply("minimum", 1)
 
 
 def _one_hot(x: Value, columns: Any, counts: Any) -> Value:
     codes = np.concatenate([np.zeros(0), *(np.arange(n) for n in counts)])
-    return equal(x.take(np.repeat(columns, counts)), codes)
+    return x.take(np.repeat(columns, counts)).apply("equal", codes)
 
 
 def _predicted(predictor: Predictor, z: Value) -> Value:
     loss_function = predictor.loss_function
     if isinstance(loss_function, SoftmaxCrossEntropy):
-        e = (z - z.reduce("max")).apply("exp")
-        return e / e.reduce("sum")
+        e = (z - z.apply("max")).apply("exp")
+        return e / e.apply("sum")
     if isinstance(loss_function, SigmoidCrossEntropy):
         p = _sigmoid(z)
         if p.width > 1:
@@ -263,5 +287,5 @@ def _predicted(predictor: Predictor, z: Value) -> Value:
             return z
         return z.cast(True) * loss_function.scale + loss_function.center
     if isinstance(loss_function, Poisson):
-        return minimum(z, loss_function.largest).apply("exp")
+        return z.apply("minimum", loss_function.largest).apply("exp")
     raise ConfigError(f"the loss {type(loss_function).__name__} cannot be exported")

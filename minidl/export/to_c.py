@@ -36,24 +36,6 @@ int minidl_label(const double *y)
 }
 """
 
-_INTERPOLATE = """
-static double interpolate(double x, const double *knots, const double *values, int n)
-{
-    int low = 0, high = n, middle, first;
-    while (low < high) { /* the number of knots below x */
-        middle = (low + high) / 2;
-        if (knots[middle] < x) low = middle + 1; else high = middle;
-    }
-    first = low;
-    while (low < n && knots[low] == x) low++;
-    if (low > first) return (values[first] + values[low - 1]) / 2;
-    if (low == 0) return values[0];
-    if (low == n) return values[n - 1];
-    return values[low - 1] + (values[low] - values[low - 1]) * (x - knots[low - 1])
-        / (knots[low] - knots[low - 1]);
-}
-"""
-
 _MAIN = """
 #if defined(MINIDL_TEST) || defined(MINIDL_PRINT)
 #include <stdio.h>
@@ -123,7 +105,6 @@ def c_source(predictor: Predictor, output: Value, rows: Array, expected: Array) 
             n_rows=len(rows),
             meaning="predicted values" if classes is None else "probabilities of the classes",
         ),
-        _INTERPOLATE if any(value.op == "interpolate" for value in names) else "",
         *(f"static {text}\n" for text in declared.values()),
         "\nvoid minidl_predict(const double *x, double *y)\n{\n    int i, j = 0;\n",
         *statements,
@@ -153,9 +134,7 @@ def _statement(value: Value, names: dict[Value, str], kind: str) -> str:
         step = expression.format(*given, n=n)
         over = f"for (j = 0; j < {value.inputs[0].width}; j++)"
         return f"{loop} {{ double s = {start_at}; {over} s = {step}; {y}[i] = ({kind})s; }}"
-    if op == "interpolate":
-        return f"{loop} {y}[i] = {expression.format(*given, n_knots=value.inputs[2].width)};"
-    if op != "take":
+    if op not in ("take", "lookup"):
         given = [_entry(*pair) for pair in zip(given, value.inputs, strict=True)]
     return f"{loop} {y}[i] = ({kind})({expression.format(*given)});"
 

@@ -106,9 +106,10 @@ class _Writer:
             return self.constant(value.array, name)
         if op == "input":
             return self._raw(name)
-        if op == "interpolate":
-            return self._interpolated(value, inputs, name)
-        if op in ("equal", "isnan"):
+        if op == "lookup":
+            place = self.add("Cast", inputs[:1], to=TensorProto.INT64)
+            return self.add(operation, [inputs[1], place], name)
+        if op in ("equal", "greater", "at_least", "isnan"):
             return self.add("Cast", [self.add(operation, inputs)], name, to=to)
         if op == "where":
             mask = self.add("Cast", inputs[:1], to=TensorProto.BOOL)
@@ -159,30 +160,3 @@ class _Writer:
 
     def _input(self, name: str, kind: int, width: int) -> None:
         self.inputs.append(helper.make_tensor_value_info(name, kind, ["rows", width]))
-
-    def _interpolated(self, value: Value, inputs: list[str], name: str) -> str:
-        """Half the sum of two look-ups: with the knots below x, and with those up to x."""
-        knots, targets = value.inputs[1].array, value.inputs[2].array
-        width, n = knots.shape
-        gaps = np.diff(knots)
-        slopes = np.divide(np.diff(targets), gaps, out=np.zeros_like(gaps), where=gaps > 0)
-        # Column i of a table: what holds where i knots are below x.
-        flat = np.zeros((width, 1))
-        tables = {
-            "slope": np.hstack([flat, slopes, flat]),
-            "start": np.hstack([knots[:, :1], knots]),
-            "base": np.tile(np.append(targets[0], targets), (width, 1)),
-        }
-        stored = [self.constant(table.ravel(), f"{name}.{key}") for key, table in tables.items()]
-        first = self.constant(np.arange(width) * (n + 1))
-        deep = self.add("Unsqueeze", [inputs[0], self.constant([2])])
-        halves = []
-        for comparison in ("Greater", "GreaterOrEqual"):
-            above = self.add(comparison, [deep, inputs[1]])
-            counted = self.add("Cast", [above], to=TensorProto.INT64)
-            place = self.add("ReduceSum", [counted, self.constant([2])], keepdims=0)
-            place = self.add("Add", [place, first])
-            slope, start, base = (self.add("Gather", [table, place]) for table in stored)
-            change = self.add("Mul", [self.add("Sub", [inputs[0], start]), slope])
-            halves.append(self.add("Add", [change, base]))
-        return self.add("Mul", [self.add("Add", halves), self.constant(0.5)], name)

@@ -31,15 +31,6 @@ def _erf(x):
     return np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
 
 
-def _interpolate(x, knots, values):
-    y = np.empty_like(x)
-    for j in range(x.shape[1]):
-        right = np.interp(x[:, j], knots[j], values)
-        left = -np.interp(-x[:, j], -knots[j, ::-1], -values[::-1])
-        y[:, j] = (left + right) / 2
-    return y
-
-
 '''
 
 _FUNCTION = '''
@@ -47,7 +38,11 @@ _FUNCTION = '''
 def {what}(X):
     """Return (n_samples, {width}) numbers for raw rows."""
     with np.errstate(all="ignore"):
-{lines}        return {result}
+        return np.vstack([_block(X[i : i + 1000]) for i in range(0, max(1, len(X)), 1000)])
+
+
+def _block(X):
+{lines}    return {result}
 '''
 
 _TAIL = {
@@ -98,7 +93,7 @@ def python_module(predictor: Predictor, output: Value) -> str:
         given = [names[each] for each in value.inputs]
         given = [", ".join(given)] if value.op == "concat" else given
         dtype = "float64" if value.wide else "float32"
-        lines.append(f"        {name} = {OPERATIONS[value.op][1].format(*given, dtype=dtype)}\n")
+        lines.append(f"    {name} = {OPERATIONS[value.op][1].format(*given, dtype=dtype)}\n")
     classes, several = predictor.classes, has_several_labels(predictor)
     if predictor.feature_names or any(column.labels for column in columns_of(predictor)):
         columns = {column.name: list(column.labels) for column in columns_of(predictor)}
