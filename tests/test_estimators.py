@@ -243,8 +243,10 @@ def test_partial_fit_goes_on_as_scikit_learn_does():
             other.partial_fit(DIGITS[0][part], DIGITS[1][part], classes=range(10))
     assert_same_fit(mine, other)
     assert not hasattr(small(MLPClassifier, solver="lbfgs"), "partial_fit")
-    assert not hasattr(small(MLPRegressor, ema=0.9), "partial_fit")
-    assert not hasattr(small(MLPRegressor, schedule="cosine"), "partial_fit")
+    for name, value in {"ema": 0.9, "schedule": "cosine"}.items():
+        with pytest.raises(AttributeError) as caught:
+            small(MLPRegressor, **{name: value}).partial_fit(*LINES)
+        assert f"partial_fit does not support {name}" in str(caught.value.__cause__)
 
 
 def test_sample_weights_are_those_of_scikit_learn():
@@ -451,6 +453,17 @@ def test_a_pickle_holds_the_weights_and_the_averages():
     assert len(pickle.dumps(clf)) < 4.2 * clf._model.params.nbytes
     twin = pickle.loads(pickle.dumps(clf)).partial_fit(*DIGITS)
     np.testing.assert_array_equal(weights(twin), weights(clf.partial_fit(*DIGITS)))
+
+
+def test_what_is_set_holds_also_where_it_is_the_default():
+    set_ = {"hidden_layer_sizes": (100,), "activation": "relu", "dropout": 0.0, "max_iter": 200}
+    plain, given = MLPClassifier(random_state=0), MLPClassifier(random_state=0, **set_)
+    assert given.get_params() == plain.get_params()
+    np.testing.assert_array_equal(weights(given.fit(*IRIS)), weights(plain.fit(*IRIS)))
+    search = GridSearchCV(small(MLPClassifier), {"hidden_layer_sizes": [(100,)]}, cv=2).fit(*IRIS)
+    best = search.best_estimator_.set_params(solver="adamw", max_iter=2).fit(*IRIS)
+    assert best.coefs_[0].shape == (4, 100) and best.n_iter_ == 2
+    assert type(best._optimizer).__name__ == "AdamW" and best._optimizer.weight_decay == 0.01
 
 
 class Wide(MLPClassifier):

@@ -14,6 +14,7 @@ from minidl.config import load_config
 from minidl.data.inspection import detect_format, inspect
 from minidl.data.textfiles import Format
 from minidl.errors import DataError
+from minidl.tabular.members import Length
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -80,6 +81,17 @@ def test_the_file_is_understood_and_its_config_trains(name, capsys):
     assert np.array_equal(data.X[:, 1], FRAME["income"])
     assert np.array_equal(np.isnan(data.X[:, 5]), FRAME["gap"].isna())
     assert load("run/model.npz").classes == ["no", "yes"]
+
+
+@pytest.mark.parametrize("n_rows, epochs, batch_size", [(120, 200, 64), (1600, 200, 128)])
+def test_the_length_of_training_is_the_estimators(n_rows, epochs, batch_size):
+    pd.DataFrame({"x": RNG.normal(size=n_rows), "y": RNG.normal(size=n_rows)}).to_csv("a.csv")
+    cli.main(["init", "a.csv", "--target", "y"])
+    assert "`minidl.tabular.TabularRegressor`" in Path("a.yaml").read_text()
+    train, length = load_config("a.yaml").train, Length.for_rows(n_rows * 7 // 10)
+    assert (train.epochs, train.batch_size) == (length.epochs, length.batch_rows)
+    assert (train.epochs, train.batch_size) == (epochs, batch_size)
+    assert train.early_stopping.patience == length.patience
 
 
 def test_training_holds_to_the_kinds(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,16 +22,28 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import minidl
+from minidl.config import load_config
 from minidl.data.preprocessing import TableFeatures
 from minidl.data.schema import Schema
 from minidl.data.tables import table_of
 from minidl.errors import CheckpointError
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.model import Sequential
+from minidl.schedules import Cosine
 from minidl.tabular import TableEncoder, TabularClassifier, TabularRegressor
 from minidl.tabular.classifier import temperature
-from minidl.tabular.members import folds_of, linear_of, pack, unpack
+from minidl.tabular.explanation import integrated_gradients
+from minidl.tabular.members import (
+    LAYERS,
+    Length,
+    folds_of,
+    linear_of,
+    optimizer,
+    pack,
+    unpack,
+)
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 ROWS = 120
 
 
@@ -250,6 +263,22 @@ def test_folds_keep_the_shares_of_classes_and_hold_out_each_row_once():
     assert [len(part) for part in folds_of(None, 6, None, np.random.default_rng(0))[0]] == [6, 0]
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_shipped_config_trains_a_member(task):
+    config = load_config(f"{CONFIGS}/tabular_{task}.yaml")
+    train, length = config.train, Length.for_rows(2560)
+    assert (train.epochs, train.batch_size) == (length.epochs, length.batch_rows)
+    assert train.early_stopping.patience == length.patience
+    assert train.optimizer.build() == optimizer() and train.schedule.build() == Cosine()
+    assert config.data.preprocessing.name == TableFeatures.name
+    for choice, spec in zip(config.model, LAYERS, strict=True):
+        assert choice.spec.items() >= spec.items()
+    y = LABELS if task == "classification" else VALUES
+    kind = TabularClassifier if task == "classification" else TabularRegressor
+    loss = config.loss.build().fitted(VALUES)
+    assert loss == quick(kind, n_members=1).fit(X, y)._targets.loss_function
+
+
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (3, 4, 5, 2)])
 def test_packed_members_give_the_mean(sizes):
     rng = np.random.default_rng(0)
@@ -382,7 +411,7 @@ def test_sets_and_intervals_grow_with_the_coverage(fitted):
 def test_attributions_add_up_and_find_the_column(kind, y, fitted):
     explained = fitted[id(y)].explain(X)
     total = explained.base + explained.values.sum(axis=1)
-    np.testing.assert_allclose(total, explained.outputs, atol=1e-4 * (1 + np.ptp(total)))
+    np.testing.assert_allclose(total, explained.outputs, rtol=0, atol=1e-4)
     assert explained.values.shape == (ROWS, 5)
     if y is VALUES:
         np.testing.assert_allclose(explained.outputs, fitted[id(y)].predict(X), rtol=1e-3)
@@ -415,6 +444,30 @@ def test_copies_and_files_predict_the_same(kind, y, fitted, tmp_path):
     other = {TabularClassifier: TabularRegressor, TabularRegressor: TabularClassifier}[kind]
     with pytest.raises(CheckpointError, match="not saved by"):
         other.load(tmp_path / "model.npz")
+
+
+def test_attributions_are_those_of_a_fine_sum_over_the_path():
+    """Of a net with large weights, and in units of a regression's y."""
+    rng = np.random.default_rng(0)
+    sizes = ((6, 8), (8, 8), (8, 1))
+    layers = [minidl.layers.SiLU() for _ in range(5)]
+    layers[::2] = [linear_of(1.5 * rng.normal(size=s), rng.normal(size=s[1])) for s in sizes]
+    net = Sequential(layers)
+    inputs, mean = rng.normal(size=(300, 6)).astype(np.float32), np.full(6, 0.1)
+    found, base, outputs = integrated_gradients(net, 1, inputs, mean, np.full((300, 1), 1e3))
+    np.testing.assert_allclose(found.sum(axis=1), outputs - base, rtol=0, atol=0.1)
+    expected = 1e3 * net.forward(inputs, train=False)[:, 0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=0.01)
+    gradient = np.zeros(inputs.shape)
+    for t in (np.arange(2000) + 0.5) / 2000:
+        net.forward((mean + t * (inputs - mean)).astype(np.float32))
+        gradient += net.backward(np.full((300, 1), 1e3, np.float32), need_dx=True) / 2000
+    np.testing.assert_allclose(found, gradient * (inputs - mean), rtol=1e-3, atol=1e-3 * 300)
+
+
+def test_a_pickle_holds_weights_and_gradients_and_no_more(fitted):
+    estimator = fitted[id(VALUES)]
+    assert len(pickle.dumps(estimator)) < 2.2 * estimator._model.params.nbytes
 
 
 def test_a_search_and_an_importance():

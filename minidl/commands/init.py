@@ -12,13 +12,11 @@ from minidl.commands.arguments import Parser, again, refuse_existing
 from minidl.config import default_name, quoted
 from minidl.data.inspection import Inspection, inspect
 from minidl.data.textfiles import Format
-from minidl.shipped import find_config
+from minidl.shipped import shipped_configs
 from minidl.terminal import say, warn
 
 MOST_COLUMNS = 300  # that are written one by one; a config has at most 64 KiB
-VISITS = 2_000_000  # of rows in all epochs
-EPOCHS = (15, 120)
-MANY_ROWS, LARGER_BATCH = 20_000, 256
+TRAINED = 0.7  # of the rows, beside the validation and the test part
 
 
 def init(arguments: Sequence[str]) -> int:
@@ -49,8 +47,11 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
     """The config for what was found: the data section, and the rest of the shipped recipe."""
     classes = found.target.classes
     task = "regression" if classes is None else "classification"
+    kind = "TabularRegressor" if classes is None else "TabularClassifier"
     lines = [
-        f"# {found.n_rows} rows, {len(found.kinds)} columns beside the target. {_task(found)}."
+        f"# {found.n_rows} rows, {len(found.kinds)} columns beside the target. {_task(found)}.",
+        f"# This trains one net of those that `minidl.tabular.{kind}` trains without each of five",
+        "# folds of the rows.",
     ]
     if found.warnings:
         lines += [
@@ -87,12 +88,17 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
 
 def _recipe(task: str, n_rows: int) -> str:
     """Preprocessing, model, loss and training of the shipped recipe, for this number of rows."""
-    text = find_config(f"tabular_{task}").read_text(encoding="utf-8")
+    from minidl.tabular.members import Length
+
+    text = shipped_configs()[f"tabular_{task}"].read_text(encoding="utf-8")
     text = text[text.index("\n  preprocessing:") + 1 :]
-    epochs = min(EPOCHS[1], max(EPOCHS[0], VISITS // n_rows))
-    text = re.sub(r"(\n  epochs:) \d+", rf"\1 {epochs}", text)
-    if n_rows >= MANY_ROWS:
-        text = re.sub(r"(\n  batch_size:) \d+", rf"\1 {LARGER_BATCH}", text)
+    length = Length.for_rows(max(1, int(TRAINED * n_rows)))
+    for key, value in (
+        ("epochs", length.epochs),
+        ("batch_size", length.batch_rows),
+        ("early_stopping", f"{{patience: {length.patience}}}"),
+    ):
+        text = re.sub(rf"(\n  {key}:) .*", rf"\1 {value}", text)
     return text
 
 

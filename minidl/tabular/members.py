@@ -26,37 +26,52 @@ from minidl.kernels import Array
 from minidl.layers.activations import SiLU
 from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
-from minidl.layers.noise import Dropout
 from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import AdamW
 from minidl.schedules import Cosine
+from minidl.specs import build_layers, weigh
 from minidl.training import Training
 
 PROCESSES_PAY = 2e10  # multiply-adds of all members together
 MEMBERS, MANY_ROWS, FEWEST_ROWS = 5, 200_000, 10
 STEPS, FEWEST_EPOCHS = 2000, 30
 
+# The net, in the notation of a config. The shipped configs for tables say the same, optimizer
+# included; all was chosen on the tables of scripts/compare_tabular.py.
+HIDDEN = (
+    {"name": "linear", "n_out": 256, "init": "glorot_uniform"},
+    {"name": "silu"},
+    {"name": "dropout", "p": 0.2},
+)
+LAYERS = (*HIDDEN, *HIDDEN, {"name": "linear", "n_out": "auto", "init": "glorot_uniform"})
+
 Fold = tuple[Array, Array]  # the rows to train on, and the rows held out
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How each member is trained; chosen on the tables of scripts/compare_tabular.py."""
+class Length:
+    """How long a member is trained, on batches of `batch_rows`: some 2,000 steps or more.
 
-    hidden: tuple[int, ...] = (256, 256)
-    dropout: float = 0.2
-    learning_rate: float = 0.004
-    weight_decay: float = 0.1
-    batch_rows: int = 128
-    epochs: int = 100
+    epochs: of a cosine schedule, ended after `patience` of them without a lower loss on the rows
+    held out.
+    """
+
+    batch_rows: int
+    epochs: int
+    patience: int
 
     @classmethod
     def for_rows(cls, n_rows: int) -> Self:
-        """Return the recipe for a number of training rows: some 2,000 steps or more."""
+        """Return the length for a number of training rows."""
         batch_rows = 64 if n_rows < 1000 else 128 if n_rows < 10_000 else 256
         epochs = min(200, max(FEWEST_EPOCHS, STEPS * batch_rows // n_rows))
-        return cls(batch_rows=min(batch_rows, n_rows), epochs=epochs)
+        return cls(min(batch_rows, n_rows), epochs, patience=max(15, epochs // 3))
+
+
+def optimizer() -> AdamW:
+    """Return the optimizer of a member."""
+    return AdamW(0.004, beta2=0.95, weight_decay=0.1)
 
 
 def train_members(
@@ -75,15 +90,15 @@ def train_members(
     Rows that no fold holds out have NaN for outputs.  The bits depend on the seeds alone, not on
     n_jobs; with a `time_limit`, in seconds, on the speed of the machine as well.
     """
-    recipe = Recipe.for_rows(len(folds[0][0]))
-    n_in = rows.X.shape[1]
-    work = sum(len(train) for train, _ in folds) * recipe.epochs * recipe.hidden[0]
-    pays = 3 * work * (n_in + sum(recipe.hidden[1:])) > PROCESSES_PAY
+    length = Length.for_rows(len(folds[0][0]))
+    n_weights = weigh(LAYERS, rows.X.shape[1], n_outputs)[0]
+    visits = sum(len(train) for train, _ in folds) * length.epochs
+    pays = 3 * visits * n_weights > PROCESSES_PAY
     jobs = min(len(folds), usable_cores() if pays else 1) if n_jobs is None else n_jobs
     rounds = -(-len(folds) // max(1, jobs if jobs > 0 else usable_cores()))
     seconds = None if time_limit is None else time_limit / rounds
     made = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(train_member)(rows, loss_function, n_outputs, fold, recipe, seed, seconds)
+        delayed(train_member)(rows, loss_function, n_outputs, fold, length, seed, seconds)
         for fold, seed in zip(folds, seeds, strict=True)
     )
     members = list(tqdm(made, total=len(folds), unit="member", disable=not progress))
@@ -98,26 +113,26 @@ def train_member(
     loss_function: Loss,
     n_outputs: int,
     fold: Fold,
-    recipe: Recipe,
+    length: Length,
     seed: np.random.SeedSequence,
     seconds: float | None,
 ) -> Sequential:
     """Return a net trained on one part of a fold, with the weights that are best on the other."""
     end = None if seconds is None else time.monotonic() + seconds
     init, noise, order = (np.random.default_rng(each) for each in seed.spawn(3))
-    model = Sequential(_layers(rows.X.shape[1], n_outputs, recipe, init, noise))
+    n_in = rows.X.shape[1]
+    layers = build_layers(LAYERS, n_in, n_outputs, init=init, noise=noise, dtype=np.float32)
+    model = Sequential(layers)
     train, held_out = (rows.select(part) for part in fold)
-    patience = EarlyStopping(max(15, recipe.epochs // 3)) if len(held_out.y) else None
+    patience = EarlyStopping(length.patience) if len(held_out.y) else None
     training = Training(
         model,
         loss_function,
-        AdamW(
-            recipe.learning_rate, beta2=0.95, weight_decay=recipe.weight_decay, groups=model.groups
-        ),
+        optimizer(),
         train,
         held_out if len(held_out.y) else None,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_rows,
+        epochs=length.epochs,
+        batch_size=length.batch_rows,
         best=BestWeights(early_stopping=patience),
         rng=order,
         schedule=Cosine() if end is None else CosineUntil(begin=time.monotonic(), end=end),
@@ -141,22 +156,6 @@ class CosineUntil(Cosine):
     def _at(self, t: float, epoch: float) -> float:
         elapsed = (time.monotonic() - self.begin) / (self.end - self.begin)
         return super()._at(min(1.0, max(t, elapsed)), epoch)
-
-
-def _layers(
-    n_in: int,
-    n_outputs: int,
-    recipe: Recipe,
-    init: np.random.Generator,
-    noise: np.random.Generator,
-) -> list[Layer]:
-    layers: list[Layer] = []
-    for n_out in recipe.hidden:
-        layers += [Linear(n_in, n_out, rng=init, init="glorot_uniform"), SiLU()]
-        if recipe.dropout:
-            layers.append(Dropout(recipe.dropout, rng=noise))
-        n_in = n_out
-    return [*layers, Linear(n_in, n_outputs, rng=init, init="glorot_uniform")]
 
 
 def pack(members: Sequence[Sequential], scale: float = 1.0) -> Sequential:
