@@ -54,7 +54,7 @@ def replace_file(
         _put_in_place(temporary, path, previous, link)
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check that disk")
-        kept = "the last good file is kept; " if path.exists() else ""
+        kept = "the last good file is kept; " if os.path.exists(path) else ""
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; {kept}{advice}"
         ) from error

@@ -6,6 +6,7 @@ Each command is a file in `minidl/commands/` and is imported only when it is ask
 from __future__ import annotations
 
 import difflib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -125,6 +126,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     prepare_streams()
+    # matplotlib warns where it cannot write to the home folder, and then does without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         say("", end="")  # whatever argparse wrote

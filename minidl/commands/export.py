@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
     options = parser.parse_args(arguments)
     folder = RunFolder(Path(options.model))
-    is_run = folder.config.is_file()
-    if is_run and not folder.model.is_file():
+    is_run = os.path.isfile(folder.config)
+    if is_run and not os.path.isfile(folder.model):
         raise ConfigError(
             f"{folder.path}: has no model yet; finish the run by minidl train --resume"
         )

@@ -172,7 +172,7 @@ class RunFolder:
 
     def prepare(self, config: str) -> None:
         """Make the folder of a run that a process will `open`, unless it is there already."""
-        if self.config.exists():
+        if os.path.exists(self.config):
             return
         try:
             self.path.mkdir(exist_ok=True)
