@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.schema import Schema
+from minidl.errors import CheckpointError, DataError
 from minidl.reprs import call_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,38 @@ class Preprocessing(ABC):
     def state(self) -> dict[str, Any]:
         """Return what `fit` found, as named arrays and lists of texts to be saved."""
 
-    @abstractmethod
     def restore(self, arrays: Mapping[str, Any]) -> Self:
         """Take what `state` returned, and return self.  Raises CheckpointError."""
+        try:
+            self._adopt(dict(arrays))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"preprocessing {self.name}: the saved arrays are not its own"
+            ) from error
+        return self
+
+    @abstractmethod
+    def _adopt(self, arrays: dict[str, Any]) -> None:
+        """Take what `state` returned.  Raises KeyError, TypeError or ValueError for what is not."""
+
+    def _check_rows(self, X: Any) -> None:
+        if X.shape[0] == 0:
+            raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+
+    def _check_columns(self, X: Any) -> None:
+        if X.shape[1:] != (self.n_features,):
+            raise ValueError(
+                f"X must have {self.n_features} columns, got an array of shape {X.shape}"
+            )
+
+
+def exact(array: np.ndarray, dtype: DTypeLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of a saved state.  Raises ValueError for another dtype, shape, or a NaN."""
+    sure(array.dtype == dtype, array.shape == shape, np.isfinite(array).all())
+    return array
+
+
+def sure(*facts: Any) -> None:
+    """Raise ValueError unless all these hold of a saved state."""
+    if not all(facts):
+        raise ValueError("the saved arrays do not fit together")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.disk import DiskRows
-from minidl.data.preprocessing.contract import Preprocessing
-from minidl.errors import CheckpointError, DataError
+from minidl.data.preprocessing.contract import Preprocessing, exact, sure
+from minidl.errors import DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -38,8 +38,7 @@ class Scaling(Preprocessing):
 
     def fit(self, X: np.ndarray | csr_matrix) -> Self:
         """Take center and scale from X, in float64.  Raises DataError, also for a CSR matrix."""
-        if X.shape[0] == 0:
-            raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+        self._check_rows(X)
         if self.needs_center and hasattr(X, "tocsr"):
             raise DataError(
                 f"preprocessing {self.name}: X is sparse, and taking off a center would fill every "
@@ -62,8 +61,7 @@ class Scaling(Preprocessing):
 
         For CSR a new CSR matrix that shares X's indices; `out` must then be None.
         """
-        if X.shape[1:] != (self.n_out,):
-            raise ValueError(f"X must have {self.n_out} columns, got an array of shape {X.shape}")
+        self._check_columns(X)
         if not isinstance(X, np.ndarray):
             if self.needs_center or out is not None:
                 raise ValueError("X must be dense for a preprocessing that centers, or with out")
@@ -102,21 +100,13 @@ class Scaling(Preprocessing):
             "n_features": np.array(self._n_features, dtype=np.int64),
         }
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take what `state` returned, and return self.  Raises CheckpointError."""
-        wrong = CheckpointError(f"preprocessing {self.name}: the saved arrays are not its own")
-        if set(arrays) != {"center", "scale", "n_features"}:
-            raise wrong
-        center, scale, n_features = arrays["center"], arrays["scale"], arrays["n_features"]
-        if n_features.shape != () or n_features.dtype != np.int64 or n_features < 1:
-            raise wrong
-        for array in (center, scale):
-            if array.dtype != np.float64 or array.shape not in ((), (int(n_features),)):
-                raise wrong
-            if not np.isfinite(array).all():
-                raise wrong
-        self._keep(center, scale, int(n_features))
-        return self
+    def _adopt(self, arrays: dict[str, Any]) -> None:
+        sure(set(arrays) == {"center", "scale", "n_features"})
+        n = int(exact(arrays["n_features"], np.int64, ()))
+        for name in ("center", "scale"):
+            exact(arrays[name], np.float64, (n,) if arrays[name].shape else ())
+        sure(n >= 1)
+        self._keep(arrays["center"], arrays["scale"], n)
 
     def _keep(self, center: np.ndarray, scale: np.ndarray, n_features: int) -> None:
         self.center, self.scale, self._n_features = center, scale, n_features
