@@ -62,7 +62,6 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 MOST_LINES = 350
 # To be split, and not to grow.
 LONGER = {
-    "minidl/data/preprocessing/tabular.py": 370,
 }
 PACKAGE_LINES = 22_250
 
