@@ -61,8 +61,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 
 MOST_LINES = 350
 # To be split, and not to grow.
-LONGER = {
-}
+LONGER: dict[str, int] = {}
 PACKAGE_LINES = 22_250
 
 # Underscore attributes that a module reads of objects of another module: named tuples and os have
