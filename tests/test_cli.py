@@ -345,7 +345,7 @@ def test_the_fallback_is_announced_and_named_in_the_results(minidl, monkeypatch)
     Path("mnist.yaml").write_text(TEXT.replace("iris", "mnist, fallback: config.yaml"))
     assert minidl("train mnist.yaml --out given data.path=gone.npz")[0] == 3
     code, _, err = minidl("train mnist.yaml --out run")
-    assert code == 0 and "mnist cannot be had" in err and "on iris" in err
+    assert code == 0 and "mnist is not available" in err and "on iris" in err
     assert json.loads(Path("run/results.json").read_text())["dataset"] == "iris"
     assert minidl("train run/config.yaml --out again --quiet") == (0, "", "")
     assert Path("again/model.npz").read_bytes() == Path("run/model.npz").read_bytes()

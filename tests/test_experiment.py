@@ -115,7 +115,7 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypat
     experiment = build_or_fall_back(config, said.append)
     assert experiment.dataset.name == "wine"
     assert (experiment.config.seed, experiment.config.output.directory) == (9, "elsewhere")
-    assert "mnist cannot be had" in said[0] and "gone.npz" in said[0] and "on wine" in said[0]
+    assert "mnist is not available" in said[0] and "gone.npz" in said[0] and "on wine" in said[0]
     with pytest.raises(DataError, match=r"gone\.npz: no such file"):
         build_or_fall_back(load_config("config.yaml", missing), said.append)
     missing[0] = "data={name: mnist, path: gone.npz}"  # what is asked for is not replaced
@@ -154,6 +154,8 @@ def test_5000_random_configs_are_built_saved_and_loaded(build, tmp_path):
         (["loss=sigmoid_cross_entropy"], "is for two classes, iris has 3"),
         (["data.name=diabetes"], "softmax_cross_entropy does not fit diabetes, a regression"),
         (["model.0.linear=100000000000"], "model: 7e+11 parameters, "),
+        (["model.0.linear=2000000000000"], "model: linear cannot have n_out=2000000000000"),
+        ([f"model=[{'relu, ' * 1000}linear: auto]"], "model: layers must be at most 1000"),
         (["data.augmentation=[shift: 1]"], "data.augmentation: the rows of iris are no images"),
         (["data.name=breast_cancer", "loss=sigmoid_cross_entropy", "train.mixup=0.2"],
          "train.mixup: does not go with sigmoid_cross_entropy"),
@@ -175,7 +177,7 @@ def test_5000_random_configs_are_built_saved_and_loaded(build, tmp_path):
         (["data.preprocessing={name: quantile, n_quantiles: 30000000}"],
          "data.preprocessing.n_quantiles: must be in 2 to 100000, got 30000000"),
         (["train.shards=200", "train.batch_size=1000"],
-         "train.shards: must be at most the 105 training rows"),
+         "train.shards: shards must be at most 105, the training rows, got 200"),
         (["train.shards=1000000", "train.batch_size=1000000"],
          "train.shards: expected a number <= 1024"),
         (["train.blas_threads=1000000"], "train.blas_threads: expected a number <= 1024"),
@@ -191,7 +193,7 @@ def test_5000_random_configs_are_built_saved_and_loaded(build, tmp_path):
 )  # fmt: skip
 def test_what_does_not_fit_the_data_is_refused_at_its_place(build, overrides, line):
     with pytest.raises((ConfigError, DataError)) as error:
-        build(TEXT, *overrides)
+        build(TEXT, *overrides).training()
     message = str(error.value)
     assert line in message and len(message.splitlines()) == 1
 

@@ -162,6 +162,20 @@ def test_all_that_is_wrong_is_said_once_and_before_anything_is_trained(planned, 
     assert all(part in line for part, line in zip(said, lines, strict=True))
 
 
+def test_more_runs_than_anybody_waits_for_are_refused_at_once(planned):
+    many = ",".join(map(str, range(1, 101)))
+    with pytest.raises(ConfigError, match=r"these are 20000000000 runs; .* at most 10000"):
+        keys = ("train.epochs", "train.batch_size", "model.0.linear", "train.clip_grad_norm")
+        planned(*(f"{key}={many}" for key in keys), n_seeds=200)
+
+
+def test_a_finished_run_without_its_best_epoch_is_told(minidl, here):
+    minidl("sweep config.yaml --seeds 1 --out o")
+    Path("o/seed-0/metrics.csv").unlink()
+    code, _, err = minidl("sweep config.yaml --seeds 1 --out o")
+    assert code == 5 and "failed: o/seed-0: its results cannot be read: " in err
+
+
 def test_other_data_are_never_taken_instead(planned):
     text = TEXT.replace("iris", "mnist, path: gone.npz, fallback: config.yaml")
     with pytest.raises(DataError, match=r"gone\.npz: no such file"):
@@ -367,7 +381,7 @@ def test_a_finished_run_whose_results_are_damaged_is_told(minidl, here):
     minidl("sweep config.yaml --seeds 1 --out o")
     Path("o/seed-0/results.json").write_text("{")
     code, _, err = minidl("sweep config.yaml --seeds 1 --out o")
-    assert code == 5 and "failed: o/seed-0: its results cannot be read" in err
+    assert code == 5 and "failed: o/seed-0/results.json: cannot be read: " in err
 
 
 def test_what_is_wrong_is_told_as_by_train_and_nothing_is_written(minidl, here):

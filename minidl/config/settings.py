@@ -74,7 +74,7 @@ class Data(Settings):
     augmentation: Annotated[tuple[Annotated[Choice, AUGMENTATION], ...], Strict(False)] = ()
     """Random changes of the training rows, one after the other, drawn anew for each epoch."""
     fallback: FilePath | None = None
-    """The config to train instead when the data cannot be had; relative to this file."""
+    """The config to train instead when the data are not available; relative to this file."""
 
     @model_validator(mode="before")
     @classmethod

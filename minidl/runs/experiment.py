@@ -1,4 +1,4 @@
-"""A config becomes data, model, loss and optimizer: all that a run trains; nothing is written."""
+"""From a config to data, model, loss and optimizer; nothing is written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def random_streams(seed: int) -> dict[str, np.random.Generator]:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that a config names, built: ready to train, nothing written yet.
+    """Everything that a config names, built and ready to train.
 
     config: resolved, with the automatic choices as numbers.  train, validation, test: raw rows.
     """
@@ -94,7 +94,6 @@ class Experiment:
         )
         with parts.located(config, "loss", "data.name"):
             loss_function.check_targets(dataset.y, n_outputs)
-        augment, mix = parts.augmentation(config, dataset, loss_function, streams["augmentation"])
         groups = model.parameter_groups(
             settings.learning_rate_multipliers.model_dump(), settings.max_norm
         )
@@ -113,14 +112,14 @@ class Experiment:
                 clip_grad_value=settings.clip_grad_value,
             ),
             schedule=settings.schedule.build(),
-            augment=augment,
-            mix=mix,
+            augment=parts.augmentation(config, dataset, streams["augmentation"]),
+            mix=parts.mixup(config, dataset, loss_function, streams["augmentation"]),
             views=parts.shifted_views(config, dataset),
             streams=streams,
             ranks=ranks,
         )
         with parts.located(config, "data"):
-            experiment.predictor().check()  # rather than after the training
+            experiment.predictor().check()  # now and not after the training
         return experiment
 
     def transform(self, X: Any) -> Any:
@@ -128,11 +127,11 @@ class Experiment:
         return self.preprocessing.transform(X, dtype=self.model.dtype)
 
     def outputs(self, X: Any) -> Array:
-        """Return the model's outputs for raw rows, as they are measured and predicted with."""
+        """Return the model's outputs for raw rows, as a mean over shifts where there are some."""
         return predict_outputs(self.model, X, transform=self.transform, views=self.views)
 
     def training(self) -> Training:
-        """Return the loop over this experiment, at its start."""
+        """Return a training of this experiment, at its start."""
         settings = self.config.train
         shards, threads, stopping = settings.shards, settings.blas_threads, None
         if (early := settings.early_stopping) is not None:
@@ -174,16 +173,13 @@ class Experiment:
     def use_weights_of(self, path: Path) -> None:
         """Take the weights of a model file; CheckpointError if it is not of this config."""
         trained = load(path).model
-        for own, found in (
-            (self.model.params, trained.params),
-            (self.model.buffers, trained.buffers),
-        ):
-            if own.shape != found.shape:
-                raise CheckpointError(f"{path}: is not a model of this config")
-            own[:] = found
+        own = self.model
+        if (own.params.shape, own.buffers.shape) != (trained.params.shape, trained.buffers.shape):
+            raise CheckpointError(f"{path}: is not a model of this config")
+        own.params[:], own.buffers[:] = trained.params, trained.buffers
 
     def predictor(self) -> Predictor:
-        """Return the model with all that a prediction from raw features needs."""
+        """Return the model with all that it needs to predict from raw features."""
         return Predictor(
             self.model,
             self.loss_function,
@@ -199,7 +195,7 @@ class Experiment:
 def build_or_fall_back(
     config: Config, announce: Callable[[str], None], ranks: Ranks | None = None
 ) -> Experiment:
-    """Build the experiment, or where its data cannot be had that of `data.fallback`.
+    """Build the experiment, or that of `data.fallback` where its data are not available.
 
     The seed and the output section stay those of `config`.
     """
@@ -210,11 +206,11 @@ def build_or_fall_back(
         return experiment
     except DataError as error:
         given = config.data.dataset.options.get("path") is not None
-        if config.data.fallback is None or given:  # what was asked for by its path is not replaced
+        if config.data.fallback is None or given:  # data given by a path are not replaced
             raise
         fallback = load_config(find_fallback(config.data.fallback))
         announce(
-            f"{config.data.dataset.name} cannot be had: {error}\n"
+            f"{config.data.dataset.name} is not available: {error}\n"
             f"training {config.data.fallback} instead, with its own settings, on "
             f"{fallback.data.dataset.name}"
         )

@@ -1,4 +1,4 @@
-"""One run's folder: what it trained, how it went, and what came of it.
+"""One run's folder: its config, its records and its results.
 
 config.yaml      the resolved config: training from it repeats the run
 run.json         status, versions, threads, processor, data fingerprint, seed, times, memory
@@ -12,6 +12,7 @@ lock             held by the process that trains here; a dead process holds none
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -50,7 +51,7 @@ class RunFolder:
         """Make and lock the folder `out`, or else directory/name/TIME.
 
         Raises ConfigError for a folder that cannot be made or in which a run has started. A folder
-        that holds a lock and a config, and nothing else, has not started.
+        that holds only a lock and a config is one in which no run has started.
         """
         try:
             if out is None:
@@ -59,7 +60,7 @@ class RunFolder:
                 path = Path(out)
                 path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
-            folder._refuse_started()  # before a lock is written into a folder that is no run's
+            folder._refuse_started()  # before a lock is written into it
             folder.acquire()
             folder._refuse_started()
             sync_folder(path.absolute().parent)
@@ -90,7 +91,7 @@ class RunFolder:
 
     @classmethod
     def latest(cls, directory: str, name: str | None = None) -> Path:
-        """Return the folder in `directory` whose run began last; of the config `name`, if given."""
+        """Return the newest run folder in `directory`, of the config `name` if given."""
         where = Path(directory) / (name or "")
         try:
             configs = sorted(
@@ -137,12 +138,12 @@ class RunFolder:
             self._lock_file = None
 
     def status(self) -> dict[str, Any]:
-        """What run.json says; empty where it says nothing that can be read."""
-        try:
+        """Return what run.json says; nothing where it cannot be read."""
+        with suppress(OSError, ValueError, RecursionError):
             content = json.loads(self.run.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return content if isinstance(content, dict) else {}
+            if isinstance(content, dict):
+                return content
+        return {}
 
     def read_results(self) -> dict[str, Any]:
         """Return what results.json says.  Raises CheckpointError where it cannot be read."""
@@ -157,13 +158,16 @@ class RunFolder:
     def figures(self) -> dict[str, float]:
         """Return the figures of a finished run: validation_*, test_* and train_seconds.
 
-        Raises CheckpointError, OSError, ValueError, KeyError or TypeError for damaged files.
+        Raises CheckpointError where its results cannot be read.
         """
         results = self.read_results()
-        (best,) = (e for e in self.metrics.read() if int(e["epoch"]) == results["best_epoch"])
-        kept = ("validation_", "test_", "train_seconds")
-        figures = {**best, **results}.items()
-        return {name: float(value) for name, value in figures if name.startswith(kept)}
+        try:
+            (best,) = (e for e in self.metrics.read() if int(e["epoch"]) == results["best_epoch"])
+            figures = {**best, **results}.items()
+            kept = ("validation_", "test_", "train_seconds")
+            return {name: float(value) for name, value in figures if name.startswith(kept)}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path}: its results cannot be read: {error}") from error
 
     def is_finished(self) -> bool:
         """Whether the run was trained to its end, and its model and results are still here."""
@@ -181,7 +185,7 @@ class RunFolder:
         self.write_text(self.config, config)
 
     def begin(self, config: str) -> None:
-        """Write the config of the run that begins, and make room for its checkpoints."""
+        """Write the config of a run that begins, and make the folder of its checkpoints."""
         self.write_text(self.config, config)
         try:
             self.checkpoints.mkdir(exist_ok=True)
@@ -190,24 +194,24 @@ class RunFolder:
             raise CheckpointError(f"cannot write {self.checkpoints}: {error.strerror}") from error
 
     def write_text(self, path: Path, text: str) -> None:
-        """Write a small file so that a reader finds the old or the new one, never half of it."""
+        """Replace a small file: a reader finds the old or the new text, never a part of it."""
         replace_file(path, lambda file: file.write(text.encode()))
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all, each innermost list on one line."""
+        """Replace a JSON file, with each innermost list on one line."""
         text = json.dumps(content, indent=2, allow_nan=False)
         text = re.sub(r"\[\n([^\[\]{}]*)\]", lambda list_: f"[{' '.join(list_[1].split())}]", text)
         self.write_text(path, text + "\n")
 
     def _refuse_started(self) -> None:
         names = {name for name in os.listdir(self.path) if not is_leftover(name)}
-        # A config beside no lock belongs to somebody else.
+        # A config without a lock was not written by a run.
         if names <= ({self.lock.name, self.config.name} if self.lock.name in names else set()):
             return
         hint = ""
         if self.run.name in names:
             if self.lock.name in names:
-                with self:  # if a process trains here, that is the better reason
+                with self:  # fails where a process trains here, with that reason
                     self.acquire()
             hint = f", or go on with the run in it by --resume {self.path}"
         raise ConfigError(f"{self.path}: the output folder is not empty; choose another{hint}")
@@ -215,13 +219,13 @@ class RunFolder:
 
 def _new_folder(parent: Path) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    count = 1
-    while True:
+    for count in itertools.count(1):
         path = parent / (stamp if count == 1 else f"{stamp}-{count}")
         try:
             path.mkdir(parents=True)
-            return path
         except FileExistsError:
             if not path.is_dir():
                 raise
-            count += 1
+        else:
+            break
+    return path

@@ -16,9 +16,9 @@ SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 class Interrupts:
     """While active, the first of SIGNALS is only noted, in `received`.
 
-    The loop looks at it between two steps. The next signal then has its usual effect, at once,
-    whatever the loop is doing. Signals that the process was started to ignore stay ignored, and
-    so does another SIGHUP: a terminal that closes sends one, and its shell sends another.
+    The loop looks at it between two steps. The next signal then has its usual effect at once.
+    Signals that the process was started to ignore stay ignored, and so does another SIGHUP: a
+    terminal that closes sends one, and its shell sends another.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,8 @@ def stop_with_standard_input() -> None:
     """Raise SIGTERM in this process when its standard input ends: its parent closed it or died."""
 
     def watch() -> None:
-        while os.read(
-            0, 4096
-        ):  # not through sys.stdin, which a waiting thread keeps locked at exit
+        # Not through sys.stdin, which a waiting thread keeps locked at exit.
+        while os.read(0, 4096):
             pass
         signal.raise_signal(signal.SIGTERM)
 

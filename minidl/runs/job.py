@@ -1,13 +1,12 @@
-"""A run on the ranks of an MPI job: rank 0 leads it as any run, and alone writes; others follow.
+"""A run on the ranks of an MPI job: rank 0 runs it and writes its folder, the others follow.
 
-Rank 0 sends the config, all build the experiment from it and compare what they have, rank 0 sends
-the state to begin with, and then all make the same steps. Whatever goes wrong on one rank ends all.
+Rank 0 sends the config. All ranks build the experiment from it and compare what they have. Rank 0
+sends the state to begin with, and then all make the same steps. An error on one rank ends all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.interrupts import Interrupts
 from minidl.terminal import warn
 
-# What the bits of a run depend on beside its config and data.
+# On what the bits of a run depend, beside its config and data.
 COMPARED = ("minidl", "numpy", "blas", "blas_core", "kernels", "products_on", "processor")
 
 
@@ -59,8 +58,12 @@ def follow(ranks: Ranks) -> int:
             ranks.asks_to_stop = lambda: interrupts.received or 0
             experiment = build_together(ranks, parse(text, "config of rank 0"))
             state = ranks.start()
-            if state is not None:
-                _train(ranks, experiment, state)
+            if state is not None:  # the steps of rank 0's run, without its folder
+                training = experiment.training()
+                training.restore(state)
+                for _ in training.steps():
+                    if ranks.stop:
+                        break
         return 0
     except MinidlError as error:  # rank 0 says it, unless only this rank knows of it
         if ranks.phase == "training" and not isinstance(error, DivergenceError):
@@ -72,13 +75,13 @@ def follow(ranks: Ranks) -> int:
 
 
 def build_together(ranks: Ranks, config: Config) -> Experiment:
-    """Build the experiment on all ranks; raise the error of any of them, or what is different."""
+    """Build the experiment on all ranks; raise the error of any of them, or a difference."""
     if ranks.rank == 0:
         ranks.share(dump(config))
     ranks.phase = "building"
     experiment, problem = None, None
     try:
-        announce = warn if ranks.rank == 0 else _say_nothing
+        announce = warn if ranks.rank == 0 else lambda text: None
         experiment = build_or_fall_back(config, announce, ranks)
     except MinidlError as error:
         problem = error
@@ -100,16 +103,3 @@ def build_together(ranks: Ranks, config: Config) -> Experiment:
     )
     ranks.phase = "waiting"
     return experiment
-
-
-def _train(ranks: Ranks, experiment: Experiment, state: Any) -> None:
-    """The steps of rank 0's run, from the same state, without its folder."""
-    training = experiment.training()
-    training.restore(state)
-    for _ in training.steps():
-        if ranks.stop:
-            return
-
-
-def _say_nothing(_: str) -> None:
-    pass

@@ -1,4 +1,4 @@
-"""A lock on a file that ends with the process that holds it, however that process ends."""
+"""A lock on a file that its process holds, and that ends with the process however it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAR = 2**30  # Windows lets nobody read a locked byte: this one is behind the co
 def lock(file: TextIO) -> None:
     """Take the lock on an open file, at once; BlockingIOError where another process holds it.
 
-    Closing the file gives it back. A system that has no locks takes none.
+    Closing the file releases it. On a system without locks nothing is done.
     """
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, memory, the time of day."""
+"""The machine of a run: versions, processor, memory, time of day."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ImportError:  # Windows has none
 
 
 def describe() -> dict[str, Any]:
-    """Return the versions and the processor that the bits of a run may depend on."""
+    """Return the versions and the processor, on which the bits of a run may depend."""
     built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     described = {
         "minidl": __version__,
@@ -45,7 +45,7 @@ def now() -> str:
 
 
 def peak_memory_bytes() -> int | None:
-    """Return the most memory that this process has held so far; None where that is unknown."""
+    """Return the peak memory of this process so far; None where the system does not tell."""
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

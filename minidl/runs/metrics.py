@@ -12,7 +12,7 @@ from minidl.errors import CheckpointError
 
 
 class Metrics:
-    """The file at `path`; every method raises CheckpointError for what the disk refuses."""
+    """The file at `path`; its methods raise CheckpointError where the disk fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,10 +28,11 @@ class Metrics:
                 found = file.readline()
                 if not found:
                     file.write(header)
-                    sync_folder(self.path.parent)
                 csv.DictWriter(file, row, lineterminator="\n").writerow(row)
-            if found not in ("", header):
-                self._write(header.encode(), [line for line in self._lines() if _is_row(line)])
+            if not found:
+                sync_folder(self.path.parent)
+            elif found != header:
+                self._write([header.encode(), *filter(_is_row, self._lines())])
         except OSError as error:
             raise self._unwritten(error) from error
 
@@ -58,25 +59,24 @@ class Metrics:
             return
         except OSError as error:
             raise CheckpointError(f"cannot read {self.path}: {error.strerror}") from error
-        rows = [line for line in lines if _is_row(line)]
-        kept = [line for line in rows if int(line.split(b",")[1]) <= step]
-        header = b"" if not lines or _is_row(lines[0]) else lines[0]
+        header = [line for line in lines[:1] if not _is_row(line)]
+        kept = [line for line in lines if _is_row(line) and int(line.split(b",")[1]) <= step]
         if not kept:
             self.path.unlink()
-        elif [header, *kept] != lines:
-            self._write(header, kept)
+        elif header + kept != lines:
+            self._write(header + kept)
 
     def _lines(self) -> list[bytes]:
         return self.path.read_bytes().splitlines(keepends=True)
 
-    def _write(self, header: bytes, rows: list[bytes]) -> None:
-        replace_file(self.path, lambda file: file.write(header + b"".join(rows)))
+    def _write(self, lines: list[bytes]) -> None:
+        replace_file(self.path, lambda file: file.writelines(lines))
 
     def _unwritten(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"cannot write {self.path}: {error.strerror}")
 
 
 def _is_row(line: bytes) -> bool:
-    """Whether this is the whole line of an epoch, not the header nor one that a crash cut short."""
+    """Whether this is a complete line of an epoch: no header, and not cut short by a crash."""
     fields = line.split(b",")
     return line.endswith(b"\n") and len(fields) > 2 and fields[0].isdigit() and fields[1].isdigit()

@@ -95,45 +95,56 @@ def built_model(
     return model
 
 
-def augmentation(
+def augmentation(config: Config, dataset: Dataset, rng: np.random.Generator) -> Augment | None:
+    """Return the random changes of the training rows, each by itself."""
+    if not config.data.augmentation:
+        return None
+    stages = [choice.build() for choice in config.data.augmentation]
+    return ImageAugmentation(stages, image_shape(config, dataset, "data.augmentation"), rng=rng)
+
+
+def mixup(
     config: Config, dataset: Dataset, loss_function: Loss, rng: np.random.Generator
-) -> tuple[Augment | None, Mixup | None]:
-    """The random changes of the training rows, on their own and of each batch."""
-    augment, mix = None, None
-    if config.data.augmentation:
-        if dataset.image_shape is None:
-            reason = f"the rows of {dataset.name} are no images"
-            raise config.error("data.augmentation", reason, "data.name")
-        stages = [choice.build() for choice in config.data.augmentation]
-        augment = ImageAugmentation(stages, dataset.image_shape, rng=rng)
-    if config.train.mixup is not None:
-        if loss_function.task == "classification":
-            n_classes = dataset.n_classes
-        elif loss_function.task == "regression":
-            n_classes = None
-        else:
-            raise config.error("train.mixup", f"does not go with {config.loss.name}", "loss")
-        if not isinstance(dataset.X, np.ndarray | DiskRows):
-            reason = f"needs dense rows; those of {dataset.name} are sparse"
-            raise config.error("train.mixup", reason, "data.name")
-        mix = Mixup(config.train.mixup, n_classes, rng=rng)
-    return augment, mix
+) -> Mixup | None:
+    """Return the random mixing of the rows of a batch."""
+    if config.train.mixup is None:
+        return None
+    if loss_function.task == "multilabel":
+        raise config.error("train.mixup", f"does not go with {config.loss.name}", "loss")
+    if not isinstance(dataset.X, np.ndarray | DiskRows):
+        reason = f"needs dense rows; those of {dataset.name} are sparse"
+        raise config.error("train.mixup", reason, "data.name")
+    n_classes = dataset.n_classes if loss_function.task == "classification" else None
+    return Mixup(config.train.mixup, n_classes, rng=rng)
+
+
+def shifted_views(config: Config, dataset: Dataset) -> ShiftedViews | None:
+    """Return what the outputs are averaged over when the model is measured and predicts."""
+    if config.evaluation.shifts == 0:
+        return None
+    shape = image_shape(config, dataset, "evaluation.shifts")
+    with located(config, "evaluation.shifts", "data.name"):
+        return ShiftedViews(shape, config.evaluation.shifts)
+
+
+def image_shape(config: Config, dataset: Dataset, path: str) -> tuple[int, int, int]:
+    """Return the shape of the images that the setting at `path` needs."""
+    if dataset.image_shape is None:
+        raise config.error(path, f"the rows of {dataset.name} are no images", "data.name")
+    return dataset.image_shape
 
 
 def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) -> None:
-    """Weigh the model with all that training keeps beside it, before any of it is taken."""
+    """Refuse a model that does not fit into memory with all that its training keeps."""
     settings = config.train
-    if isinstance(settings.shards, int) and settings.shards > n_rows:
-        reason = f"must be at most the {n_rows} training rows"
-        raise config.error("train.shards", reason, "data")
-    parameters, numbers = weigh([choice.spec for choice in config.model], n_in, n_outputs)
     averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
     shards = settings.shards if isinstance(settings.shards, int) else 1
     sums = shards.bit_length() + 1 if shards > 1 else 0  # of the gradients of shards
     # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
     vectors = 2 + averages + (settings.ema is not None) + 1 + sums
-    needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
     with located(config, "model", "train.batch_size"):
+        parameters, numbers = weigh([choice.spec for choice in config.model], n_in, n_outputs)
+        needed = parameters * vectors + 2 * numbers * min(settings.batch_size, n_rows)
         check_memory(
             needed * np.dtype(settings.dtype).itemsize,
             f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and the "
@@ -141,22 +152,8 @@ def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) 
         )
 
 
-def shifted_views(config: Config, dataset: Dataset) -> ShiftedViews | None:
-    """What the outputs are averaged over when the model is measured and predicts."""
-    pixels = config.evaluation.shifts
-    if pixels == 0:
-        return None
-    if (shape := dataset.image_shape) is None:
-        reason = f"the rows of {dataset.name} are no images"
-        raise config.error("evaluation.shifts", reason, "data.name")
-    try:
-        return ShiftedViews(shape, pixels)
-    except ValueError as error:
-        raise config.error("evaluation.shifts", str(error), "data.name") from error
-
-
 def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int:
-    """How many outputs the loss function needs for this data set."""
+    """Return how many outputs the loss function needs for this data set."""
     wants_labels = loss_function.task != "regression"
     if wants_labels != dataset.is_classification:
         kind = "a classification" if dataset.is_classification else "a regression"
@@ -190,16 +187,13 @@ def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int
 def resolved(
     config: Config, n_outputs: int, model: Sequential, dataset: Dataset, ranks: Ranks | None
 ) -> Config:
-    """The config with everything that was chosen: training from it repeats the run."""
+    """Return the config with its automatic choices made: training from it repeats the run."""
     settings = config.train
-    threads = automatic_threads(model.params.size * settings.batch_size)
+    shards, threads = 1, automatic_threads(model.params.size * settings.batch_size)
     if ranks is not None:
-        threads = max(1, threads // ranks.per_node)
-    shards = settings.shards
-    if shards == "auto":
-        shards = 1 if ranks is None else ranks.size
-    threads = threads if settings.blas_threads == "auto" else settings.blas_threads
-    chosen = {"shards": shards, "blas_threads": threads}
+        shards, threads = ranks.size, max(1, threads // ranks.per_node)
+    automatic = {"shards": shards, "blas_threads": threads}
+    chosen = {key: n for key, n in automatic.items() if getattr(settings, key) == "auto"}
     source = config.data.dataset
     if dataset.path is not None:
         source = source.model_copy(update={"path": dataset.path})

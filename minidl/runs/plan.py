@@ -1,7 +1,8 @@
-"""From the arguments of a sweep to its runs, every one of them checked before any is trained."""
+"""From the arguments of a sweep to its runs, all of them checked before any is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,7 @@ from minidl.runs.sweep import Sweep
 
 # One thread each, so that a run has the same bits however many others run beside it.
 ONE_THREAD = {"train.blas_threads": "1"}
+MOST_RUNS = 10_000
 
 
 def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Sweep:
@@ -27,9 +29,12 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
     the loss; None stands for the figure that the config monitors.
 
     Raises ConfigError with all that is wrong in any combination, as a single run would say it, and
-    DataError where the data cannot be had: `data.fallback` is not used.
+    DataError where the data are not available: `data.fallback` is not used.
     """
     values = _values(arguments)
+    n_runs = math.prod(map(len, values.values())) * n_seeds
+    if n_runs > MOST_RUNS:
+        raise ConfigError(f"these are {n_runs} runs; a sweep has at most {MOST_RUNS}")
     combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
 
     def load(setting: dict[str, str]) -> Config:
@@ -51,7 +56,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
 
 
 def split_values(text: str) -> list[str]:
-    """The values between the commas that stand in no brackets and no quotes.
+    """Split at the commas outside brackets and quotes.
 
     >>> split_values("{name: sgd, learning_rate: 0.1}, adam")
     ['{name: sgd, learning_rate: 0.1}', 'adam']
@@ -97,7 +102,7 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _all_or_errors(make: Callable[[Any], Config], sources: Iterable[Any]) -> list[Config]:
-    """Make a config of each source, or raise all that is wrong, each line once."""
+    """Make a config of each source, or raise one error with all their messages, each once."""
     made, lines = [], []
     for source in sources:
         try:
@@ -110,7 +115,7 @@ def _all_or_errors(make: Callable[[Any], Config], sources: Iterable[Any]) -> lis
 
 
 def _figure(by: str | None, configs: Sequence[Config]) -> str:
-    """The figure that settings are compared by, checked to be one that all of them have."""
+    """The figure by which settings are compared, checked to be one of all of them."""
     figures = [comparable_figures(config.loss) for config in configs]
     common = [figure for figure in figures[0] if all(figure in others for others in figures)]
     if by is not None and by not in common:
@@ -129,7 +134,7 @@ def _figure(by: str | None, configs: Sequence[Config]) -> str:
 
 
 def _resolved(config: Config) -> Config:
-    """The config with all automatic choices made, once everything that it names has been built."""
+    """The config with all automatic choices made, after everything that it names was built."""
     experiment = Experiment.build(config)
     if experiment.validation is None:
         raise config.error(

@@ -1,6 +1,6 @@
 """A run: an experiment trained in its folder, recorded, interrupted, resumed, finished.
 
-Whatever ends a run between two steps, what it needs to go on with the same bits is in its folder.
+A run may end between any two steps: its folder holds all that it needs to go on with the same bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from minidl.data.dataset import fingerprint
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import loss_and_metrics
-from minidl.kernels import Array
 from minidl.runs import machine
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
@@ -31,7 +30,7 @@ from minidl.runs.interrupts import Interrupts
 BY_STOP = 1000  # larger than the number of any signal
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
-# Settings that change no bit of what is trained, only where, how fast and how often saved.
+# Settings on which no bit of the weights depends.
 WITHOUT_EFFECT_ON_BITS = (
     "name",
     "data.path",  # the fingerprint tells whether it is other data
@@ -41,12 +40,12 @@ WITHOUT_EFFECT_ON_BITS = (
     "output",
 )
 
-# Options of a table that a model file repeats, so that other files are read as this one was.
+# Options of a table that the model file keeps, so that other files are read in the same way.
 KEPT_WITH_MODEL = ("target", "delimiter", "decimal", "encoding", "header", "missing", "drop")
 
 
 def changes_bits(key: str) -> bool:
-    """Whether the setting with this key path has a part in what is trained."""
+    """Whether the weights depend on the setting with this key path."""
     return not any(f"{key}.".startswith(f"{name}.") for name in WITHOUT_EFFECT_ON_BITS)
 
 
@@ -59,9 +58,9 @@ class Run:
             if not run.stopped:
                 results = run.finish()
 
-    As a context manager it keeps the status in run.json true: running, then finished, interrupted,
-    diverged or failed. A signal (see `Interrupts`) then ends `steps` after the step in progress,
-    with a checkpoint; after the last step it lets the run be finished.
+    As a context manager it keeps the status in run.json up to date: running, then finished,
+    interrupted, diverged or failed. A signal (see `Interrupts`) then ends `steps` after the step in
+    progress, with a checkpoint; after the last step it lets the run be finished.
 
     stopped: whether `steps` ended before the training was finished.
     stopped_by: the number of the signal that asked for it, also after the last step, or None.
@@ -91,14 +90,21 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._settle_status(kind)
+            if kind is not None and self._status not in ("", "finished"):
+                self._status = "diverged" if issubclass(kind, DivergenceError) else "failed"
+                with suppress(CheckpointError):  # the disk may be what it failed from
+                    self._write_status()
+            elif self._status:
+                if self._status == "running":  # the caller left the loop
+                    self._status = "interrupted"
+                self._write_status()
         finally:
             self._interrupts.__exit__()
             self.stopped_by = self.stopped_by or self._interrupts.received
 
     @property
     def already_finished(self) -> bool:
-        """Whether nothing is left to do: it was finished before, and `resume` found its end."""
+        """Whether `resume` found a run that was trained to its end."""
         return self.training.finished and self.folder.is_finished()
 
     def stop(self) -> None:
@@ -106,12 +112,12 @@ class Run:
         self._stop_wanted = True
 
     def loss_so_far(self) -> float:
-        """The mean training loss of the present epoch, NaN before its first step."""
+        """The mean training loss of the current epoch, NaN before its first step."""
         at = self.training.progress
         return float(at["epoch_loss"] / at["epoch_weight"]) if at["epoch_weight"] else nan
 
     def resume(self, warn: Callable[[str], None]) -> bool:
-        """Go on from the newest good checkpoint; return False where there is none to go on from.
+        """Go on from the newest good checkpoint; return False where there is none.
 
         Raises ConfigError or DataError, with the difference, where the experiment is not the one
         that was begun, CheckpointError where there are checkpoints and none can be used.
@@ -134,10 +140,13 @@ class Run:
         return checkpoint.recover(self.folder.checkpoints, use, warn)
 
     def steps(self) -> Generator[Epoch | None, None, None]:
-        """Train; yield after each step, the record of an epoch after its last step, else None."""
+        """Train; yield after each step: an Epoch after the last one of each, otherwise None."""
         training = self.training
         step = training.progress["step"]
-        self._begin(step)
+        self.folder.begin(self._config)
+        self._status = "running"
+        self._write_status()
+        self.folder.metrics.cut(step)  # what was recorded after this step
         if self._ranks is not None:
             self._ranks.start(training.state())
         due = _Due(self.experiment.config.train.checkpoint_every)
@@ -170,7 +179,7 @@ class Run:
         return self._interrupts.received or (BY_STOP if self._stop_wanted else 0)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint."""
         self.folder.metrics.sync()
         about = {
             "config": self._config,
@@ -183,7 +192,7 @@ class Run:
         self._saved_step = self.training.progress["step"]
 
     def finish(self) -> dict[str, Any]:
-        """Keep the best weights, read the test set once, write model.npz and results.json."""
+        """Use the best weights, measure the test part once, write model.npz and results.json."""
         if self._saved_step != self.training.progress["step"]:
             self.save()
         self.training.use_best()
@@ -195,17 +204,10 @@ class Run:
         self._status = "finished"
         return results
 
-    def _begin(self, step: int) -> None:
-        """Write what is known before the next step; forget what was recorded after this one."""
-        self.folder.begin(self._config)
-        self._status = "running"
-        self._write_status()
-        self.folder.metrics.cut(step)
-
     def _check_same(
         self, path: Path, former: Config, about: Mapping[str, Any], warn: Callable[[str], None]
     ) -> None:
-        """Refuse to go on where the bits could not be those of the run that was begun."""
+        """Refuse to go on where the bits would not be those of the run that was begun."""
         config = self.experiment.config
         found = differences(former, config)
         epochs = found.pop("train.epochs", None)
@@ -227,17 +229,15 @@ class Run:
         if wrong:
             lines = "\n  ".join(wrong)
             raise ConfigError(f"cannot go on from {path}: the config differs:\n  {lines}")
-        former_data, arrays = about["data_fingerprint"], self._fingerprint.split(".")[0]
+        former_data, arrays = str(about["data_fingerprint"]), self._fingerprint.split(".")[0]
         if former_data not in (self._fingerprint, arrays):  # older checkpoints hold the latter
-            if str(former_data).split(".")[0] == arrays:
-                raise DataError(
-                    f"cannot go on from {path}: the data differs: the numbers are those of the "
-                    "run that was begun, its class labels, categories or column names are not"
+            why = f"SHA-256 {former_data[:16]}... when the run was begun, {arrays[:16]}... now"
+            if former_data.split(".")[0] == arrays:
+                why = (
+                    "the numbers are those of the run that was begun, its class labels, categories "
+                    "or column names are not"
                 )
-            raise DataError(
-                f"cannot go on from {path}: the data differs: SHA-256 "
-                f"{str(former_data)[:16]}... when the run was begun, {arrays[:16]}... now"
-            )
+            raise DataError(f"cannot go on from {path}: the data differs: {why}")
         for key in ("kernels", "numpy", "blas", "processor"):
             if about["machine"].get(key) != self._machine[key]:
                 warn(
@@ -268,23 +268,12 @@ class Run:
                 figures = loss_and_metrics(experiment.loss_function, outputs, test.y, extra=extra)
             results |= {f"test_{name}": v for name, v in figures.items() if math.isfinite(v)}
             if experiment.dataset.n_classes is not None and test.y.ndim == 1:
+                n = experiment.dataset.n_classes
                 predicted = experiment.loss_function.predict_targets(outputs).reshape(-1)
-                matrix = _confusion_matrix(predicted, test.y, experiment.dataset.n_classes)
-                results["confusion_matrix"] = matrix
+                pairs = test.y.astype(np.int64) * n + predicted  # a row is a true class
+                matrix = np.bincount(pairs, minlength=n * n).reshape(n, n)
+                results["confusion_matrix"] = matrix.tolist()
         return results
-
-    def _settle_status(self, kind: type[BaseException] | None) -> None:
-        """Write how the run stands at its end."""
-        if not self._status:
-            return  # it has not begun
-        if kind is None or self._status == "finished":
-            if self._status == "running":  # the caller left the loop
-                self._status = "interrupted"
-            self._write_status()
-            return
-        self._status = "diverged" if issubclass(kind, DivergenceError) else "failed"
-        with suppress(CheckpointError):  # the disk may be what it failed from
-            self._write_status()
 
     def _write_status(self) -> None:
         config = self.experiment.config
@@ -309,28 +298,22 @@ class _Due:
     """Tells after each step whether a checkpoint is due."""
 
     def __init__(self, every: CheckpointEvery) -> None:
-        self._seconds, self._steps, self._epochs = every.seconds, every.steps, every.epochs
-        self._next_time = float("inf")
+        self._every = every
         self.put_off(0.0)
 
     def __call__(self, step: int, epoch: Epoch | None) -> bool:
-        if self._seconds is not None:
+        every = self._every
+        if every.seconds is not None:
             return time.perf_counter() >= self._next_time
-        if self._steps is not None:
-            return step % self._steps == 0
-        return epoch is not None and self._epochs is not None and epoch.epoch % self._epochs == 0
+        if every.steps is not None:
+            return step % every.steps == 0
+        return epoch is not None and epoch.epoch % (every.epochs or 1) == 0
 
     def put_off(self, cost: float) -> None:
         """Begin to wait for the next one, after one that took `cost` seconds."""
-        if self._seconds is not None:
-            # However large the model and slow the disk, most of the time is spent on training.
-            self._next_time = time.perf_counter() + max(self._seconds, cost / LARGEST_COST)
-
-
-def _confusion_matrix(predicted: Array, labels: Array, n: int) -> list[list[int]]:
-    """Counts: one row a true class, one column a predicted one."""
-    counts = np.bincount(labels.astype(np.int64) * n + predicted, minlength=n * n)
-    return [[int(count) for count in row] for row in counts.reshape(n, n)]
+        # Most of the time is spent on training, also with a large model and a slow disk.
+        wait = max(self._every.seconds or 0.0, cost / LARGEST_COST)
+        self._next_time = time.perf_counter() + wait
 
 
 def _shown(value: object) -> str:

@@ -47,7 +47,7 @@ class Sweep:
 
     @property
     def runs(self) -> list[SweepRun]:
-        """Every setting with the first seed, then with the next: so all are soon compared."""
+        """Every setting with the first seed, then with the next, so that all are soon compared."""
         return [run for same_seed in zip(*self.settings, strict=True) for run in same_seed]
 
     def open(self, out: str | None) -> Sweep:
@@ -135,19 +135,17 @@ class Sweep:
             number = -code if code < 0 else code - 128
             run.code, run.reason = 128 + number, f"stopped by {signal_name(number)}"
         else:
-            # The last line of a traceback says most, of our own messages the first.
+            # The last line of a traceback says most; of an expected error, the first one.
             reason = (lines or [f"exit status {code}"])[-1 if code == UNEXPECTED else 0]
             run.code, run.reason = code, reason
         return run
 
     def _take_results(self, run: SweepRun) -> None:
         """Read how a finished run ended from its folder."""
-        folder = self.folder_of(run)
         try:
-            run.figures, run.code = folder.figures(), 0
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
-            run.code = CheckpointError.exit_code
-            run.reason = f"{folder.path}: its results cannot be read: {error}"
+            run.figures, run.code = self.folder_of(run).figures(), 0
+        except CheckpointError as error:
+            run.code, run.reason = error.exit_code, str(error)
 
     def _refuse_others(self, out: Path) -> None:
         """Raise ConfigError where `out` holds runs that differ in more than this sweep varies."""
