@@ -119,6 +119,10 @@ class Sequential:
             layer._scratch = None
         _fuse(self.layers, False)
 
+    def place_gradients(self, memory: Array) -> None:
+        """Keep the gradients in this memory, an array like `grads`, from now on."""
+        self._bind(self.layers, self.params, self.buffers, memory)
+
     def replica(self) -> Sequential:
         """Return a model on the same `params`, with gradients, buffers and activations of its own.
 
@@ -223,6 +227,7 @@ class Sequential:
         layers: Sequence[Layer],
         params: Array | None = None,
         buffers: Array | None = None,
+        grads: Array | None = None,
     ) -> None:
         """Adopt the layers: move their arrays into the flat vectors and lend them views.
 
@@ -265,7 +270,7 @@ class Sequential:
                     f"{vector.size} {vector.dtype} numbers for a model of {size} {self._dtype}"
                 )
         self.params = np.empty(start, self._dtype) if params is None else params
-        self.grads = np.zeros(start, self._dtype)
+        self.grads = np.zeros(start, self._dtype) if grads is None else grads
         self.buffers = np.empty(n_stats, self._dtype) if buffers is None else buffers
         _lend_views(self.params, pairs, "", copy_values=params is None)
         _lend_views(self.grads, pairs, "d", copy_values=params is None)

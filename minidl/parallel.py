@@ -12,12 +12,13 @@ import math
 import numpy as np
 
 from minidl.data.batches import Rows
+from minidl.kernels import Array
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.ranks import Ranks
-from minidl.shards import TreeSum, block_size, shard_bounds
+from minidl.shards import block_size, half_of, shard_bounds
 
 
 class BatchStep:
@@ -44,7 +45,8 @@ class BatchStep:
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )
         self._buffers = model.buffers.copy()  # the running statistics before the step
-        self._gradients, self._scalars = TreeSum(), TreeSum()
+        self._lefts: dict[int, tuple[Array, Array]] = {}  # sums that wait for their right halves
+        self._lent = ranks is None  # whether the gradients are where other ranks see them
 
     def __call__(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
         """Make one step; return the loss before it, and whether all parameters are finite after.
@@ -96,25 +98,40 @@ class BatchStep:
         The running statistics become the mean of those that each shard leaves, weighted by rows.
         """
         model, n_rows = self.model, len(batch.y)
+        if self.ranks is not None and not self._lent:
+            model.place_gradients(self.ranks.lend(model.grads))
+            self._lent = True
         own = self._own_shards(n_rows, n_shards)
         first = 0 if batch.X.shape[0] == n_rows or not own else own[0][0]
         total = None
         if n_shards > 1:
             total = self.loss_function.total_weight(batch.y, batch.sample_weight)
         scalars = np.zeros(1 + model.buffers.size)
-        for start, stop in own:
-            if start != own[0][0]:  # the sums so far; the last ones are added in place
-                self._gradients.add(model.grads)
-                self._scalars.add(scalars)
+
+        def add_up(shards: list[tuple[int, int]], level: int = 0) -> None:
+            """Fill `model.grads` and `scalars` with the sums over these shards."""
+            half = half_of(len(shards))
+            if half:
+                add_up(shards[:half], level + 1)
+                if level not in self._lefts:
+                    self._lefts[level] = np.empty_like(model.grads), np.empty_like(scalars)
+                lefts = self._lefts[level]
+                lefts[0][:], lefts[1][:] = model.grads, scalars
+                add_up(shards[half:], level + 1)
+                np.add(lefts[0], model.grads, out=model.grads)
+                np.add(lefts[1], scalars, out=scalars)
+                return
+            (part,) = (slice(*bounds) for bounds in shards)
             model.buffers[:] = self._buffers
-            part = slice(start, stop)
             weight = None if batch.sample_weight is None else batch.sample_weight[part]
-            rows = Rows(batch.X[start - first : stop - first], batch.y[part], weight)
-            scalars[0] = self._differentiate(rows, start, total, step)
+            X = batch.X[part.start - first : part.stop - first]
+            rows = Rows(X, batch.y[part], weight)
+            scalars[0] = self._differentiate(rows, part.start, total, step)
             scalars[1:] = model.buffers
-            scalars[1:] *= (stop - start) / n_rows
-        self._gradients.finish(model.grads)
-        self._scalars.finish(scalars)
+            scalars[1:] *= (part.stop - part.start) / n_rows
+
+        if own:
+            add_up(own)
         if self.ranks is not None:
             n_active = -(-n_shards // block_size(self.shards, self.ranks.size))
             self.ranks.add_up(model.grads, scalars, n_active)

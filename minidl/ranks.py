@@ -20,7 +20,7 @@ from minidl.errors import ConfigError
 from minidl.evaluation import ROWS_AT_ONCE, Views, predict_outputs
 from minidl.kernels import Array
 from minidl.model import Sequential
-from minidl.shards import TreeSum, block_size, shard_bounds
+from minidl.shards import block_size, shard_bounds, tree_sum
 
 # The number of processes as the mpiexec of MPICH, Intel MPI and Slurm, or Open MPI tells it.
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -33,21 +33,27 @@ class Ranks:
 
     rank: from 0.  size: the number of ranks.
     per_node: the largest number of ranks on one machine.
+    boards: from an array to one like it of each rank, in memory that all ranks see; None where the
+    ranks are on several machines, and so exchange messages.
     phase: what the ranks are doing, see `minidl.runs.job`.
     asks_to_stop: returns a number above 0 where this rank wants training to stop; it travels with
     the gradients.  stop: the largest such number of all ranks, known to all after the same step.
     """
 
-    def __init__(self, comm: Any, per_node: int = 1) -> None:
+    def __init__(
+        self,
+        comm: Any,
+        per_node: int = 1,
+        boards: Callable[[Array], list[Array]] | None = None,
+    ) -> None:
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
         self.per_node = max(self.gather(per_node))
         self.phase = "waiting"
         self.asks_to_stop: Callable[[], int] = int
         self.stop = 0
-        self._sum = TreeSum()
+        self._make_boards = boards
+        self._boards: list[Array] = []
         self._received = np.empty((0, 0))
-        steps, n = range(1, self.size), self.size
-        self._exchanges = [((self.rank + k) % n, (self.rank - k) % n) for k in steps]
 
     @classmethod
     def of_this_job(cls) -> Ranks | None:
@@ -66,7 +72,14 @@ class Ranks:
                 f'a job of {started} ranks needs mpi4py: pip install "minidl[mpi]" ({error})'
             ) from error
         world = MPI.COMM_WORLD
-        ranks = cls(world, world.Split_type(MPI.COMM_TYPE_SHARED).Get_size())
+
+        def boards(array: Array) -> list[Array]:
+            window: Any = MPI.Win.Allocate_shared(array.nbytes, array.itemsize, comm=world)
+            memory = (window.Shared_query(rank)[0] for rank in range(started))
+            return [np.frombuffer(each, array.dtype) for each in memory]
+
+        per_node = world.Split_type(MPI.COMM_TYPE_SHARED).Get_size()
+        ranks = cls(world, per_node, boards if per_node == started else None)
         if ranks.size != started:
             library = MPI.Get_library_version().splitlines()[0].strip(" \x00")
             raise ConfigError(
@@ -124,29 +137,52 @@ class Ranks:
         size = block_size(n_shards, self.size)
         return slice(self.rank * size, (self.rank + 1) * size)
 
+    def lend(self, gradient: Array) -> Array:
+        """Return memory for a gradient, from where `add_up` adds it fastest."""
+        needed = self.size * (gradient.nbytes + SHARED_BYTES)
+        free = _free_shared_memory()
+        if self._make_boards is None or not self.share(free is None or free >= needed):
+            return gradient
+        self._boards = self._make_boards(gradient)
+        own: Array = self._boards[self.rank]
+        return own
+
     def add_up(self, gradient: Array, scalars: Array, n_active: int) -> None:
         """Replace both by their sums over the first `n_active` ranks, in the tree of the shards.
 
-        Each rank adds one segment of the gradients of all ranks, and sends its sum to all.
+        Each rank adds one segment of the gradients of all ranks, and all take its sum.
         """
-        segments = [gradient[a:b] for a, b in shard_bounds(gradient.size, self.size)]
+        bounds = [slice(*each) for each in shard_bounds(gradient.size, self.size)]
+        own = gradient[bounds[self.rank]]
+        if self._boards:
+            self.comm.Barrier()
+            tree_sum([each[bounds[self.rank]] for each in self._boards[:n_active]], own)
+            self.comm.Barrier()
+            for board, segment in zip(self._boards, bounds, strict=True):
+                if board is not gradient:
+                    gradient[segment] = board[segment]
+        else:
+            self._add_up_by_messages([gradient[each] for each in bounds], n_active)
+        mine = np.append(scalars, float(self.asks_to_stop()))
+        everyone = np.empty((self.size, mine.size))
+        self.comm.Allgather(mine, everyone)  # after it, all ranks have taken the sums of all
+        self.stop = int(everyone[:, -1].max())
+        tree_sum(list(everyone[:n_active, :-1]), scalars)
+
+    def _add_up_by_messages(self, segments: list[Array], n_active: int) -> None:
         own = segments[self.rank]
         if self._received.shape != (self.size, own.size) or self._received.dtype != own.dtype:
             self._received = np.empty((self.size, own.size), own.dtype)
         parts = list(self._received)
         parts[self.rank] = own
-        for to, source in self._exchanges:
+        others = [
+            ((self.rank + k) % self.size, (self.rank - k) % self.size) for k in range(1, self.size)
+        ]
+        for to, source in others:
             self.comm.Sendrecv(segments[to], to, 0, parts[source], source)
-        total = self._sum.total(parts[:n_active])
-        if total is not own:
-            own[:] = total
-        for to, source in self._exchanges:
+        tree_sum(parts[:n_active], own)
+        for to, source in others:
             self.comm.Sendrecv(own, to, 0, segments[source], source)
-        mine = np.append(scalars, float(self.asks_to_stop()))
-        everyone = np.empty((self.size, mine.size))
-        self.comm.Allgather(mine, everyone)
-        self.stop = int(everyone[:, -1].max())
-        scalars[:] = TreeSum().total(list(everyone[:n_active, :-1]))
 
     def predict_outputs(
         self,
@@ -164,14 +200,18 @@ class Ranks:
         return np.concatenate(self.gather(outputs if first < last else outputs[:0]))
 
 
-def _check_shared_memory(n_ranks: int) -> None:
-    """MPI keeps messages there: where it is too small, ranks die by SIGBUS."""
+def _free_shared_memory() -> int | None:
     try:
         found = os.statvfs(SHARED_MEMORY)
     except (AttributeError, OSError):  # not on this system
-        return
-    free, needed = found.f_bavail * found.f_frsize, n_ranks * SHARED_BYTES
-    if free < needed and "MPIR_CVAR_NOLOCAL" not in os.environ:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def _check_shared_memory(n_ranks: int) -> None:
+    """MPI keeps messages there: where it is too small, ranks die by SIGBUS."""
+    free, needed = _free_shared_memory(), n_ranks * SHARED_BYTES
+    if free is not None and free < needed and "MPIR_CVAR_NOLOCAL" not in os.environ:
         raise ConfigError(
             f"{SHARED_MEMORY} has {free >> 20} MiB free, and {n_ranks} ranks need "
             f"{needed >> 20} MiB: enlarge it (docker run --shm-size=1g), or set "

@@ -9,43 +9,26 @@ import numpy as np
 from minidl.kernels import Array
 
 
-class TreeSum:
-    """The sum of arrays that are given one after the other, added in a fixed binary tree.
+def half_of(n: int) -> int:
+    """Return how many of n things the left half of the tree holds: 2**k < n; 0 of a single one.
 
-    ((0 + 1) + (2 + 3)) + (4 + 5): neighbours first, then their sums. So the sum of an aligned block
-    of 2**k arrays is a partial sum of the whole. Holds one array for each level of the tree.
+    The sum of n arrays is that of the left half plus that of the others, each made in the same way:
+    ((0 + 1) + (2 + 3)) + (4 + 5). So an aligned block of 2**k arrays is a partial sum of the whole.
     """
+    return 1 << (n - 1).bit_length() >> 1
 
-    def __init__(self) -> None:
-        self._levels: list[tuple[int, Array]] = []  # (level, partial sum), the largest first
-        self._free: list[Array] = []
 
-    def add(self, array: Array) -> None:
-        """Add the next array, but for the last; it is copied."""
-        level, own = 0, self._free.pop() if self._free else np.empty_like(array)
-        own[...] = array
-        while self._levels and self._levels[-1][0] == level:
-            own, level = self._join(own), level + 1
-        self._levels.append((level, own))
-
-    def finish(self, last: Array) -> None:
-        """Add the last array, which becomes the sum of all, and begin anew."""
-        while self._levels:
-            _, left = self._levels.pop()
-            np.add(left, last, out=last)
-            self._free.append(left)
-
-    def total(self, arrays: Sequence[Array]) -> Array:
-        """Return the sum of arrays, in place of the last one."""
-        for array in arrays[:-1]:
-            self.add(array)
-        self.finish(arrays[-1])
-        return arrays[-1]
-
-    def _join(self, right: Array) -> Array:
-        _, left = self._levels.pop()
-        self._free.append(right)
-        return np.add(left, right, out=left)
+def tree_sum(arrays: Sequence[Array], out: Array) -> Array:
+    """Return the sum of arrays, in the order of `half_of`, in `out`, which may be one of them."""
+    half = half_of(len(arrays))
+    if half == 0:
+        out[...] = arrays[0]
+        return out
+    left, right = (
+        part[0] if len(part) == 1 else tree_sum(part, np.empty_like(out))
+        for part in (arrays[:half], arrays[half:])
+    )
+    return np.add(left, right, out=out)
 
 
 def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:
@@ -58,7 +41,4 @@ def block_size(n_shards: int, n_ranks: int) -> int:
 
     So each rank holds an aligned block, whose sum is a partial sum of the tree.
     """
-    size = 1
-    while size * n_ranks < n_shards:
-        size *= 2
-    return size
+    return 1 << (-(-n_shards // n_ranks) - 1).bit_length()

@@ -46,6 +46,9 @@ class Comm:
         self.barrier.wait(60)
         return found
 
+    def Barrier(self):
+        self.barrier.wait(60)
+
     def bcast(self, thing):
         return self.allgather(thing)[0]
 
@@ -57,13 +60,18 @@ class Comm:
         received[...] = dict(self.allgather((to, sent.copy())))[self.rank]
 
 
-def on_ranks(size, task):
-    """Call `task(ranks)` on each of `size` ranks; return what they return."""
+def on_ranks(size, task, shared=False):
+    """Call `task(ranks)` on each of `size` ranks; return what they return.
+
+    shared: whether they have memory that all see.
+    """
     board, barrier, results = [None] * size, threading.Barrier(size), [None] * size
 
     def run(rank):
         try:
-            results[rank] = task(Ranks(Comm(rank, size, board, barrier)))
+            comm = Comm(rank, size, board, barrier)
+            boards = (lambda array: comm.allgather(np.empty_like(array))) if shared else None
+            results[rank] = task(Ranks(comm, boards=boards))
         except BaseException:
             barrier.abort()
             raise
@@ -117,10 +125,10 @@ def trained(ranks, *, shards=4, mixup=False, batch_size=30, sample_weight=False,
         {"batch_size": 5},  # two shards at most, and none for some ranks
     ],
 )
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_ranks_make_the_bits_of_one_process(size, options):
+@pytest.mark.parametrize(("size", "shared"), [(2, True), (2, False), (3, False), (4, True)])
+def test_ranks_make_the_bits_of_one_process(size, shared, options):
     alone = trained(None, **options)
-    assert on_ranks(size, lambda ranks: trained(ranks, **options)) == [alone] * size
+    assert on_ranks(size, lambda ranks: trained(ranks, **options), shared) == [alone] * size
 
 
 def test_more_ranks_than_shards_are_refused():
