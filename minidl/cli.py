@@ -13,9 +13,20 @@ from collections.abc import Callable, Sequence
 
 from minidl import startup
 from minidl.errors import ConfigError, MinidlError
-from minidl.terminal import OutputError, prepare_streams, say, warn
+from minidl.terminal import OutputError, aligned, prepare_streams, say, warn
 
-EXIT_CODES = """\
+HELP = """\
+usage: minidl COMMAND [...]   (minidl COMMAND --help says more)
+
+Train multilayer perceptrons on a CPU.
+
+commands:
+"""
+OPTIONS = """
+options:
+  --help     show this text
+  --version  show the versions, the BLAS and the kernels in use
+
 exit codes:
   0  done
   1  a check that was asked for failed (gradcheck, train --check)
@@ -28,99 +39,46 @@ exit codes:
 A sweep ends with the largest exit code of its runs.
 """
 
-Command = Callable[[Sequence[str]], int]
-
-
-def _init() -> Command:
-    """Look at a table, and write a config that trains on it."""
-    from minidl.commands.init import init
-
-    return init
-
-
-def _convert() -> Command:
-    """Turn a table that is too large for memory into files that training reads in pieces."""
-    from minidl.commands.convert import convert
-
-    return convert
-
-
-def _train() -> Command:
-    """Train what a config describes, and write a run folder."""
-    from minidl.commands.train import train
-
-    return train
-
-
-def _sweep() -> Command:
-    """Train several settings with several seeds, and compare them."""
-    from minidl.commands.sweep import sweep
-
-    return sweep
-
-
-def _gradcheck() -> Command:
-    """Compare the gradients of a config's model with finite differences."""
-    from minidl.commands.train import gradcheck
-
-    return gradcheck
-
-
-def _predict() -> Command:
-    """Predict the rows of a file with a trained model."""
-    from minidl.commands.predict import predict
-
-    return predict
-
-
-def _evaluate() -> Command:
-    """Measure a trained model on its test part or on a file."""
-    from minidl.commands.evaluate import evaluate
-
-    return evaluate
-
-
-def _configs() -> Command:
-    """List the shipped configs, or copy one to edit it."""
-    from minidl.commands.configs import configs
-
-    return configs
-
-
-def _report() -> Command:
-    """Write the report of a finished run again."""
-    from minidl.commands.report import report
-
-    return report
-
-
-def _compare() -> Command:
-    """Put finished runs side by side, in a table and in a page."""
-    from minidl.commands.report import compare
-
-    return compare
-
-
-def _export() -> Command:
-    """Write a trained model as ONNX, C99 or a NumPy-only file."""
-    from minidl.commands.export import export
-
-    return export
-
-
 COMMANDS = {
-    "init": _init,
-    "convert": _convert,
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "report": _report,
-    "compare": _compare,
-    "sweep": _sweep,
-    "export": _export,
-    "gradcheck": _gradcheck,
-    "configs": _configs,
+    "init": "Look at a table, and write a config that trains on it.",
+    "convert": "Make a table that is too large for memory readable in pieces.",
+    "train": "Train what a config describes, and write a run folder.",
+    "evaluate": "Measure a trained model on its test part or on a file.",
+    "predict": "Predict the rows of a file with a trained model.",
+    "report": "Write the report of a finished run again.",
+    "compare": "Put finished runs side by side, in a table and in a page.",
+    "sweep": "Train several settings with several seeds, and compare them.",
+    "export": "Write a trained model as ONNX, C99 or a NumPy-only file.",
+    "gradcheck": "Compare the gradients of a config's model with finite differences.",
+    "configs": "List the shipped configs, or copy one to edit it.",
 }
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    """Import the file of one command alone: some of the others take seconds."""
+    if name == "init":
+        from minidl.commands.init import init as command
+    elif name == "convert":
+        from minidl.commands.convert import convert as command
+    elif name == "train":
+        from minidl.commands.train import train as command
+    elif name == "evaluate":
+        from minidl.commands.evaluate import evaluate as command
+    elif name == "predict":
+        from minidl.commands.predict import predict as command
+    elif name == "report":
+        from minidl.commands.report import report as command
+    elif name == "compare":
+        from minidl.commands.report import compare as command
+    elif name == "sweep":
+        from minidl.commands.sweep import sweep as command
+    elif name == "export":
+        from minidl.commands.export import export as command
+    elif name == "gradcheck":
+        from minidl.commands.train import gradcheck as command
+    else:
+        from minidl.commands.configs import configs as command
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        say(_help(), end="")
+        say(HELP + aligned(COMMANDS.items(), "  ") + OPTIONS, end="")
         return 0
     if name == "--version":
         say(_version())
@@ -159,32 +117,12 @@ def _run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
         raise ConfigError(f"minidl: no command {name!r}; {hint}")
-    command = COMMANDS[name]()
+    command = _command(name)
     startup.end()
     try:
         return command(rest)
     except SystemExit as stop:  # argparse, after --help
         return int(stop.code or 0)
-
-
-def _help() -> str:
-    lines = [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: minidl COMMAND [...]   (minidl COMMAND --help says more)",
-            "",
-            "Train multilayer perceptrons on a CPU.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "options:",
-            "  --help     show this text",
-            "  --version  show the versions, the BLAS and the kernels in use",
-            "",
-            EXIT_CODES,
-        ]
-    )
 
 
 def _version() -> str:

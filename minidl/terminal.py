@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -168,6 +168,24 @@ def figures_text(figures: Mapping[str, float], monitor: str = "loss") -> str:
     """
     shown = {name: x for name, x in figures.items() if name not in IN_FILES or name == monitor}
     return " ".join(f"{name} {figure:.4f}" for name, figure in shown.items())
+
+
+def aligned(lines: Iterable[Sequence[str]], before: str = "", *, right: bool = False) -> str:
+    """Rows of cells as columns, each line after `before`; all but the first to the right, if so.
+
+    >>> aligned([("a", "10"), ("bb", "2")], right=True)
+    'a   10\\nbb   2\\n'
+    """
+    rows = list(lines)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    just = [str.ljust, *[str.rjust if right else str.ljust] * (len(widths) - 1)]
+    texts = (
+        "  ".join(
+            fill(*cell) for fill, cell in zip(just, zip(row, widths, strict=True), strict=True)
+        )
+        for row in rows
+    )
+    return "".join(f"{before}{text.rstrip()}\n" for text in texts)
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -301,7 +301,7 @@ def test_all_that_is_wrong_comes_at_once_each_with_its_place(minidl):
         ("train config.yaml other.yaml", "give one config file, got 2: config.yaml, other.yaml"),
         ("train config.yaml --fast", "unrecognized arguments"),
         ("trian config.yaml", "no command 'trian'; did you mean 'train'?"),
-        ("dance", "no command 'dance'; the commands are init, train"),
+        ("dance", "no command 'dance'; the commands are init, convert"),
         ("train config.yaml --out", "--out: expected one argument; see minidl train --help"),
         ("train --resume nowhere", "nowhere: no such run folder"),
         ("train --resume latest", "no run to resume in runs"),

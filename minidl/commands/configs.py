@@ -11,7 +11,7 @@ from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
 from minidl.errors import ConfigError
 from minidl.shipped import copy_of, description, shipped_configs
-from minidl.terminal import say, width_of
+from minidl.terminal import aligned, say, width_of
 
 
 def configs(arguments: Sequence[str]) -> int:
@@ -23,9 +23,8 @@ def configs(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     shipped = shipped_configs()
     if options.copy is None:
-        longest = max(map(len, shipped), default=0)
-        for name, file in shipped.items():
-            say(f"{name:<{longest}}  {description(file)}"[: width_of(sys.stdout)])
+        lines = aligned((name, description(file)) for name, file in shipped.items()).splitlines()
+        say("\n".join(line[: width_of(sys.stdout)] for line in lines))
         say("minidl train NAME trains one; minidl configs --copy NAME writes it to NAME.yaml")
         return 0
     name = options.copy.removesuffix(".yaml")

@@ -16,7 +16,7 @@ from minidl.report.metrics import Measures, measure
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.trained import Trained
-from minidl.terminal import say, warn
+from minidl.terminal import aligned, say, warn
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -83,22 +83,20 @@ def _file(trained: Trained, data: str, target: str | None) -> tuple[str, Array, 
 
 def _text(measures: Measures, title: str, labels: Sequence[str]) -> str:
     """The figures as tables, the most important one first."""
-    lines = [title, ""]
+    lines = []
     for name in sorted(measures.values, key=lambda name: name != measures.headline):
-        low, high = measures.intervals.get(name, (None, None))
-        interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
-        lines.append(f"{name.replace('_', ' '):<22} {measures.values[name]:>10.4f}{interval}")
-    width = max(5, *map(len, labels), 0)
+        interval = " to ".join(f"{end:.4f}" for end in measures.intervals.get(name, ()))
+        lines.append([name.replace("_", " "), f"{measures.values[name]:.4f}", interval])
+    tables = [f"{title}\n", aligned(lines, right=True)]
     if measures.per_class:
-        lines += ["", f"{'class':<{width}}  precision  recall      f1    rows"]
-        lines += [
-            f"{label:<{width}}  {figures['precision']:>9.4f}  {figures['recall']:>6.4f}  "
-            f"{figures['f1']:>6.4f}  {figures['n_samples']:>6}"
-            for label, figures in zip(labels, measures.per_class, strict=True)
-        ]
+        rows = [["class", "precision", "recall", "f1", "rows"]]
+        for label, (*shares, n) in zip(labels, map(dict.values, measures.per_class), strict=True):
+            rows.append([label, *(f"{share:.4f}" for share in shares), str(n)])
+        tables.append(aligned(rows, right=True))
     if measures.confusion:
-        lines += ["", "confusion matrix: a row is a true class, a column a predicted one"]
-        cells = max(len(str(count)) for row in measures.confusion for count in row)
-        for label, row in zip(labels, measures.confusion, strict=True):
-            lines.append(f"{label:<{width}}  " + " ".join(f"{count:>{cells}}" for count in row))
-    return "\n".join(lines) + "\n"
+        counts = [
+            [label, *map(str, row)] for label, row in zip(labels, measures.confusion, strict=True)
+        ]
+        note = "confusion matrix: a row is a true class, a column a predicted one\n"
+        tables.append(note + aligned(counts, right=True))
+    return "\n".join(tables)

@@ -15,7 +15,7 @@ from minidl.report.comparison import FinishedRun, comparison_page, figures_table
 from minidl.report.run import write_report
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
-from minidl.terminal import say
+from minidl.terminal import aligned, say
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -53,17 +53,13 @@ def compare(arguments: Sequence[str]) -> int:
     runs = [FinishedRun.read(Path(path)) for path in options.arguments]
     for titles, rows in (figures_table(runs), settings_table(runs)):
         if rows:
-            _say_table([titles, *([_cell(cell) for cell in row] for row in rows)])
+            lines = [titles, *([_cell(cell) for cell in row] for row in rows)]
+            say(aligned(lines, right=True), end="")
     if options.out is not None:
         text = comparison_page("Comparison of runs", runs)
         replace_file(options.out, lambda file: file.write(text.encode()))
         say(f"page: {options.out}")
     return 0
-
-
-def _say_table(lines: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    say("".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines))
 
 
 def _cell(value: Any) -> str:
