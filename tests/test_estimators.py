@@ -694,7 +694,8 @@ def test_without_a_finite_epoch_there_is_no_model(options):
 def test_the_statistics_of_before_survive_a_divergence():
     X, y = IRIS
     layers = [{"linear": 4}, "batch_norm", "relu", {"linear": "auto"}]
-    clf = MLPClassifier(layers=layers, early_stopping=True, solver="sgd", max_iter=2)
+    options = {"early_stopping": True, "solver": "sgd", "max_iter": 2, "random_state": 0}
+    clf = MLPClassifier(layers=layers, **options)
     before = clf.fit(X, y).predict_proba(X)
     clf.set_params(warm_start=True, learning_rate_init=1e200)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):

@@ -17,10 +17,8 @@ from minidl.estimators.building import chosen
 from minidl.estimators.labels import Labels, plain_targets
 from minidl.estimators.mlp import MLP, trains_in_epochs
 from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
-from minidl.estimators.targets import ClassTargets
 from minidl.kernels import Array
 from minidl.losses import Loss
-from minidl.predictor import Predictor
 
 
 @documented(PARAMETERS, ATTRIBUTES, NOTES)
@@ -94,14 +92,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         classes : array-like of shape (n_classes,), default=None
             All classes that will ever come; needed in the first call, and only there.
         """
-        known = hasattr(self, "classes_")
-        _check_partial_fit_first_call(self, None if classes is None else plain_targets(classes))
-        try:
+        with self._restored_after_an_error():
+            _check_partial_fit_first_call(self, None if classes is None else plain_targets(classes))
             return self._fit(X, y, sample_weight, incremental=True)
-        except BaseException:
-            if not known:
-                del self.classes_
-            raise
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes_`.
@@ -123,29 +116,19 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
-    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> ClassTargets:
+    def _labels_of(self, y: Any, *, begins: bool, incremental: bool) -> Labels:
         if hasattr(self, "_targets") and not begins:
-            labels = self._targets.labels
+            labels: Labels = self._targets.labels
             given = unique_labels(y)
             if self.warm_start and set(given) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the "
                     f"previous call to fit. Previously got {self.classes_}, `y` has {given}"
                 )
-        else:
-            own = None if self.loss == "log_loss" else chosen("loss", self.loss).build()
-            classes = np.asarray(self.classes_) if incremental else None  # by `partial_fit`
-            labels = Labels.of(y, classes, one_hot=own is not None and own.task != "multilabel")
-            self.classes_: Array = labels.classes
-        return ClassTargets.of(labels, self.loss, self.label_smoothing)
-
-    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> ClassTargets:
-        self.classes_ = np.asarray(predictor.classes)
-        if indicator is None:  # an older file
-            indicator = predictor.loss_function.task == "multilabel" and self.n_outputs_ > 1
-        exclusive = not indicator or predictor.loss_function.task == "classification"
-        labels = Labels(self.classes_, indicator, exclusive=exclusive)
-        return ClassTargets.of(labels, self.loss, self.label_smoothing)
+            return labels
+        own = None if self.loss == "log_loss" else chosen("loss", self.loss).build()
+        classes = np.asarray(self.classes_) if incremental else None  # by `partial_fit`
+        return Labels.of(y, classes, one_hot=own is not None and own.task != "multilabel")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -20,8 +19,8 @@ from minidl.estimators.building import hidden_sizes, make_layers
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.files import opened, save
 from minidl.estimators.fitting import CURVES, Fitting, weight_lists
-from minidl.estimators.labels import plain_targets
-from minidl.estimators.targets import Targets
+from minidl.estimators.labels import Labels, plain_targets
+from minidl.estimators.targets import ClassTargets, Targets
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
 from minidl.layers.linear import Linear
@@ -30,13 +29,14 @@ from minidl.predictor import Predictor
 
 ARCHITECTURE = ("activation", "dropout", "layers")  # what a fit that goes on cannot change
 FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
-DTYPES = (np.float64, np.float32)  # of X, in which the model then computes
 
 
-class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
+class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
     """Base of the estimators."""
 
-    _y_checks: ClassVar[Mapping[str, Any]] = {}
+    loss: Any  # parameters of the subclasses
+    label_smoothing: Any = 0.0
+    classes_: Array
 
     # --- Fit and predict.
 
@@ -143,9 +143,14 @@ class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
             if predictor.feature_names is not None:
                 self.feature_names_in_ = np.asarray(predictor.feature_names, dtype=object)
             self.n_outputs_ = predictor.model.output_size(predictor.n_features)
-            targets = self._restored_targets(predictor, fitted.get("indicator"))
-            self._targets = targets.in_units_of(predictor.loss_function)
-            self.out_activation_ = targets.activation
+            labels, loss_function = None, predictor.loss_function
+            if predictor.classes is not None:
+                marks = fitted.get("indicator")
+                if marks is None:  # an older file
+                    marks = loss_function.task == "multilabel" and self.n_outputs_ > 1
+                exclusive = not marks or loss_function.task == "classification"
+                labels = Labels(np.asarray(predictor.classes), marks, exclusive=exclusive)
+            self._targets = self._targets_for(labels).in_units_of(loss_function)
             self._list_weights()
         return self
 
@@ -157,16 +162,6 @@ class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
         tags.input_tags.sparse = True
         return tags
 
-    # --- What the subclasses define.
-
-    @abstractmethod
-    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> Targets:
-        """Return the targets for y: learned from it where a fit begins, else checked against it."""
-
-    @abstractmethod
-    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> Targets:
-        """Return the targets of a model from a file."""
-
     # --- Checks.
 
     def _check_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -176,11 +171,24 @@ class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
             plain_targets(y),
             accept_sparse="csr",
             multi_output=True,
-            dtype=DTYPES,
+            dtype=(np.float64, np.float32),  # in which the model then computes
             reset=reset,
-            **self._y_checks,
+            y_numeric=is_regressor(self),
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _labels_of(self, y: Any, *, begins: bool, incremental: bool) -> Labels | None:
+        """Return a classifier's labels: of y where a fit begins, else those that y must have."""
+        return None
+
+    def _targets_for(self, labels: Labels | None) -> Targets:
+        if labels is None:
+            targets = Targets.of_numbers(self.loss)
+        else:
+            self.classes_ = labels.classes
+            targets = ClassTargets.of(labels, self.loss, self.label_smoothing)
+        self.out_activation_ = targets.activation
+        return targets
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
         if sample_weight is not None:
@@ -202,12 +210,12 @@ class MLP(CallbackSupportMixin, Fitting, ABC):  # type: ignore[misc]
             begins = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
             learns = begins or not hasattr(self, "_model")  # weights may have been set by hand
             X, y = self._check_rows(X, y, reset=learns)
-            targets = self._make_targets(y, begins=begins, incremental=incremental)
+            labels = self._labels_of(y, begins=begins, incremental=incremental)
+            targets = self._targets_for(labels)
             if learns:
                 self._targets = targets.fitted(targets.encode(y, X.dtype))
             else:
                 self._targets = targets.in_units_of(self._targets.loss_function)
-            self.out_activation_ = targets.activation
             rows, held_out = self._rows(X, y, sample_weight), None
             if learns:
                 self.n_outputs_ = self._targets.count_outputs(rows.y)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
 from minidl.estimators.mlp import MLP, trains_in_epochs
 from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
-from minidl.estimators.targets import Targets
-from minidl.predictor import Predictor
 
 
 @documented(PARAMETERS, ATTRIBUTES, NOTES)
@@ -60,16 +58,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str = "relu"
 
-    _y_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}
-
     @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Update the model with one epoch over the given data, given as for `fit`."""
         return self._fit(X, y, sample_weight, incremental=True)
-
-    def _make_targets(self, y: Any, *, begins: bool, incremental: bool) -> Targets:
-        return Targets.of_numbers(self.loss)
-
-    def _restored_targets(self, predictor: Predictor, indicator: bool | None) -> Targets:
-        return Targets.of_numbers(self.loss)
