@@ -17,15 +17,12 @@ from minidl import conformal
 from minidl.data.batches import Rows
 from minidl.estimators.labels import Labels
 from minidl.estimators.parameters import documented
-from minidl.estimators.targets import ClassTargets, Targets
 from minidl.kernels import Array
 from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.model import Sequential
-from minidl.predictor import Predictor
 from minidl.tabular.members import pack
 from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
 
-LABEL_SMOOTHING = 0.1
 LARGEST = np.log(20.0)  # logarithm of a temperature
 MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
 
@@ -81,19 +78,12 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
             raise ValueError("predict_set is for one class a row, and y had several labels a row")
         return self.conformal_scores_
 
-    def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
+    def _check_targets(self, y: Any) -> tuple[Labels, Any]:
         y = y if issparse(y) else np.asarray(y)
         if y.ndim != 2 or y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
-        labels = Labels.of(y)
-        self.classes_ = labels.classes
-        return _class_targets(labels), y
-
-    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
-        self.classes_ = np.asarray(predictor.classes)
-        labels = Labels(self.classes_, indicator, exclusive=not indicator)
-        return _class_targets(labels)
+        return Labels.of(y), y
 
     def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
         if targets.ndim == 2:
@@ -116,21 +106,10 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
             true = np.take_along_axis(true, rows.y[known, None], axis=1)
         self.conformal_scores_ = conformal.kept_scores(1 - true)
 
-    def _explained(self, chosen: Array) -> tuple[Array, Array]:
-        exclusive = self.n_outputs_ > 1 and not self._targets.indicator
-        return chosen - 1 / self.n_outputs_ if exclusive else chosen, np.zeros(len(chosen))
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _class_targets(labels: Labels) -> ClassTargets:
-    if not labels.exclusive:
-        return ClassTargets.of(labels, "log_loss", LABEL_SMOOTHING)
-    loss = {"name": "softmax_cross_entropy", "label_smoothing": LABEL_SMOOTHING}
-    return ClassTargets.of(labels, loss, 0.0)
 
 
 def temperature(

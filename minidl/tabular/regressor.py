@@ -12,16 +12,11 @@ from sklearn.utils.validation import check_array, column_or_1d
 from minidl import conformal
 from minidl.data.batches import Rows
 from minidl.estimators.parameters import documented
-from minidl.estimators.targets import Targets
 from minidl.kernels import Array
 from minidl.losses.loss import columns as as_columns
-from minidl.losses.regression import ScaledLoss
 from minidl.model import Sequential
-from minidl.predictor import Predictor
 from minidl.tabular.members import pack
 from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
-
-LOSS = {"name": "mse", "scale_targets": True}
 
 
 @documented(PARAMETERS, ATTRIBUTES)
@@ -50,14 +45,11 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
     def _scores(self) -> Array:
         return self.conformal_scores_
 
-    def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
+    def _check_targets(self, y: Any) -> tuple[None, Any]:
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return Targets.of_numbers(LOSS), y
-
-    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
-        return Targets.of_numbers(LOSS).in_units_of(predictor.loss_function)
+        return None, y
 
     def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
         return None, as_columns(targets, np.float64)
@@ -68,8 +60,3 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
         self.oof_prediction_ = values[:, 0] if rows.y.ndim == 1 else values
         errors = np.abs(values - as_columns(rows.y, np.float64))
         self.conformal_scores_ = conformal.kept_scores(errors[~np.isnan(errors[:, 0])])
-
-    def _explained(self, chosen: Array) -> tuple[Array, Array]:
-        loss_function = self._targets.loss_function
-        assert isinstance(loss_function, ScaledLoss)
-        return chosen * loss_function.scale, (chosen * loss_function.center).sum(axis=1)

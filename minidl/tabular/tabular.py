@@ -22,15 +22,18 @@ from sklearn.utils.validation import (
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.features import TableFeatures
 from minidl.estimators.files import opened, save
-from minidl.estimators.labels import plain_targets
-from minidl.estimators.targets import Targets
+from minidl.estimators.labels import Labels, plain_targets
+from minidl.estimators.targets import ClassTargets, Targets
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
+from minidl.losses.regression import ScaledLoss
 from minidl.model import Sequential
 from minidl.predictor import Predictor
 from minidl.tabular.encoder import TableEncoder
 from minidl.tabular.explanation import Explanation, integrated_gradients
 from minidl.tabular.members import folds_of, train_members
+
+LABEL_SMOOTHING = 0.1
 
 PARAMETERS = """\
 columns : dict or None, default=None
@@ -116,7 +119,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
             )
         encoder = TableEncoder(columns=self.columns, missing=self.missing).fit_schema(X)
         codes = encoder.encode(X)
-        targets, y = self._begin_targets(plain_targets(y))
+        labels, y = self._check_targets(plain_targets(y))
+        targets = self._targets_for(labels)
         check_consistent_length(codes, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, codes)
@@ -126,9 +130,9 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
             rows = rows.select(rows.sample_weight > 0)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         seeds = np.random.SeedSequence(seed)
-        labels, numbers = self._labels_and_numbers(rows.y)
+        strata, numbers = self._labels_and_numbers(rows.y)
         rng = np.random.default_rng(seeds.spawn(1)[0])
-        folds = folds_of(labels, len(rows.y), self.n_members, rng)
+        folds = folds_of(strata, len(rows.y), self.n_members, rng)
         inputs = encoder.features_.fit_out_of_fold(rows.X, numbers, folds)
         self._targets = targets.fitted(rows.y)
         self.n_outputs_ = targets.count_outputs(rows.y)
@@ -232,15 +236,18 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
             self.conformal_scores_ = scores
             self.encoder_ = TableEncoder.restored(features, positional=fitted["positional"])
             self._take_names()
-            self._targets = self._restored_targets(predictor, fitted["indicator"])
+            labels, marks = None, fitted["indicator"]
+            if predictor.classes is not None:
+                labels = Labels(np.asarray(predictor.classes), marks, exclusive=not marks)
+            self._targets = self._targets_for(labels).in_units_of(predictor.loss_function)
             self.n_outputs_ = self._model.layers[-1].n_out
         return self
 
     # --- What the subclasses define.
 
     @abstractmethod
-    def _begin_targets(self, y: Any) -> tuple[Targets, Any]:
-        """Return what is done with targets, and y after a check."""
+    def _check_targets(self, y: Any) -> tuple[Labels | None, Any]:
+        """Return the labels of y, for a classification, and y after a check."""
 
     @abstractmethod
     def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
@@ -250,18 +257,27 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
     def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
         """Pack the members, and learn from outputs for rows held out how sure they are."""
 
-    @abstractmethod
-    def _restored_targets(self, predictor: Predictor, indicator: bool) -> Targets:
-        """Return what is done with the targets of a model from a file."""
+    # --- Parts of both.
 
-    @abstractmethod
+    def _targets_for(self, labels: Labels | None) -> Targets:
+        if labels is None:
+            return Targets.of_numbers({"name": "mse", "scale_targets": True})
+        self.classes_ = labels.classes
+        if not labels.exclusive:
+            return ClassTargets.of(labels, "log_loss", LABEL_SMOOTHING)
+        loss = {"name": "softmax_cross_entropy", "label_smoothing": LABEL_SMOOTHING}
+        return ClassTargets.of(labels, loss, 0.0)
+
     def _explained(self, chosen: Array) -> tuple[Array, Array]:
-        """Return what the chosen outputs are multiplied with and added to where they are explained.
+        """Return what outputs are multiplied with, and what is added, where they are explained.
 
         chosen: 1 at the chosen output of each row, else 0, (n_samples, n_outputs).
         """
-
-    # --- Parts of both.
+        loss_function = self._targets.loss_function
+        if isinstance(loss_function, ScaledLoss):
+            return chosen * loss_function.scale, (chosen * loss_function.center).sum(axis=1)
+        exclusive = self.n_outputs_ > 1 and not self._targets.indicator
+        return chosen - (1 / self.n_outputs_ if exclusive else 0.0), np.zeros(len(chosen))
 
     def _take_names(self) -> None:
         self.n_features_in_ = self.encoder_.n_features_in_
