@@ -88,7 +88,7 @@ def test_training_on_the_pair_gives_the_bits_of_training_on_the_table(table, run
 
     def trained(path, target):
         (folder / "c.yaml").write_text(CONFIG.format(path=path, target=target))
-        experiment = Experiment.build(load_config(folder / "c.yaml"))
+        experiment = Experiment(load_config(folder / "c.yaml"))
         training = experiment.training()
         for _ in training.steps():
             pass

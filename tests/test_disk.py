@@ -194,7 +194,7 @@ train: {epochs: 3, batch_size: 16, blas_threads: 1}
 
 def trained(folder, once=True):
     (folder / "c.yaml").write_text(CONFIG)
-    experiment = Experiment.build(load_config(folder / "c.yaml"))
+    experiment = Experiment(load_config(folder / "c.yaml"))
     training = experiment.training()
     for _ in training.steps():
         pass

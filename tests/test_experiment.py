@@ -37,7 +37,7 @@ def build(tmp_path, monkeypatch):
 
     def build(text=TEXT, *overrides):
         (tmp_path / "config.yaml").write_text(text)
-        return Experiment.build(load_config("config.yaml", overrides))
+        return Experiment(load_config("config.yaml", overrides))
 
     return build
 

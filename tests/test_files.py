@@ -63,7 +63,7 @@ def test_the_recipe_for_images_trains(tmp_path):
         Path(__file__).parents[1] / "configs" / "fashion_mnist.yaml",
         [f"data.path={tmp_path / 'train-images-idx3-ubyte'}"],
     )
-    experiment = Experiment.build(config)
+    experiment = Experiment(config)
     assert len(experiment.train) == 1000 and len(experiment.test) == 6000
     next(experiment.training().steps())
     assert np.isfinite(experiment.model.params).all()

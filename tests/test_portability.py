@@ -38,7 +38,7 @@ from minidl.runs.run import Run
 
 assert not hasattr(os, "sysconf") and peak_memory_bytes() is None
 with RunFolder.create(".", "x", "stopped") as folder:
-    with Run(Experiment.build(load_config("iris.yaml")), folder) as run:
+    with Run(Experiment(load_config("iris.yaml")), folder) as run:
         for n, _ in enumerate(run.steps()):
             if n == 5:
                 signal.raise_signal(signal.SIGINT)

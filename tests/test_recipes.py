@@ -44,7 +44,7 @@ LONG = {
 )
 def test_a_recipe_reaches_its_measured_accuracy(name):
     mean, deviation = MEASURED[name]
-    experiment = Experiment.build(load_config(CONFIGS / f"{name}.yaml"))
+    experiment = Experiment(load_config(CONFIGS / f"{name}.yaml"))
     training = experiment.training()
     for _ in training.steps():
         pass
@@ -74,6 +74,6 @@ def test_a_recipe_that_is_not_measured_says_so_and_trains(name, monkeypatch):
     monkeypatch.setattr("minidl.data.downloads.fetch", lambda *asked: arrays)
     file = CONFIGS / f"{name}.yaml"
     assert "\n# Not measured: " in file.read_text()
-    experiment = Experiment.build(load_config(file))
+    experiment = Experiment(load_config(file))
     next(experiment.training().steps())
     assert np.isfinite(experiment.model.params).all()

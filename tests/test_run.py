@@ -49,7 +49,7 @@ def begin(tmp_path):
     def begin(text, *overrides, out="run"):
         path = tmp_path / "config.yaml"
         path.write_text(text)
-        experiment = Experiment.build(load_config(path, overrides))
+        experiment = Experiment(load_config(path, overrides))
         started = (tmp_path / out / "config.yaml").exists()
         folder = (
             RunFolder.open(tmp_path / out)

@@ -453,7 +453,7 @@ def divergences(n: int, folder: Path) -> Outcome:
         path = folder / "divergence.yaml"
         path.write_text(CONFIGS[("plain", "rich")[i % 2]])
         config = load_config(path, ["train.epochs=3", "train.early_stopping=null"])
-        training = Experiment.build(config).training()
+        training = Experiment(config).training()
         at, kind = rng.randrange(1, 60), ("rate", "weight", "input")[i % 3]
         found = None
         try:

@@ -55,7 +55,7 @@ def _test_part(trained: Trained, path: str) -> tuple[str, Array, Array]:
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise ConfigError(f"{path}: a model file has no test part; name a file with rows")
-    experiment = Experiment.build(load_config(folder.config))
+    experiment = Experiment(load_config(folder.config))
     if (test := experiment.test) is None:
         raise ConfigError(f"{path}: the run set no test part aside; name a file with rows")
     what = f"the {len(test)} test rows of {experiment.dataset.name}"

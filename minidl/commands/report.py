@@ -28,7 +28,7 @@ def report(arguments: Sequence[str]) -> int:
     with RunFolder.open(Path(options.arguments[0])) as folder:
         if not folder.is_finished():
             raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
-        experiment = Experiment.build(load_config(folder.config))
+        experiment = Experiment(load_config(folder.config))
         experiment.use_weights_of(folder.model)
         write_report(experiment, folder)
     say(f"report: {folder.report}")

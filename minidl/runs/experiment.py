@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,14 @@ import numpy as np
 
 from minidl.best import BestWeights, EarlyStopping
 from minidl.config import Config, load_config
-from minidl.data.augmentation import Mixup, ShiftedViews
-from minidl.data.batches import Augment, Rows
+from minidl.data.batches import Rows
 from minidl.data.dataset import Dataset
-from minidl.data.preprocessing import Preprocessing
-from minidl.data.splits import Split, split
+from minidl.data.splits import split
 from minidl.errors import CheckpointError, DataError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.kernels import Array
 from minidl.losses import Loss
-from minidl.model import Sequential
 from minidl.optimizers import Optimizer
 from minidl.predictor import Predictor, load
 from minidl.ranks import Ranks
@@ -44,83 +40,50 @@ def random_streams(seed: int) -> dict[str, np.random.Generator]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that a config names, built and ready to train.
 
     config: resolved, with the automatic choices as numbers.  train, validation, test: raw rows.
+    Raises DataError or ConfigError for what is wrong.
     """
 
-    config: Config
-    dataset: Dataset
-    train: Split
-    validation: Split | None
-    test: Split | None
-    preprocessing: Preprocessing
-    model: Sequential
-    loss_function: Loss
-    optimizer: Optimizer
-    schedule: Schedule
-    augment: Augment | None
-    mix: Mixup | None
-    views: ShiftedViews | None
-    streams: dict[str, np.random.Generator]
-    ranks: Ranks | None = None
-
-    @classmethod
-    def build(cls, config: Config, ranks: Ranks | None = None) -> Experiment:
-        """Load the data and build the model; raise DataError or ConfigError for what is wrong."""
+    def __init__(self, config: Config, ranks: Ranks | None = None) -> None:
         settings, streams = config.train, random_streams(config.seed)
+        self.ranks = ranks
         with parts.located(config, "data"):
-            dataset: Dataset = config.data.dataset.build()
-            train, validation, test = split(
-                dataset,
+            self.dataset: Dataset = config.data.dataset.build()
+            self.train, self.validation, self.test = split(
+                self.dataset,
                 validation=config.data.validation,
                 test=config.data.test,
                 method=config.data.split,
                 rng=streams["split"],
             )
-        loss_function: Loss = config.loss.build().fitted(train.y)
-        n_outputs = parts.outputs_needed(config, dataset, loss_function)
-        preprocessing = parts.fitted_preprocessing(config, dataset, train)
-        parts.check_needed_memory(config, preprocessing.n_out, n_outputs, len(train))
-        model = parts.built_model(
-            config,
-            dataset,
-            preprocessing.n_out,
-            n_outputs,
-            init=streams["init"],
-            noise=streams["noise"],
+        self.loss_function: Loss = config.loss.build().fitted(self.train.y)
+        n_outputs = parts.outputs_needed(config, self.dataset, self.loss_function)
+        self.preprocessing = parts.fitted_preprocessing(config, self.dataset, self.train)
+        n_in = self.preprocessing.n_out
+        parts.check_needed_memory(config, n_in, n_outputs, len(self.train))
+        self.model = parts.built_model(
+            config, self.dataset, n_in, n_outputs, init=streams["init"], noise=streams["noise"]
         )
         with parts.located(config, "loss", "data.name"):
-            loss_function.check_targets(dataset.y, n_outputs)
-        groups = model.parameter_groups(
-            settings.learning_rate_multipliers.model_dump(), settings.max_norm
-        )
-        experiment = cls(
-            config=parts.resolved(config, n_outputs, model, dataset, ranks),
-            dataset=dataset,
-            train=train,
-            validation=validation,
-            test=test,
-            preprocessing=preprocessing,
-            model=model,
-            loss_function=loss_function,
-            optimizer=settings.optimizer.build(
-                groups=groups,
-                clip_grad_norm=settings.clip_grad_norm,
-                clip_grad_value=settings.clip_grad_value,
+            self.loss_function.check_targets(self.dataset.y, n_outputs)
+        self.optimizer: Optimizer = settings.optimizer.build(
+            groups=self.model.parameter_groups(
+                settings.learning_rate_multipliers.model_dump(), settings.max_norm
             ),
-            schedule=settings.schedule.build(),
-            augment=parts.augmentation(config, dataset, streams["augmentation"]),
-            mix=parts.mixup(config, dataset, loss_function, streams["augmentation"]),
-            views=parts.shifted_views(config, dataset),
-            streams=streams,
-            ranks=ranks,
+            clip_grad_norm=settings.clip_grad_norm,
+            clip_grad_value=settings.clip_grad_value,
         )
+        self.schedule: Schedule = settings.schedule.build()
+        self.augment = parts.augmentation(config, self.dataset, streams["augmentation"])
+        self.mix = parts.mixup(config, self.dataset, self.loss_function, streams["augmentation"])
+        self.views = parts.shifted_views(config, self.dataset)
+        self.shuffle = streams["shuffle"]
+        self.config = parts.resolved(config, n_outputs, self.model, self.dataset, ranks)
         with parts.located(config, "data"):
-            experiment.predictor().check()  # now and not after the training
-        return experiment
+            self.predictor().check()  # now and not after the training
 
     def transform(self, X: Any) -> Any:
         """Raw rows as the model's inputs."""
@@ -132,11 +95,13 @@ class Experiment:
 
     def training(self) -> Training:
         """Return a training of this experiment, at its start."""
-        settings = self.config.train
-        shards, threads, stopping = settings.shards, settings.blas_threads, None
-        if (early := settings.early_stopping) is not None:
-            stopping = EarlyStopping(early.patience, early.min_delta)
-        assert isinstance(shards, int) and isinstance(threads, int)
+        settings, early = self.config.train, self.config.train.early_stopping
+        assert settings.shards != "auto" and settings.blas_threads != "auto"  # of a resolved config
+        best = BestWeights(
+            monitor=settings.monitor,
+            early_stopping=None if early is None else EarlyStopping(**early.model_dump()),
+            ema=settings.ema,
+        )
         with parts.located(self.config, "train"):
             return Training(
                 self.model,
@@ -146,17 +111,15 @@ class Experiment:
                 None if self.validation is None else Rows(self.validation.X, self.validation.y),
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
-                rng=self.streams["shuffle"],
+                rng=self.shuffle,
                 schedule=self.schedule,
                 transform=self.transform,
                 augment=self.augment,
                 mix=self.mix,
-                best=BestWeights(
-                    monitor=settings.monitor, early_stopping=stopping, ema=settings.ema
-                ),
+                best=best,
                 train_metrics=True,
-                shards=shards,
-                blas_threads=threads,
+                shards=settings.shards,
+                blas_threads=settings.blas_threads,
                 ranks=self.ranks,
             )
 
@@ -200,7 +163,7 @@ def build_or_fall_back(
     The seed and the output section stay those of `config`.
     """
     try:
-        experiment = Experiment.build(config, ranks)
+        experiment = Experiment(config, ranks)
         for note in experiment.dataset.notes:
             announce(note)
         return experiment
@@ -215,4 +178,4 @@ def build_or_fall_back(
             f"{fallback.data.dataset.name}"
         )
         kept = {"seed": config.seed, "output": config.output}
-        return Experiment.build(fallback.model_copy(update=kept), ranks)
+        return Experiment(fallback.model_copy(update=kept), ranks)

@@ -174,24 +174,15 @@ class RunFolder:
         files = (self.model, self.results)
         return self.status().get("status") == "finished" and all(map(os.path.isfile, files))
 
-    def prepare(self, config: str) -> None:
-        """Make the folder of a run that a process will `open`, unless it is there already."""
-        if os.path.exists(self.config):
-            return
+    def begin(self, config: str) -> None:
+        """Write the config of a run, and make the folder of its checkpoints."""
         try:
             self.path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot write {self.path}: {error.strerror}") from error
-        self.write_text(self.config, config)
-
-    def begin(self, config: str) -> None:
-        """Write the config of a run that begins, and make the folder of its checkpoints."""
-        self.write_text(self.config, config)
-        try:
+            self.write_text(self.config, config)
             self.checkpoints.mkdir(exist_ok=True)
             sync_folder(self.path)
         except OSError as error:
-            raise CheckpointError(f"cannot write {self.checkpoints}: {error.strerror}") from error
+            raise CheckpointError(f"cannot write {self.path}: {error.strerror}") from error
 
     def write_text(self, path: Path, text: str) -> None:
         """Replace a small file: a reader finds the old or the new text, never a part of it."""

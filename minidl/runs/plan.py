@@ -135,7 +135,7 @@ def _figure(by: str | None, configs: Sequence[Config]) -> str:
 
 def _resolved(config: Config) -> Config:
     """The config with all automatic choices made, after everything that it names was built."""
-    experiment = Experiment.build(config)
+    experiment = Experiment(config)
     if experiment.validation is None:
         raise config.error(
             "data.validation", "settings are chosen on validation data; set it, for example to 0.2"

@@ -127,7 +127,8 @@ class Sweep:
         if self._stop.is_set():
             return run
         folder = self.folder_of(run)
-        folder.prepare(dump(run.config))
+        if not folder.config.exists():
+            folder.begin(dump(run.config))
         code, lines = train_in_process(folder, self._stop)
         if code == 0:
             self._take_results(run)
