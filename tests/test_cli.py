@@ -338,10 +338,12 @@ def test_memory_that_is_not_there(minidl, monkeypatch):
 
 
 def test_the_fallback_is_announced_and_named_in_the_results(minidl, monkeypatch):
-    def find(path):
-        raise DataError("no such file")
+    def fetch(*asked):
+        raise DataError("no answer")
 
-    monkeypatch.setattr("minidl.data.datasets.find_mnist", find)
+    monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
+    for name in ("MINIDL_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, os.path.abspath("nowhere"))
     Path("mnist.yaml").write_text(TEXT.replace("iris", "mnist, fallback: config.yaml"))
     assert minidl("train mnist.yaml --out given data.path=gone.npz")[0] == 3
     code, _, err = minidl("train mnist.yaml --out run")

@@ -155,6 +155,14 @@ def test_kinds_are_told_from_all_cells(read):
         Schema.infer(table_of(pd.DataFrame({"id": range(30)})))
 
 
+def test_advice_can_be_written_into_a_config(read):
+    for name, written in {"a": "a", "sold on": '"sold on"', "null": '"null"', "1": '"1"'}.items():
+        table = read(f"{name},b\n" + "1.5,1\n" * 30 + "-,1\n")
+        with pytest.raises(TableError) as caught:
+            Schema.infer(table)
+        assert f"set data.columns: {{{written}: category}}" in str(caught.value)
+
+
 def test_many_labels_are_capped_and_said():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": [f"l{n}" for n in rng.zipf(1.2, 3000) % 1000]})

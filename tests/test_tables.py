@@ -127,6 +127,12 @@ def test_texts_that_are_no_plain_numbers_stay_texts(write, text, expected):
     assert cells(read_table(write(f'a,b\n1,x\n"{text}",y\n')).columns["a"]) == expected
 
 
+def test_lines_may_end_in_any_way(write):
+    for text in ("a,b\r1,2\r3,4\r", "a,b\r\n1,2\n3,4", "a,b\n1,2\r3,4\r\n"):
+        table = read_table(write(text))
+        assert cells(table.columns["b"]) == [2, 4] and table.lines.tolist() == [2, 3]
+
+
 def test_a_column_may_turn_into_texts_late(write, monkeypatch):
     monkeypatch.setattr(textfiles, "BLOCK", 64)
     text = "a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(100)) + "x,1\n" + "7,2\n" * 50

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.data.dataset import Dataset
 from minidl.data.schema import Schema
-from minidl.data.tables import table_of
+from minidl.data.tables import Table, table_of
 from minidl.errors import DataError
 
 
@@ -23,15 +23,19 @@ def arrays_of(found: Any) -> dict[str, np.ndarray]:
         found = {"data": found[0], "target": found[1]}
     X, y = found["data"], found["target"]
     arrays: dict[str, Any] = {}
+    for name in ("feature_names", "target_names"):
+        if (names := found.get(name)) is not None:
+            whole = np.asarray(names).dtype.kind in "iu"
+            arrays[name] = np.asarray(names if whole else list(map(str, names)))
     if hasattr(X, "tocsr"):
         X = X.tocsr()
         arrays |= {"X_data": X.data, "X_indices": X.indices, "X_indptr": X.indptr}
         arrays["X_shape"] = np.array(X.shape)
     elif X.dtype == object:
-        names = found.get("feature_names") or [f"column_{j}" for j in range(1, X.shape[1] + 1)]
         table = table_of([[_text(cell) for cell in row] for row in X])
-        columns = dict(zip(names, table.columns.values(), strict=True))
-        table = type(table)(columns, table.n_rows, positional=True)
+        names = arrays.get("feature_names", [f"column_{j + 1}" for j in range(X.shape[1])])
+        columns = dict(zip(map(str, names), table.columns.values(), strict=True))
+        table = Table(columns, table.n_rows, positional=True)
         schema = Schema.infer(table)
         arrays |= {"X": schema.encode(table), "schema": schema.state()}
     else:
@@ -40,13 +44,7 @@ def arrays_of(found: Any) -> dict[str, np.ndarray]:
     if y.dtype == object:
         y = np.array([_text(cell) for cell in y.flat]).reshape(y.shape)
     arrays["y"] = y
-    for name in ("feature_names", "target_names"):
-        if found.get(name) is not None:
-            arrays[name] = np.array([str(each) for each in found[name]])
-            if np.asarray(found[name]).dtype.kind in "iu":
-                arrays[name] = np.asarray(found[name])
-    images = found.get("images")
-    if images is not None:
+    if (images := found.get("images")) is not None:
         arrays["image_shape"] = np.array([*images.shape[1:], 1][:3])
     return arrays
 
@@ -63,10 +61,9 @@ def dataset_of(name: str, arrays: Mapping[str, np.ndarray], *, classes: bool = F
 
         parts = arrays["X_data"], arrays["X_indices"], arrays["X_indptr"]
         X = csr_matrix(parts, shape=tuple(arrays["X_shape"]))
-    if X.dtype not in (np.float64, np.float32, np.uint8):
+    if X.dtype not in (np.float32, np.uint8):
         X = X.astype(np.float64)
-    y, labels = arrays["y"], None
-    names = arrays.get("target_names")
+    y, names, labels = arrays["y"], arrays.get("target_names"), None
     if y.ndim == 2 and y.dtype.kind in "iub":
         labels = tuple(range(y.shape[1]) if names is None else names.tolist())
         y = y.astype(np.uint8)
@@ -74,16 +71,16 @@ def dataset_of(name: str, arrays: Mapping[str, np.ndarray], *, classes: bool = F
         if y.ndim != 1:
             raise DataError(f"{name}: has several class targets; name one with data.target")
         different, y = np.unique(y, return_inverse=True)
-        whole = different.astype(np.int64) if different.dtype.kind == "f" else different
-        in_order = names is not None and np.array_equal(different, np.arange(len(names)))
-        labels = tuple((names if in_order else whole).tolist())  # type: ignore[union-attr]
-        y = y.astype(np.int64)
+        if names is not None and np.array_equal(different, np.arange(len(names))):
+            different = names
+        elif different.dtype.kind == "f":
+            different = different.astype(np.int64)
+        labels, y = tuple(different.tolist()), y.astype(np.int64)
     else:
         y = y.astype(np.float64)
-    features, shape = arrays.get("feature_names"), arrays.get("image_shape")
     schema = Schema.restore(arrays["schema"]) if "schema" in arrays else None
-    if schema is not None:
-        features = np.array(schema.names)
+    features = arrays.get("feature_names") if schema is None else np.array(schema.names)
+    shape = arrays.get("image_shape")
     return Dataset(
         name,
         X,

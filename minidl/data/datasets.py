@@ -6,10 +6,8 @@ scikit-learn is imported by the functions that use it: MNIST from a file needs N
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,25 +16,9 @@ from minidl.data import downloads
 from minidl.data.bunches import dataset_of
 from minidl.data.dataset import Dataset
 from minidl.data.files import file
-from minidl.data.mnist import find_mnist, local_copy
+from minidl.data.mnist import mnist
 from minidl.data.scikit import SETS, SHORTER
 from minidl.errors import require
-
-
-def mnist(*, path: str | None = None) -> Dataset:
-    """60,000 training and 10,000 test images of handwritten digits, 784 pixels as bytes."""
-    arrays = find_mnist(path)
-    file = local_copy() if path is None else Path(path)
-    return Dataset(
-        "mnist",
-        arrays["x_train"],
-        arrays["y_train"],
-        arrays["x_test"],
-        arrays["y_test"],
-        classes=tuple(range(10)),
-        image_shape=(28, 28, 1),
-        path=None if file is None else os.path.abspath(os.path.expanduser(file)),
-    )
 
 
 def openml(*, id: str, target: str | None = None) -> Dataset:

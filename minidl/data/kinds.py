@@ -25,7 +25,7 @@ from minidl.data.cells import (
     moment,
     number,
 )
-from minidl.data.tables import Column, Table, TableError
+from minidl.data.tables import Column, Table, TableError, yaml_key
 
 Kind = Literal["number", "category", "date", "ignore"]
 KINDS = get_args(Kind)
@@ -174,7 +174,7 @@ def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str
         whole = len(values) > 1 and bool((np.floor(values) == values).all())
         if named_so and whole and len(np.unique(values)) == len(values):
             reason = "is an identifier by its name, and never repeats"
-            return "ignore", left_out.format(name, reason, name)
+            return "ignore", left_out.format(name, reason, yaml_key(name))
         return "number", ""
     texts, counts = column.texts, column.counts()
     if column.declared == "category" or not texts:
@@ -195,7 +195,7 @@ def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str
         reason = "has texts that hardly repeat, as an identifier has"
         if all(declared_number(text, decimal) is not None for text in texts):
             reason = f"holds texts such as {texts[0]!r}; say number to read them so"
-        return "ignore", left_out.format(name, reason, name)
+        return "ignore", left_out.format(name, reason, yaml_key(name))
     return "category", ""
 
 
@@ -203,9 +203,9 @@ def _mixed(table: Table, name: str, column: Column, fits: np.ndarray, decimal: s
     """The error for a column of numbers and other texts, with what can be set."""
     bad = ~np.append(fits, True)[column.values]  # gaps fit
     place, text = _first(table, name, column, bad)
-    advice = [f"data.columns: {{{name}: category}} if its cells are labels"]
+    advice = [f"data.columns: {{{yaml_key(name)}: category}} if its cells are labels"]
     if is_code(text) or declared_number(text, decimal) is not None:
-        advice.append(f"data.columns: {{{name}: number}} to read it as a number")
+        advice.append(f"data.columns: {{{yaml_key(name)}: number}} to read it as a number")
     else:
         advice.append(f"data.missing: [{json.dumps(text)}] if it marks a gap")
     if decimal == "." and "," in text and number(text, ",") is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.data.dataset import Dataset
+from minidl.data.tables import yaml_key
 
 LEAST_ROWS, MOST_ROWS, MOST_COLUMNS = 50, 5000, 200
 SCORE = 0.995
@@ -46,6 +47,6 @@ def leaks(data: Dataset) -> list[str]:
         if score >= SCORE:
             notes.append(
                 f"column {name!r} {said}: is it known before the target is? If not, set "
-                f"data.drop: [{name}]"
+                f"data.drop: [{yaml_key(name)}]"
             )
     return notes

@@ -13,19 +13,21 @@ import numpy as np
 
 from minidl.archive import write_archive
 from minidl.data import downloads
+from minidl.data.dataset import Dataset
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError
 from minidl.npz import read_arrays
 
 N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part
+NAMES = ("x_train", "y_train", "x_test", "y_test")
 ADVICE = (
     "set data.path to a mnist.npz with the arrays x_train, y_train, x_test, y_test, "
     "or MINIDL_DATA_DIR to its folder"
 )
 
 
-def find_mnist(path: str | None = None) -> dict[str, np.ndarray]:
-    """Return x_train, x_test (n, 784) uint8 and y_train, y_test (n,) int64.
+def mnist(*, path: str | None = None) -> Dataset:
+    """60,000 training and 10,000 test images of handwritten digits, 784 pixels as bytes.
 
     Looks at `path`, and nowhere else if it is given; at $MINIDL_DATA_DIR/mnist.npz; in the user's
     cache folder; then asks OpenML, and keeps the answer in the cache.  Raises DataError, also for
@@ -36,8 +38,9 @@ def find_mnist(path: str | None = None) -> dict[str, np.ndarray]:
         if problem := _problem(file):
             raise DataError(f"mnist: {file}: {problem}; {ADVICE}")
         return _read(file)
-    tried = [] if os.environ.get("MINIDL_DATA_DIR") else ["$MINIDL_DATA_DIR (not set)"]
-    for file in _places():
+    folder, cache = os.environ.get("MINIDL_DATA_DIR"), _cache_folder()
+    tried = [] if folder else ["$MINIDL_DATA_DIR (not set)"]
+    for file in [Path(place, "mnist.npz") for place in (folder, cache) if place]:
         if not (problem := _problem(file)):
             return _read(file)
         tried.append(f"{file} ({problem})")
@@ -46,25 +49,28 @@ def find_mnist(path: str | None = None) -> dict[str, np.ndarray]:
     except DataError as error:
         tried.append(f"{error}")
         raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
-    if (folder := _cache_folder()) is not None:
+    if cache is not None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            cache.mkdir(parents=True, exist_ok=True)
             about = {"source": "OpenML mnist_784"}
-            write_archive(folder / "mnist.npz", arrays, about, kind="mnist", version=1)
+            write_archive(cache / "mnist.npz", arrays, about, kind="mnist", version=1)
+            return _dataset(arrays, cache / "mnist.npz")
         except (OSError, CheckpointError) as error:
             warnings.warn(f"mnist is not kept for the next time: {error}", stacklevel=2)
-    return arrays
+    return _dataset(arrays, None)
 
 
-def local_copy() -> Path | None:
-    """The file that `find_mnist` without a path finds first; None where it finds none."""
-    return next((file for file in _places() if not _problem(file)), None)
-
-
-def _places() -> list[Path]:
-    folder, cache = os.environ.get("MINIDL_DATA_DIR"), _cache_folder()
-    folders = [Path(folder)] if folder else []
-    return [each / "mnist.npz" for each in (*folders, *([] if cache is None else [cache]))]
+def _dataset(arrays: dict[str, np.ndarray], file: Path | None) -> Dataset:
+    return Dataset(
+        "mnist",
+        arrays["x_train"],
+        arrays["y_train"],
+        arrays["x_test"],
+        arrays["y_test"],
+        classes=tuple(range(10)),
+        image_shape=(28, 28, 1),
+        path=None if file is None else os.path.abspath(file),
+    )
 
 
 def _problem(file: Path) -> str:
@@ -82,16 +88,14 @@ def _cache_folder() -> Path | None:
     None for a user without a home folder.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = Path(os.path.expanduser("~"))
     if not root.is_absolute():
-        root = home / ".cache"
+        root = Path(os.path.expanduser("~"), ".cache")
     return root / "minidl" if root.is_absolute() else None
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
-    names = ("x_train", "y_train", "x_test", "y_test")
+def _read(file: Path) -> Dataset:
     try:
-        arrays = read_arrays(file, names=names, max_bytes=2**28)
+        arrays = read_arrays(file, names=NAMES, max_bytes=2**28)
     except CheckpointError as error:
         raise DataError(f"mnist: {error}; {ADVICE}") from error
     for part in ("train", "test"):
@@ -104,18 +108,12 @@ def _read(file: Path) -> dict[str, np.ndarray]:
             raise DataError(f"mnist: {file}: y_{part} must hold {len(x)} integers from 0 to 9")
         arrays[f"x_{part}"] = x.reshape(len(x), 784)
         arrays[f"y_{part}"] = y.astype(np.int64)
-    return arrays
+    return _dataset(arrays, file)
 
 
 def _from_openml() -> dict[str, np.ndarray]:
     table = downloads.fetch("openml", "mnist_784")
-    x, y = table.get("X", np.empty(0)), table["y"]
+    x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
     if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
         raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
-    y = y.astype(np.int64)
-    return {
-        "x_train": x[:N_TRAIN],
-        "y_train": y[:N_TRAIN],
-        "x_test": x[N_TRAIN:],
-        "y_test": y[N_TRAIN:],
-    }
+    return dict(zip(NAMES, (x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]), strict=True))

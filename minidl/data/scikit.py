@@ -30,96 +30,68 @@ BUNDLED: dict[str, Options] = {
     "linnerud": {},
     "wine": {},
 }
-_ROWS: Options = {"n_samples": 1000, "noise": 0.0, "seed": 0}
-_CLUSTERS: Options = {"n_samples": 300, "n_features": 20, "n_clusters": 5, "noise": 1.0, "seed": 0}
+# Beside n_samples, 1000 unless it is given here, and seed.
 MADE: dict[str, Options] = {
-    "biclusters": _CLUSTERS,
-    "blobs": {"n_samples": 1000, "n_features": 2, "n_classes": 3, "cluster_std": 1.0, "seed": 0},
-    "checkerboard": {**_CLUSTERS, "n_clusters": 3},
-    "circles": {"n_samples": 1000, "noise": 0.1, "factor": 0.5, "seed": 0},
-    "classification": {
-        "n_samples": 1000,
-        "n_features": 20,
-        "n_informative": 5,
-        "n_redundant": 0,
-        "n_repeated": 0,
-        "n_classes": 2,
-        "n_clusters_per_class": 2,
-        "class_sep": 1.0,
-        "flip_y": 0.01,
-        "hypercube": True,
-        "shift": 0.0,
-        "scale": 1.0,
-        "seed": 0,
-    },
-    "friedman1": {"n_samples": 1000, "n_features": 10, "noise": 0.0, "seed": 0},
-    "friedman2": _ROWS,
-    "friedman3": _ROWS,
-    "gaussian_quantiles": {
-        "n_samples": 1000,
-        "n_features": 2,
-        "n_classes": 3,
-        "cov": 1.0,
-        "seed": 0,
-    },
-    "hastie_10_2": {"n_samples": 12000, "seed": 0},
-    "moons": {"n_samples": 1000, "noise": 0.2, "seed": 0},
-    "multilabel_classification": {
-        "n_samples": 1000,
-        "n_features": 20,
-        "n_classes": 5,
-        "n_labels": 2,
-        "length": 50,
-        "allow_unlabeled": True,
-        "sparse": False,
-        "seed": 0,
-    },
-    "regression": {
-        "n_samples": 1000,
-        "n_features": 100,
-        "n_informative": 10,
-        "n_targets": 1,
-        "bias": 0.0,
-        "tail_strength": 0.5,
-        "noise": 0.0,
-        "seed": 0,
-    },
-    "s_curve": _ROWS,
-    "sparse_coded_signal": {
-        "n_samples": 1000,
-        "n_components": 15,
-        "n_features": 20,
-        "n_nonzero_coefs": 3,
-        "seed": 0,
-    },
-    "sparse_uncorrelated": {"n_samples": 1000, "n_features": 10, "seed": 0},
-    "swiss_roll": {**_ROWS, "hole": False},
+    "biclusters": dict(n_samples=300, n_features=20, n_clusters=5, noise=1.0),
+    "blobs": dict(n_features=2, n_classes=3, cluster_std=1.0),
+    "checkerboard": dict(n_samples=300, n_features=20, n_clusters=3, noise=1.0),
+    "circles": dict(noise=0.1, factor=0.5),
+    "classification": dict(
+        n_features=20,
+        n_informative=5,
+        n_redundant=0,
+        n_repeated=0,
+        n_classes=2,
+        n_clusters_per_class=2,
+        class_sep=1.0,
+        flip_y=0.01,
+        hypercube=True,
+        shift=0.0,
+        scale=1.0,
+    ),
+    "friedman1": dict(n_features=10, noise=0.0),
+    "friedman2": dict(noise=0.0),
+    "friedman3": dict(noise=0.0),
+    "gaussian_quantiles": dict(n_features=2, n_classes=3, cov=1.0),
+    "hastie_10_2": dict(n_samples=12000),
+    "moons": dict(noise=0.2),
+    "multilabel_classification": dict(
+        n_features=20, n_classes=5, n_labels=2, length=50, allow_unlabeled=True, sparse=False
+    ),
+    "regression": dict(
+        n_features=100, n_informative=10, n_targets=1, bias=0.0, tail_strength=0.5, noise=0.0
+    ),
+    "s_curve": dict(noise=0.0),
+    "sparse_coded_signal": dict(n_components=15, n_features=20, n_nonzero_coefs=3),
+    "sparse_uncorrelated": dict(n_features=10),
+    "swiss_roll": dict(noise=0.0, hole=False),
 }
+_FACES: Options = {"funneled": True, "resize": 0.5, "color": False}
 DOWNLOADED: dict[str, Options] = {
     "20newsgroups_vectorized": {"subset": "all", "normalize": True},
     "california_housing": {},
     "covtype": {},
     "kddcup99": {"percent10": True},
-    "lfw_pairs": {"subset": "train", "funneled": True, "resize": 0.5, "color": False},
-    "lfw_people": {
-        "min_faces_per_person": 0,
-        "funneled": True,
-        "resize": 0.5,
-        "color": False,
-    },
+    "lfw_pairs": {"subset": "train", **_FACES},
+    "lfw_people": {"min_faces_per_person": 0, **_FACES},
     "olivetti_faces": {},
     "rcv1": {"subset": "all"},
     "species_distributions": {},
 }
 SHORTER = {"california_housing": "california", "20newsgroups_vectorized": "20newsgroups"}
-# What scikit-learn has under these prefixes and nothing can be learnt from.
-WITHOUT_TARGET = (
-    "low_rank_matrix",
-    "spd_matrix",
-    "sparse_spd_matrix",
-    "sample_image",
-    "sample_images",
-)
+_NO_TARGET = "has no target: nothing can be learnt from it"
+# What scikit-learn has under these prefixes and cannot be a data set here, and why.
+REFUSED = {
+    "low_rank_matrix": _NO_TARGET,
+    "spd_matrix": _NO_TARGET,
+    "sparse_spd_matrix": _NO_TARGET,
+    "sample_image": _NO_TARGET,
+    "sample_images": _NO_TARGET,
+    "files": "gives texts: turn them into numbers, for example by its TfidfVectorizer, save them "
+    "by dump_svmlight_file, and set data.path to that file",
+    "svmlight_file": "reads a file: set data.path to it, named .svm",
+    "svmlight_files": "reads several files: set data.path to one of them, named .svm",
+}
 _THEIRS = {"seed": "random_state"}
 _OURS = {"random_state": "seed", "centers": "n_classes"}
 _PARAMETER = re.compile(r"The '(\w+)' parameter of \w+ (must be .*)\. Got (.*) instead\.", re.S)
@@ -145,20 +117,17 @@ def made(function: str, **options: Any) -> Dataset:
     if function == "blobs":
         renamed["centers"] = renamed.pop("n_classes")
     if function in ("biclusters", "checkerboard"):  # which cluster is a row of?
-        shape = renamed.pop("n_samples"), renamed.pop("n_features")
-        X, rows, _ = _called(f"make_{function}", {**renamed, "shape": shape})
-        found = X, rows.argmax(axis=0)
+        renamed["shape"] = renamed.pop("n_samples"), renamed.pop("n_features")
+    found = tuple(_called(f"make_{function}", renamed))
+    if "shape" in renamed:
+        found = found[0], found[1].argmax(axis=0)
     elif function == "sparse_coded_signal":  # which code gives a signal?
-        signals, _, codes = _called(f"make_{function}", renamed)
-        found = signals, codes
-    else:
-        found = _called(f"make_{function}", renamed)
+        found = found[0], found[2]
     return dataset_of(function, arrays_of(found), classes=function == "hastie_10_2")
 
 
 def downloaded(function: str, **options: Any) -> Dataset:
     """Return a data set that scikit-learn downloads once.  Raises DataError without a network."""
-    name = SHORTER.get(function, function)
     try:
         arrays = downloads.fetch("scikit", function, json.dumps(options))
     except DataError as error:
@@ -166,7 +135,12 @@ def downloaded(function: str, **options: Any) -> Dataset:
             f"{error}; scikit-learn downloads this data set once: try again with a connection, or "
             "set SCIKIT_LEARN_DATA to the scikit_learn_data folder of a machine that has it"
         ) from error
-    return dataset_of(name, arrays)
+    return dataset_of(SHORTER.get(function, function), arrays)
+
+
+def refused(function: str) -> Dataset:
+    """Raise ValueError: why this function of scikit-learn gives no data set."""
+    raise ValueError(f"scikit-learn's {function} {REFUSED[function]}")
 
 
 def _called(function: str, options: Options) -> Any:
@@ -186,10 +160,6 @@ def _called(function: str, options: Options) -> Any:
         raise ParameterError(_OURS.get(parameter, parameter), f"{rule}, got {value}") from error
 
 
-def _without_target(function: str) -> Dataset:
-    raise ValueError(f"scikit-learn's {function} has no target: nothing can be learnt from it")
-
-
 def _source(make: Callable[..., Dataset], function: str, options: Options) -> Any:
     """A function with these options as keywords, of the types of their defaults."""
 
@@ -205,13 +175,17 @@ def _source(make: Callable[..., Dataset], function: str, options: Options) -> An
         ]
     )
     source.__signature__ = signature  # type: ignore[attr-defined]
-    verb = {bundled: "bundled with", made: "made by", downloaded: "downloaded by"}.get(make, "of")
-    source.__doc__ = f"{function.replace('_', ' ')}, {verb} scikit-learn."
+    source.__doc__ = f"{function.replace('_', ' ')}, {make.__name__} by scikit-learn."
     return source
 
 
 SETS: dict[str, Callable[..., Dataset]] = {
     SHORTER.get(function, function): _source(make, function, options)
-    for make, table in ((bundled, BUNDLED), (made, MADE), (downloaded, DOWNLOADED))
+    for make, table in (
+        (bundled, BUNDLED),
+        (made, {key: {"n_samples": 1000, **own, "seed": 0} for key, own in MADE.items()}),
+        (downloaded, DOWNLOADED),
+        (refused, {key: {} for key in REFUSED}),
+    )
     for function, options in table.items()
-} | {function: _source(_without_target, function, {}) for function in WITHOUT_TARGET}
+}

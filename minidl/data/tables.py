@@ -6,6 +6,7 @@ model was trained on, is a `Schema` (schema.py).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -334,3 +335,8 @@ def listed(names: Sequence[str]) -> str:
     """Return the first twenty names for a message, and how many more there are."""
     shown = ", ".join(name[:100] for name in names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+
+
+def yaml_key(name: str) -> str:
+    """Return a name as a key in a config, in quotes where it needs them."""
+    return name if name.isidentifier() and not is_missing(name) else json.dumps(name)

@@ -139,15 +139,14 @@ class TextTable:
         if self._first is not None:
             row, line = self._first
             yield Block([[cell] for cell in row], np.array([line]))
+        yield from self._careful()  # of a first line that is the whole file, as returns divide it
         while text := self._read(BLOCK):
             if (columns := self._divided(text)) is not None:
                 start, self._line = self._line + 1, self._line + len(columns[0])
                 yield Block(columns, np.arange(start, self._line + 1))
                 continue
             self._pending.extend(io.StringIO(text, newline=""))
-            rows, lines = self._rows()
-            if rows:
-                yield Block(list(zip(*rows, strict=True)), np.array(lines))
+            yield from self._careful()
 
     def _divided(self, text: str) -> Sequence[np.ndarray | Sequence[str]] | None:
         """Return the columns of lines without quotes, else None."""
@@ -176,7 +175,8 @@ class TextTable:
         values = parsed(text.replace("\n", ",").replace(mark, ","))
         return None if values is None else values.reshape(n_lines, n_columns)
 
-    def _rows(self) -> tuple[list[list[str]], list[int]]:
+    def _careful(self) -> Iterator[Block]:
+        """Yield the rows of the pending lines, read as `csv` does."""
         rows: list[list[str]] = []
         lines = []
         n_columns = len(self.names)
@@ -188,7 +188,8 @@ class TextTable:
                 lines.append(self._line)
             elif row and row != [""]:
                 raise DataError(self._ragged(row, begun))
-        return rows, lines
+        if rows:
+            yield Block(list(zip(*rows, strict=True)), np.array(lines))
 
     def _row(self, begun: int) -> list[str]:
         try:
