@@ -63,6 +63,14 @@ def test_rows_are_those_of_the_file_however_they_are_asked_for(saved):
         assert found.max(initial=0) == expected.max(initial=0)
 
 
+def test_numbers_of_rows_that_are_not_there_are_refused(saved):
+    for rows in (npy_rows(saved[1]), npy_rows(saved[1]).part(np.arange(257))):
+        for numbers in ([3, 257], [-1]):
+            with pytest.raises(IndexError, match="from 0 to 256"):
+                rows[np.array(numbers)]
+        assert rows[np.array([], np.int64)].shape == (0, 8)
+
+
 def test_images_are_flattened(tmp_path):
     X = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
     np.save(tmp_path / "X.npy", X)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl import kernels
+from minidl.data.disk import DiskRows
 from minidl.kernels import Array
 
 Transform = Callable[[Any], Any]
@@ -91,8 +92,8 @@ class Batches:
         self._augment = augment
         largest = max((stop - start for start, stop in self.bounds), default=0)
         self._per_chunk = 1
-        if augment is None and part is None and isinstance(rows.X, np.ndarray):
-            given = rows.X if transform is None else transform(rows.X[:1])  # labels: many columns
+        if augment is None and part is None and isinstance(rows.X, np.ndarray | DiskRows):
+            given = rows.X if transform is None else transform(rows.X[:1].copy())  # labels: many
             row_bytes = self._dtype.itemsize * max(rows.X.shape[1], given.shape[1])
             self._per_chunk = max(1, CHUNK_BYTES // max(1, row_bytes * largest))
 

@@ -58,9 +58,12 @@ class DiskRows:
         if isinstance(key, slice) and key.step in (None, 1) and self._numbers is None:
             start, stop, _ = key.indices(len(self))
             return self._whole._read(start, max(start, stop))
-        if isinstance(key, slice | np.ndarray):
-            numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
-            return self._whole._take(numbers)
+        if isinstance(key, slice):
+            key = np.arange(*key.indices(len(self)))
+        if isinstance(key, np.ndarray):
+            if len(key) and not (0 <= key.min() and key.max() < len(self)):
+                raise IndexError(f"numbers of rows must be from 0 to {len(self) - 1}")
+            return self._whole._take(key if self._numbers is None else self._numbers[key])
         row: Array = self[int(key) : int(key) + 1][0]
         return row
 
