@@ -74,13 +74,13 @@ def kept_scores(scores: Array) -> Array:
     return scores[places]
 
 
-def check_scores(scores: Array | None) -> None:
-    """Raise ValueError for what is neither None nor what `kept_scores` returns."""
+def check_scores(scores: Array | None, n: int) -> None:
+    """Raise ValueError for what is neither None nor what `kept_scores` returns, (n_rows, n)."""
     if scores is None:
         return
-    right = isinstance(scores, np.ndarray) and scores.ndim == 2 and scores.dtype == np.float64
-    if not (right and scores.shape[1] and (scores >= 0).all()):
-        raise ValueError("its conformal scores must be numbers that are at least 0")
+    right = isinstance(scores, np.ndarray) and scores.dtype == np.float64 and scores.ndim == 2
+    if not (right and scores.shape[1] == n and len(scores) <= MAX_SCORES and (scores >= 0).all()):
+        raise ValueError(f"its conformal scores must be {n} columns of numbers that are at least 0")
     if (np.diff(scores, axis=0) < 0).any():
         raise ValueError("its conformal scores must be sorted")
 

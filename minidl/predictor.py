@@ -34,7 +34,6 @@ from minidl.reprs import call_of
 from minidl.specs import build_layers, made_from, spec_of, weigh
 
 KIND, VERSION = "model", 2
-
 MAX_FEATURES = 2**20
 MAX_NAME = 10_000  # characters of a feature name
 _FREE_NUMBERS = 2**22  # of one row in all layers, for which a file need not hold parameters
@@ -347,4 +346,5 @@ def _check(predictor: Predictor) -> None:
     fitting = {1, 2} if loss_function.task == "multilabel" and n_outputs == 1 else {n_outputs}
     if classes is not None and len(classes) not in fitting:
         raise ValueError(f"it has {len(classes)} classes for {n_outputs} outputs")
-    conformal.check_scores(predictor.conformal_scores)
+    n_scores = 1 if loss_function.task == "classification" else n_outputs
+    conformal.check_scores(predictor.conformal_scores, n_scores)

@@ -71,6 +71,8 @@ def outcome(path):
         assert len(found.predict(X)) == 3
         if found.classes is not None:
             assert len(found.predict_proba(X)) == 3
+        elif found.conformal_scores is not None:
+            assert len(found.predict_interval(X)) == 3
     return None
 
 
@@ -220,6 +222,14 @@ def base(kind):
         dates = np.array(["2020-01-01", "2021-01-01"], "M8[ns]")
         return Predictor(model, SoftmaxCrossEntropy(), fitted, 12, dates, views=views)
     X = rng.integers(0, 2, (20, 3)).astype(float)
+    if kind == "table_features":
+        X[:, 0], X[0, 2] = rng.normal(size=20), np.nan
+        labels = [(), tuple("abcdefghijklmnop"), ()]
+        X[:, 1] = np.arange(20) % 16
+        fitted = PREPROCESSINGS[kind](Schema.plain(["x", "y", "z"], labels)).fit(X)
+        model = Sequential([Linear(fitted.n_out, 1, rng=rng)])
+        scores = np.linspace(0.0, 2.0, 20)[:, None]
+        return Predictor(model, MSE(), fitted, 3, None, list("xyz"), conformal_scores=scores)
     fitted = PREPROCESSINGS[kind](categories=[(), ("a", "b"), ()]).fit(X)
     specs = [
         {"name": "residual", "layers": [{"name": "batch_norm"}, {"name": "dropout", "p": 0.1}]},
@@ -235,7 +245,7 @@ def base(kind):
     return Predictor(Sequential(layers), loss_function, fitted, 3, None, names, notes=notes)
 
 
-KINDS = ["image", "smooth_clip", "quantile", "piecewise_linear"]
+KINDS = ["image", "smooth_clip", "quantile", "piecewise_linear", "table_features"]
 
 
 def forge_all(folder, kind, n_values):
