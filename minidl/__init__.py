@@ -9,6 +9,9 @@ import sys
 from types import ModuleType
 
 from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
+
+# isort: split
+from minidl import layers, losses
 from minidl._version import __version__
 from minidl.best import EarlyStopping
 from minidl.epoch import Epoch
@@ -23,38 +26,8 @@ from minidl.errors import (
 from minidl.evaluation import evaluate
 from minidl.fitting import fit
 from minidl.gradcheck import check_gradients, jacobian
-from minidl.layers import (
-    ELU,
-    GELU,
-    SELU,
-    BatchNorm,
-    Dropout,
-    GaussianNoise,
-    Identity,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    Mish,
-    ParametricMix,
-    ReLU,
-    Residual,
-    RMSNorm,
-    Scale,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Tanh,
-)
-from minidl.losses import (
-    MAE,
-    MSE,
-    Huber,
-    Pinball,
-    Poisson,
-    SigmoidCrossEntropy,
-    SoftmaxCrossEntropy,
-)
+from minidl.layers import *  # noqa: F403
+from minidl.losses import *  # noqa: F403
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop
 from minidl.predictor import Predictor, load, save
@@ -70,15 +43,11 @@ from minidl.schedules import (
 from minidl.training import Training
 
 __all__ = [
-    "ELU",
-    "GELU",
-    "MAE",
-    "MSE",
-    "SELU",
+    *layers.__all__,
+    *losses.__all__,
     "SGD",
     "Adam",
     "AdamW",
-    "BatchNorm",
     "CheckpointError",
     "ConfigError",
     "Constant",
@@ -86,39 +55,17 @@ __all__ = [
     "Cosine",
     "DataError",
     "DivergenceError",
-    "Dropout",
     "EarlyStopping",
     "Epoch",
     "ExponentialDecay",
-    "GaussianNoise",
-    "Huber",
-    "Identity",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
     "LinearDecay",
     "MinidlError",
-    "Mish",
     "OneCycle",
     "ParameterError",
-    "ParametricMix",
-    "Pinball",
-    "Poisson",
     "Predictor",
-    "RMSNorm",
     "RMSprop",
-    "ReLU",
-    "Residual",
-    "Scale",
     "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SigmoidCrossEntropy",
-    "SoftmaxCrossEntropy",
-    "Softplus",
     "StepDecay",
-    "Tanh",
     "Training",
     "__version__",
     "check_gradients",

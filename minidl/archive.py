@@ -80,7 +80,7 @@ def read_archive(
     max_bytes       : of the file
 
     Takes no more memory than the file's size and 64 MB, whatever the file claims.  The hash
-    finds damage; it is no signature, so the caller still judges what the document says.
+    finds damage; it is not a signature, so the caller still judges what the document says.
     """
     with opened_zip(Path(path), max_bytes) as (file_size, archive, members):
         if _DOCUMENT not in members:

@@ -17,7 +17,7 @@ from minidl.errors import CheckpointError
 
 KIND, VERSION = "checkpoint", 1
 
-# What `about` may say, each with its types and the value that stands for nothing.
+# What `about` may say, each with its types and its default.
 _ABOUT: dict[str, tuple[tuple[type, ...], Any]] = {
     "config": ((str,), ""),
     "data_fingerprint": ((str,), ""),

@@ -1,4 +1,4 @@
-"""Where a number that is not finite came from, said once and for all."""
+"""Where the first number that is not finite came from."""
 
 from __future__ import annotations
 

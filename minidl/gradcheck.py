@@ -96,7 +96,7 @@ def check_gradients(
     ----------
     model : a layer or a Sequential, of any dtype. It is copied, and the copy is in float64.
     x : (n_samples, n_in), an array or a SciPy CSR matrix, for which no "x" is checked.
-    loss function, labels : the loss function and its targets; without them a random dy stands in.
+    loss_function, labels : the loss function and its targets; without them a random dy stands in.
     seed : of the random dy and of the choice of entries.
     tolerance : the largest relative error that passes.
     max_entries : compare so many randomly chosen entries of each array, not all.
@@ -119,7 +119,7 @@ def check_gradients(
         y = _forward(layer, y)
     if loss_function is not None:
         if labels is None:
-            raise ValueError("labels are needed with a head")
+            raise ValueError("labels are needed with a loss function")
         rows.append(check.loss_function(loss_function, y.copy(), labels))
     if is_model:
         rows += check.model(Sequential(layers), first, loss_function, labels)

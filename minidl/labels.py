@@ -61,11 +61,11 @@ def restored_labels(stored: Any) -> Any:
     if isinstance(stored, Mapping):
         counts = stored.get("counts")
         if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype != np.int64:
-            raise ValueError("its classes are no dates")
+            raise ValueError("its classes are not dates")
         if stored.get("unit") not in _UNITS:
             raise ValueError("its classes are dates of an unknown unit")
         stored = list(counts.view(f"M8[{stored['unit']}]"))
     if not isinstance(stored, list):
-        raise ValueError("its classes are no list of labels")
+        raise ValueError("its classes are not a list of labels")
     stored_labels(stored)
     return stored

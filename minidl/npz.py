@@ -143,7 +143,7 @@ def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Whether values are just bytes: no objects, fields, dates, or sizes that hang on the CPU."""
+    """Whether values are plain bytes of one size on every machine: no objects, fields or dates."""
     if dtype.kind == "f":
         return dtype.itemsize <= 8
     return dtype.kind in "biuSU" and 0 < dtype.itemsize <= _MAX_ITEM

@@ -129,7 +129,7 @@ def weigh(specs: Sequence[Spec], n_in: int, n_outputs: int = 0) -> tuple[int, in
     """Return (parameters, numbers that a row becomes in all layers together).
 
     Nothing is built, so that sizes can be judged before memory is taken. The parameters are a
-    lower bound.  Raises ValueError for what is no list of specs, or too deep or too long a one.
+    lower bound.  Raises ValueError for what is not a list of specs, or is too deep or too long.
     """
     parameters, numbers, _ = _weigh(specs, n_in, n_outputs, MAX_LAYERS, MAX_DEPTH)
     return parameters, numbers

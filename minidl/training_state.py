@@ -58,14 +58,14 @@ def check_state(
     _require(isinstance(state.get("progress"), Mapping), "it has no progress")
     at = _progress(state["progress"])
     done = at.epoch * steps_per_epoch + at.batch
-    _require(at.batch < steps_per_epoch and at.epoch <= epochs, "it is at no step of this training")
-    _require(at.epoch < epochs or at.batch == 0, "it is at no step of this training")
+    _require(at.batch < steps_per_epoch and at.epoch <= epochs, "it is beyond the last step")
+    _require(at.epoch < epochs or at.batch == 0, "it is beyond the last step")
     _require(at.step == first_step + done, f"step {at.step} does not fit its epoch and batch")
     _require(at.batch <= at.epoch_weight <= n_rows, "the rows of its epoch do not fit its batch")
     # A loss may be below 0 by rounding; no loss function of this package is by more.
     _require(at.epoch_loss >= -1e-3 * at.epoch_weight, "the loss of its epoch is negative")
     _require(at.batch > 0 or at.epoch_loss == at.seconds == 0, "its epoch has not begun")
-    _require(max(at.best_epoch, at.epochs_without_improvement) <= at.epoch, "it counts no epochs")
+    _require(max(at.best_epoch, at.epochs_without_improvement) <= at.epoch, "it counts too far")
 
     given, params = state.get("optimizer"), own["params"]
     has_averages = at.step > 0 or (isinstance(given, Mapping) and len(given) > 1)
@@ -112,7 +112,7 @@ def _require(holds: Any, problem: str) -> None:
 def _require_like(value: Any, expected: Any, name: str) -> None:
     """Require the keys of a map, the shape and dtype of an array, and the value of a count."""
     if isinstance(expected, Mapping):
-        _require(isinstance(value, Mapping), f"{name} is no map")
+        _require(isinstance(value, Mapping), f"{name} is not a map")
         wrong = sorted(map(str, set(value) ^ set(expected)))
         _require(not wrong, f"{name} lacks or should not have {', '.join(wrong)[:100]}")
         for key, inner in expected.items():
@@ -137,7 +137,7 @@ def _require_generator(value: Any, rng: np.random.Generator) -> None:
         fits = _plain(probe.state) == _plain(value)
     except (KeyError, TypeError, ValueError, OverflowError):
         fits = False
-    _require(fits, f"rng is no state of {type(probe).__name__}")
+    _require(fits, f"rng is not a state of {type(probe).__name__}")
 
 
 def _plain(value: Any) -> Any:

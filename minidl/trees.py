@@ -86,7 +86,7 @@ def _restored(key: str, array: NDArray[Any]) -> tuple[str, Any]:
         return key.removesuffix(_TEXT), text
     if key.endswith(_NUMBERS):
         if array.ndim != 1 or array.dtype.kind not in "if" or array.size > MAX_NUMBERS:
-            raise ValueError(f"{key!r} is no list of numbers")
+            raise ValueError(f"{key!r} is not a list of numbers")
         return key.removesuffix(_NUMBERS), array.tolist()
     return key, array
 

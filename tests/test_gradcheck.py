@@ -331,7 +331,7 @@ def test_the_report_is_a_table():
 
 
 def test_a_head_needs_labels():
-    with pytest.raises(ValueError, match=r"^labels are needed with a head"):
+    with pytest.raises(ValueError, match=r"^labels are needed with a loss function"):
         check_gradients(Tanh(), batch(), MSE())
 
 

@@ -41,7 +41,6 @@ LAYERS: dict[str, type[Layer]] = {
 __all__ = [
     "ELU",
     "GELU",
-    "LAYERS",
     "SELU",
     "Activation",
     "BatchNorm",

@@ -10,8 +10,6 @@ from minidl.losses.loss import Loss
 from minidl.losses.regression import MAE, MSE, Huber, Pinball, Poisson
 
 __all__ = [
-    "LOSSES",
-    "LOWER_IS_BETTER",
     "MAE",
     "MSE",
     "Huber",
