@@ -122,6 +122,7 @@ def _require_like(value: Any, expected: Any, name: str) -> None:
         fits = fits and value.dtype == expected.dtype
         problem = f"does not fit this model of {expected.size} {expected.dtype} numbers"
         _require(fits, f"{name} {problem}")
+        _require(np.isfinite(value).all(), f"{name} is not finite")
     elif expected is not ...:
         fits = type(value) is int and value == expected
         _require(fits, f"{name} is {str(value)[:40]}, and not {expected}")

@@ -28,11 +28,9 @@ from minidl.losses import MSE, SoftmaxCrossEntropy
 MAX_MEMORY = 2**26  # beside the size of the file
 
 
-def forged(path, arrays, document, version=2):
+def forged(path, arrays, document, *, kind="model", version=2):
     """Write an archive of anything, with the hash that it should have."""
-    manifest = {
-        "arrays": list(arrays), "document": document, "kind": "model", "version": version
-    }  # fmt: skip
+    manifest = {"arrays": list(arrays), "document": document, "kind": kind, "version": version}
     text = json.dumps(manifest).encode()
     digest = hashlib.sha256(text)
     with zipfile.ZipFile(path, "w") as file:
