@@ -187,8 +187,11 @@ class Sequential:
 
     def output_size(self, n_in: int) -> int:
         """Return the number of outputs for `n_in` input features."""
-        for layer in self.layers:
-            n_in = layer.output_size(n_in)
+        for i, layer in enumerate(self.layers):
+            try:
+                n_in = layer.output_size(n_in)
+            except ValueError as error:
+                raise ValueError(f"layer {i} ({type(layer).__name__}): {error}") from None
         return n_in
 
     def summary(self) -> str:
@@ -248,7 +251,8 @@ class Sequential:
                     f"layer {path} ({type(layer).__name__}) belongs to another model, which would "
                     "train no more: give a copy.deepcopy of it"
                 )
-        self._check_sizes()
+        if (size := self.input_size) is not None:
+            self.output_size(size)
         tensors: dict[str, list[tuple[Layer, str]]] = {group: [] for group in GROUP_NAMES}
         for layer in inside:
             for name in layer.param_names:
@@ -278,16 +282,6 @@ class Sequential:
         for layer in inside:
             if layer.param_names or layer.buffer_names:
                 layer._owner = weakref.ref(self)
-
-    def _check_sizes(self) -> None:
-        size = self.input_size
-        for i, layer in enumerate(self.layers):
-            if size is None:
-                break
-            try:
-                size = layer.output_size(size)
-            except ValueError as error:
-                raise ValueError(f"layer {i} ({type(layer).__name__}): {error}") from None
 
     @staticmethod
     def _common_dtype(pairs: Sequence[tuple[Layer, str]]) -> np.dtype[Any]:

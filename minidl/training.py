@@ -227,9 +227,8 @@ class Training:
             rng=self._rng,
             average_names=self.optimizer.average_names,
             first_step=self._first_step,
-            steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
-            n_rows=self.train.X.shape[0],
+            bounds=self._batches.bounds,
         )
         self.model.params[:], self.model.buffers[:] = state["params"], state["buffers"]
         self.optimizer.restore(state["optimizer"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
@@ -45,27 +45,28 @@ def check_state(
     rng: np.random.Generator,
     average_names: tuple[str, ...],
     first_step: int,
-    steps_per_epoch: int,
     epochs: int,
-    n_rows: int,
+    bounds: Sequence[tuple[int, int]],
 ) -> Progress:
     """Return the progress of `state`; raise ValueError unless a training can be in this state.
 
     own: the current state of the training that is to take it over, whose arrays have the right
     shapes and dtypes.  average_names: of the arrays of the optimizer.  first_step: the number of
-    the first step.
+    the first step.  bounds: the first row of each batch of an epoch, and the one after its last.
     """
     _require(isinstance(state.get("progress"), Mapping), "it has no progress")
     at = _progress(state["progress"])
-    done = at.epoch * steps_per_epoch + at.batch
-    _require(at.batch < steps_per_epoch and at.epoch <= epochs, "it is beyond the last step")
+    done = at.epoch * len(bounds) + at.batch
+    _require(at.batch < len(bounds) and at.epoch <= epochs, "it is beyond the last step")
     _require(at.epoch < epochs or at.batch == 0, "it is beyond the last step")
     _require(at.step == first_step + done, f"step {at.step} does not fit its epoch and batch")
-    _require(at.batch <= at.epoch_weight <= n_rows, "the rows of its epoch do not fit its batch")
+    rows = bounds[at.batch][0]
+    _require(at.epoch_weight == rows, f"batch {at.batch} begins after {rows} rows of its epoch")
     # A loss may be below 0 by rounding; no loss function of this package is by more.
     _require(at.epoch_loss >= -1e-3 * at.epoch_weight, "the loss of its epoch is negative")
     _require(at.batch > 0 or at.epoch_loss == at.seconds == 0, "its epoch has not begun")
     _require(max(at.best_epoch, at.epochs_without_improvement) <= at.epoch, "it counts too far")
+    _require(not at.stopped_early or at.epochs_without_improvement, "it stopped without a reason")
 
     given, params = state.get("optimizer"), own["params"]
     has_averages = at.step > 0 or (isinstance(given, Mapping) and len(given) > 1)
