@@ -5,7 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -295,3 +299,36 @@ def test_reading_holds_the_cache_and_no_more(tmp_path, monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.5 * (1 << 20)
+
+
+LARGE = """
+data: {path: X.npy, target: y.npy, split: last, validation: 2000, test: 2000}
+model: [linear: 32, relu, linear: auto]
+train: {epochs: 1, batch_size: 256, shards: 1, blas_threads: 1}
+output: {report: false}
+"""
+
+
+@pytest.mark.slow
+def test_a_file_larger_than_memory_is_trained_on_in_less_than_a_gigabyte(tmp_path):
+    """The file has MINIDL_PROOF_BYTES, if a third of the disk is free for it; else 1.25 GB."""
+    size = int(float(os.environ.get("MINIDL_PROOF_BYTES", "1.25e9")))
+    n_rows = min(size, shutil.disk_usage(tmp_path).free // 3) // (4 * 784)
+    rows = np.random.default_rng(0).normal(size=(4099, 784)).astype(np.float32)
+    with open(tmp_path / "X.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, 784)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n_rows, len(rows)):
+            file.write(rows[: n_rows - start].data)
+    np.save(tmp_path / "y.npy", (rows[np.arange(n_rows) % len(rows), 0] > 0).astype(np.int64))
+    (tmp_path / "c.yaml").write_text(LARGE)
+    command = [sys.executable, "-m", "minidl", "train", "c.yaml", "--out", "run", "--quiet"]
+    began = time.perf_counter()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    seconds = time.perf_counter() - began
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    read = os.path.getsize(tmp_path / "X.npy")
+    print(f"{read / 1e9:.1f} GB, {seconds:.0f} s, peak {run['peak_memory_bytes'] / 1e6:.0f} MB")
+    assert results["test_accuracy"] > 0.9
+    assert run["peak_memory_bytes"] < 1e9
