@@ -21,8 +21,7 @@ __all__ = ["CallbackSupportMixin", "FitCallbacks"]
 class FitCallbacks:
     """One fit as the callbacks of an estimator see it: a task, with one subtask an epoch.
 
-    Does nothing for an estimator without callbacks.  The underscore attributes are those by which
-    scikit-learn's `CallbackSupportMixin` is used.
+    Does nothing for an estimator without callbacks.
     X, y: the training rows; `y` is a function that returns them, called only where it is needed.
     """
 
@@ -45,11 +44,8 @@ class FitCallbacks:
 
         fitted: returns the attributes of an estimator that stopped here.
         """
-        if self._root is None:
-            return False
-        return bool(
-            self._epoch.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
-        )
+        told = {**self._told, "reconstruction_attributes": fitted}
+        return self._root is not None and bool(self._epoch.call_on_fit_task_end(**told))
 
     def fit_ends(self) -> None:
         """Close the task of the fit."""

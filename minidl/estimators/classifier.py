@@ -84,13 +84,9 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
-        """Update the model with one epoch over the given data.
+        """Update the model with one epoch over the given data, given as for `fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight : as for `fit`
-        classes : array-like of shape (n_classes,), default=None
-            All classes that will ever come; needed in the first call, and only there.
+        classes: all that will ever come, (n_classes,); needed in the first call, and only there.
         """
         with self._restored_after_an_error():
             _check_partial_fit_first_call(self, None if classes is None else plain_targets(classes))
@@ -99,9 +95,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes_`.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X: {array-like, sparse matrix} of shape (n_samples, n_features).
         """
         outputs = self._outputs(X)
         if outputs.shape[1] == 1 and len(self.classes_) == 1:

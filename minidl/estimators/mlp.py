@@ -84,9 +84,7 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
     def predict(self, X: Any) -> Any:
         """Return the predicted classes or values, (n_samples,) or (n_samples, n_outputs).
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X: {array-like, sparse matrix} of shape (n_samples, n_features).
         """
         outputs = self._outputs(X)
         return self._targets.decide(outputs)
@@ -125,12 +123,8 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
     def load(cls, path: str | PathLike[str]) -> Self:
         """Return the fitted estimator that `save` wrote: it predicts, and can be trained further.
 
-        An optimizer's averages are not in the file.
-
-        Raises
-        ------
-        CheckpointError
-            For a file that is damaged, or that `save` of this class did not write.
+        An optimizer's averages are not in the file.  Raises CheckpointError for a file that is
+        damaged, or that `save` of this class did not write.
         """
         self: Self
         with opened(path, cls) as (self, predictor, fitted):

@@ -74,36 +74,20 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     def from_config(cls, config: Config | str | PathLike[str]) -> Self:
         """Return an unfitted estimator with the model, loss and training of a config.
 
-        Parameters
-        ----------
-        config : path of a YAML file, or what `load_config` returns
-            Its data section says nothing about the estimator: put its preprocessing in front, in
-            a Pipeline. With early stopping, its validation share is split off from what `fit` is
-            given, and the accuracy or R**2 there is watched, whatever `train.monitor` says. The
-            dtype is that of the data.
-
-        Raises
-        ------
-        ConfigError
-            For a config that is wrong, or asks for what the estimators do not have.
+        config: path of a YAML file, or what `load_config` returns. Its data section says nothing
+        about the estimator: put its preprocessing in front, in a Pipeline. With early stopping, its
+        validation share is split off from what `fit` is given, and the accuracy or R**2 there is
+        watched, whatever `train.monitor` says. The dtype is that of the data.
+        Raises ConfigError for a config that is wrong, or asks for what the estimators do not have.
         """
         return cls(**parameters_from(config if isinstance(config, Config) else load_config(config)))
 
     def to_config(self, data: str | Mapping[str, Any] = "digits") -> Config:
         """Return the config that trains this model in this way on a named data set.
 
-        A config trains all its epochs where the estimator, without early_stopping, ends when the
-        training loss no longer falls.
-
-        Parameters
-        ----------
-        data : str or dict, default="digits"
-            The data section: the name of a data set, or the section as in a file.
-
-        Raises
-        ------
-        ConfigError
-            For a parameter that a config cannot express, such as solver="lbfgs".
+        data: the name of a data set, or the data section as in a file.  A config trains all its
+        epochs where the estimator, without early_stopping, ends when the training loss no longer
+        falls.  Raises ConfigError for what a config cannot express, such as solver="lbfgs".
         """
         return config_of(self, data)
 

@@ -53,11 +53,13 @@ class Targets:
 
     loss_function: trains on what `encode` returns.  activation: name of what is applied to the
     outputs in a prediction.  score_name: the metric by which epochs are compared.
+    labels: of classes.
     """
 
     loss_function: Loss
     activation: str
     score_name: str
+    labels: Labels | None = None
 
     @classmethod
     def of_numbers(cls, loss: str | Mapping[str, Any]) -> Self:
@@ -72,7 +74,7 @@ class Targets:
     @property
     def indicator(self) -> bool:
         """Whether y is a matrix with a mark for each class."""
-        return False
+        return self.labels is not None and self.labels.indicator
 
     @property
     def plain_loss(self) -> Loss:
@@ -149,11 +151,6 @@ class ClassTargets(Targets):
                 raise ValueError(f"loss={loss!r} is for two classes or several labels a row")
         activation = "softmax" if loss_function.task == "classification" else "logistic"
         return cls(loss_function, activation, "accuracy", labels, label_smoothing)
-
-    @property
-    def indicator(self) -> bool:
-        """Whether y is a matrix with a mark for each class."""
-        return self.labels.indicator
 
     @property
     def has_one_logit(self) -> bool:

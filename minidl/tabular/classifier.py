@@ -64,12 +64,7 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
     }
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the calibrated probability of each class, (n_samples, n_classes).
-
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-        """
+        """Return the calibrated probability of each class, (n_samples, n_classes), for raw rows."""
         outputs = self._outputs(X)
         return self._targets.loss_function.predict(outputs)
 

@@ -117,10 +117,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: Any) -> Array:
         """Return the inputs for a table, (n_samples, n_inputs) float32.
 
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-            The columns of a frame are taken by name.
+        X: as for `fit`; the columns of a frame are taken by name.
         """
         inputs: Array = self.features_.transform(self.encode(X))
         return inputs

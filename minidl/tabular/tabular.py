@@ -155,10 +155,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
     def predict(self, X: Any) -> Any:
         """Return labels or numbers, (n_samples,) or (n_samples, n_outputs), in the form of y.
 
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-            The columns of a frame are taken by name; others are ignored.
+        X: data frame (pandas, polars) or array-like of shape (n_samples, n_features). The columns
+        of a frame are taken by name; others are ignored.
         """
         outputs = self._outputs(X)
         return self._targets.decide(outputs)
@@ -170,12 +168,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         a regression that is the prediction. For a classification it is the score of a class: the
         logarithm of its probability, less the mean of those of all classes.
 
-        Parameters
-        ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-        output : int, default=None
-            Place of the class in `classes_`, or of the target; by default the predicted class of
-            each row, or the first target.
+        output: place of the class in `classes_`, or of the target; by default the predicted class
+        of each row, or the first target.
         """
         check_is_fitted(self)
         features = self.encoder_.features_
@@ -221,10 +215,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
     def load(cls, path: str | PathLike[str]) -> Self:
         """Return the fitted estimator that `save` wrote.
 
-        Raises
-        ------
-        CheckpointError
-            For a file that is damaged, or that `save` of this class did not write.
+        Raises CheckpointError for a file that is damaged, or that `save` of this class did not
+        write.
         """
         self: Self
         with opened(path, cls) as (self, predictor, fitted):
