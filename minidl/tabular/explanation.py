@@ -65,7 +65,7 @@ def integrated_gradients(
             left = np.flatnonzero(np.abs(gap) > CLOSE * np.abs(w).max(axis=1))
             if not left.size:
                 break
-        attributions[part] = gradient @ first.W.T * difference
+        attributions[part] = gradient.astype(np.float32) @ first.W.T * difference
     return attributions, base, outputs
 
 
