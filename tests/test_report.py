@@ -184,7 +184,8 @@ def test_without_matplotlib_the_run_is_finished_and_the_extra_is_named(tmp_path)
     code = (
         "import sys; sys.modules['matplotlib'] = None; from minidl import cli;"
         "a = cli.main(['train', 'config.yaml', '--out', 'run', '--quiet']);"
-        "sys.exit(10 * a + cli.main(['report', 'run']))"
+        "b = cli.main(['compare', 'run']);"
+        "sys.exit(100 * a + 10 * b + cli.main(['report', 'run']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True

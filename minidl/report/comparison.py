@@ -10,7 +10,6 @@ from typing import Any
 
 from minidl.config import Config, differences, load_config
 from minidl.errors import ConfigError
-from minidl.report import figures, page
 from minidl.runs.folder import RunFolder
 
 MOST_CURVES = 20
@@ -82,6 +81,8 @@ def settings_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[An
 
 def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = True) -> str:
     """Return the HTML of a page: the table, and the curves of all runs in one picture each."""
+    from minidl.report import figures, page  # the tables alone need no matplotlib
+
     shown = {run.name: run.epochs for run in runs[:MOST_CURVES]}
     monitor = runs[0].config.train.monitor
     columns = dict.fromkeys(["train_loss", "validation_loss", f"validation_{monitor}"])

@@ -83,7 +83,7 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
 
     counts: (n_classes, n_classes).
     """
-    small, side = len(classes) <= MOST_CLASSES, min(7.0, 2.5 + 0.4 * len(classes))
+    small, side = len(classes) <= MOST_CLASSES, min(7.0, 3.5 + 0.3 * len(classes))
     figure = _figure(side, side)
     axes = figure.subplots()
     labels = [_short(each, 16) for each in classes] if small else None

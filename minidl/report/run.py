@@ -43,17 +43,12 @@ def write_report(experiment: Experiment, folder: RunFolder) -> None:
     experiment: of the run, with its final weights.  Equal runs give equal bytes.
     Raises CheckpointError for a folder that cannot be written.
     """
-    folder.write_text(folder.report, run_report(experiment, folder))
-
-
-def run_report(experiment: Experiment, folder: RunFolder) -> str:
-    """Return the HTML of the report of a finished run."""
     threads = experiment.config.train.blas_threads
     with kernels.threads(threads if isinstance(threads, int) else None):
-        return _report(experiment, folder)
+        folder.write_text(folder.report, _html(experiment, folder))
 
 
-def _report(experiment: Experiment, folder: RunFolder) -> str:
+def _html(experiment: Experiment, folder: RunFolder) -> str:
     dataset, epochs, results = experiment.dataset, folder.metrics.read(), folder.read_results()
     source = dataset.name if dataset.path is None else Path(dataset.path).name
     title = ": ".join(dict.fromkeys([experiment.config.name, source]))
@@ -186,17 +181,17 @@ def _inside(experiment: Experiment, rows: Split, score: str) -> Pictures:
         if first is None or first.W.shape[0] != int(np.prod(shape)):
             return []
         return [("Weights of the first layer", figures.first_layer_weights(first.W, shape))]
-    if not isinstance(rows.X, np.ndarray) or score in experiment.loss_function.lower_is_better:
-        return []
     n_columns = dataset.n_features
     names = dataset.feature_names or tuple(f"column {j}" for j in range(n_columns))
     most = min(IMPORTANCE_ROWS, max(50, IMPORTANCE_CELLS // (REPEATS * n_columns)))
-    chosen = slice(0, None, max(1, len(rows) // most))
-    X, y, model = rows.X[chosen][:most], rows.y[chosen][:most], _Model(experiment, score)
+    chosen = np.arange(0, len(rows), max(1, len(rows) // most))[:most]
+    X, y, model = rows.X[chosen], rows.y[chosen], _Model(experiment, score)
+    if not isinstance(X, np.ndarray) or score == "coverage":  # of quantiles, not to be maximized
+        return []
     found = permutation_importance(model, X, y, n_repeats=REPEATS, random_state=0)
     mean = found.importances_mean
-    first_column = names[int(np.argmax(mean))]
-    text = f"Permutation importance, {REPEATS} shuffles of each column; the first is {first_column}"
+    top = names[int(np.argmax(mean))]
+    text = f"Permutation importance, {REPEATS} shuffles of each column; {top} is the first"
     drawn = figures.importances(mean, found.importances_std, names, _name(score))
     shown: Pictures = [(text, drawn)]
     labels = dataset.categories or ((),) * n_columns
