@@ -12,7 +12,6 @@ from minidl.commands.arguments import Parser, refuse_existing
 from minidl.config import load_config
 from minidl.errors import ConfigError
 from minidl.report.comparison import FinishedRun, comparison_page, figures_table, settings_table
-from minidl.report.run import write_report
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.terminal import aligned, say
@@ -20,6 +19,8 @@ from minidl.terminal import aligned, say
 
 def report(arguments: Sequence[str]) -> int:
     """Write report.html of a finished run again, from its files and its data."""
+    from minidl.report.run import write_report  # needs matplotlib, which `compare` does without
+
     parser = Parser("report", "Write report.html into the folder of a finished run.")
     parser.add_argument("arguments", metavar="RUN", nargs="*", help="the folder of the run")
     options = parser.options(arguments)
