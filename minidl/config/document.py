@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
@@ -28,6 +28,8 @@ MAX_NODES = 8192
 MAX_DIGITS = 40
 MAX_ERRORS = 40
 
+Source = TypeVar("Source")
+Made = TypeVar("Made")
 Scalar: TypeAlias = bool | int | float | str | None
 
 _OVERRIDE = "override "  # before the text of an override, in place of the name of a file
@@ -116,12 +118,25 @@ def brief(value: object) -> str:
     return text if len(text) <= 50 else f"{text[:46]}...{text[-1]}"
 
 
-def fail(errors: Sequence[str]) -> ConfigError:
-    """One exception for all errors, one on each line."""
-    shown = list(errors[:MAX_ERRORS])
-    if len(errors) > MAX_ERRORS:
-        shown.append(f"... and {len(errors) - MAX_ERRORS} more errors")
-    return ConfigError("\n".join(shown))
+def refuse(errors: Iterable[str]) -> None:
+    """Raise one ConfigError for all errors, one on each line; do nothing where there is none."""
+    lines = list(dict.fromkeys(errors))
+    if len(lines) > MAX_ERRORS:
+        lines[MAX_ERRORS:] = [f"... and {len(lines) - MAX_ERRORS} more errors"]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def all_or_errors(make: Callable[[Source], Made], sources: Iterable[Source]) -> list[Made]:
+    """Make something of each source, or raise one ConfigError with the errors of all."""
+    made, errors = [], []
+    for source in sources:
+        try:
+            made.append(make(source))
+        except ConfigError as error:
+            errors += str(error).splitlines()
+    refuse(errors)
+    return made
 
 
 class _Builder:
@@ -226,8 +241,7 @@ def parse(text: str, name: str) -> Node:
         raise ConfigError(f"{here}: not valid YAML: an unprintable character") from None
     except (ValueError, OverflowError):  # raised by PyYAML for "\UFFFFFFFF" and %YAML 1.99...9
         raise ConfigError(f"{where(0, 0)}: not valid YAML: a number is out of range") from None
-    if builder.errors:
-        raise fail(builder.errors)
+    refuse(builder.errors)
     return node
 
 

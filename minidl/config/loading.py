@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from minidl.config import document
 from minidl.config.choices import did_you_mean
 from minidl.config.document import Node, brief
-from minidl.config.settings import DATASET, LAYER, Config, located
-from minidl.errors import ConfigError
+from minidl.config.settings import DATASET, LAYER, Config
 
 # pydantic's kinds of error as what was expected.
 _EXPECTED = {
@@ -47,14 +46,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     root = document.read(path)
     short = {**DATASET.first_options, **LAYER.first_options}
-    errors = []
-    for text in overrides:
-        try:
-            document.override(root, text, short)
-        except ConfigError as error:
-            errors.append(str(error))
-    if errors:
-        raise document.fail(errors)
+    document.all_or_errors(lambda text: document.override(root, text, short), overrides)
     for key in ("path", "fallback"):
         node, steps = root.walk(["data", key])
         if steps == ["data", key] and isinstance(node.value, str) and node.overrides():
@@ -71,15 +63,14 @@ def validate(root: Node, path: Path) -> Config:
     """The config that the document of the file at `path` holds. Raises ConfigError."""
     values: Any = root.plain()
     values.setdefault("name", default_name(path))
+    problems: list[str] = []
     try:
         config = Config.model_validate(values, context={"folder": str(path.parent)})
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise document.fail(explain(root, found)) from None
+        problems = explain(root, error.errors(include_url=False))
+    document.refuse(problems)
     config._document = root
-    wrong = [located(root, *conflict) for conflict in config.conflicts()]
-    if wrong:
-        raise document.fail(wrong)
+    document.refuse(map(str, config.conflicts()))
     return config
 
 

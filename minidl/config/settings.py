@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr, Strict, model_validator
@@ -17,7 +17,7 @@ from minidl.config.choices import (
     file_name,
     mark_unknown,
 )
-from minidl.config.document import Node, fail, place
+from minidl.config.document import Node, place
 from minidl.data.augmentation import AUGMENTATIONS
 from minidl.data.datasets import DATASETS, known_name
 from minidl.data.preprocessing import PREPROCESSINGS
@@ -221,7 +221,14 @@ class Config(Settings):
         located where the file leaves it to its default.
         others: settings that have a part in the error; overrides of them are named.
         """
-        return fail([located(self._document, path, message, others)])
+        if self._document is None:
+            return ConfigError(f"{path}: {message}")
+        (node, found), *rest = (
+            self._document.walk([int(step) if step.isdigit() else step for step in each.split(".")])
+            for each in (path, *others)
+        )
+        where = place(node.where, node, *(other for other, steps in rest if steps))
+        return ConfigError(": ".join(filter(None, (where, ".".join(found), message))))
 
     def settled(self, former: Config) -> Config:
         """The config with `auto` replaced by what a former run chose for it."""
@@ -233,27 +240,27 @@ class Config(Settings):
         }
         return self.model_copy(update={"train": train.model_copy(update=chosen)})
 
-    def conflicts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Settings that are wrong together: path, reason, the paths of the others."""
+    def conflicts(self) -> Iterator[ConfigError]:
+        """Settings that are wrong together."""
         sized = [i for i, layer in enumerate(self.model) if "n_out" in layer.options]
         if not sized:
-            yield "model", "has no linear layer; end it with 'linear: auto'", ()
-        _, wrong = _sizes(self.model, "model", auto_at=sized[-1] if sized else -1)
-        yield from ((path, reason, ()) for path, reason in wrong)
+            yield self.error("model", "has no linear layer; end it with 'linear: auto'")
+        for path, reason in _wrong_sizes(self.model, "model", sized[-1] if sized else -1):
+            yield self.error(path, reason)
         train = self.train
         if train.early_stopping is not None and self.data.validation == 0:
             reason = "needs a validation part to watch, and data.validation is 0"
-            yield "train.early_stopping", reason, ("data.validation",)
+            yield self.error("train.early_stopping", reason, "data.validation")
         figures = comparable_figures(self.loss)
         if train.monitor not in figures:
             reason = f"{self.loss.name} gives {', '.join(figures)}; not {train.monitor}"
-            yield "train.monitor", reason, ("loss",)
+            yield self.error("train.monitor", reason, "loss")
         if train.schedule.options["warmup"] >= train.epochs:
             reason = f"warmup must be shorter than the {train.epochs} epochs of the run"
-            yield "train.schedule.warmup", reason, ("train.epochs",)
+            yield self.error("train.schedule.warmup", reason, "train.epochs")
         if train.shards != "auto" and train.shards > train.batch_size:
             reason = f"at most one for each row of a batch, {train.batch_size}, got {train.shards}"
-            yield "train.shards", reason, ("train.batch_size",)
+            yield self.error("train.shards", reason, "train.batch_size")
 
 
 def comparable_figures(loss: Choice) -> tuple[str, ...]:
@@ -262,36 +269,18 @@ def comparable_figures(loss: Choice) -> tuple[str, ...]:
     return names
 
 
-def _sizes(
-    layers: Sequence[Choice], path: str, *, auto_at: int, n: int | None = None
-) -> tuple[int | None, list[tuple[str, str]]]:
-    """Follow the number of features, where it is known, through the layers."""
-    wrong: list[tuple[str, str]] = []
+def _wrong_sizes(
+    layers: Sequence[Choice], path: str, auto_at: int, n: int | None = None
+) -> Generator[tuple[str, str], None, int | None]:
+    """Follow the number of features n, where it is known, through the layers; return the last."""
     for i, layer in enumerate(layers):
         here = f"{path}.{i}"
-        if "n_out" in layer.options:
-            n_out = layer.options["n_out"]
-            if n_out == "auto" and i != auto_at:
-                wrong.append((f"{here}.{layer.name}", "auto is for the last linear layer only"))
-            n = n_out if isinstance(n_out, int) else None
+        n_out = layer.options.get("n_out", n)
+        if n_out == "auto" and i != auto_at:
+            yield f"{here}.{layer.name}", "auto is for the last linear layer only"
+        n = n_out if isinstance(n_out, int) else None
         if layer.nested:
-            end, within = _sizes(layer.nested, f"{here}.{layer.name}", auto_at=-1, n=n)
-            wrong += within
-            if n is not None and end is not None and end != n:
-                wrong.append((here, f"begins with {n} features and ends with {end}; must be equal"))
-    return n, wrong
-
-
-def located(document: Node | None, path: str, message: str, others: Sequence[str] = ()) -> str:
-    """One line: the place in the file, the key path, and what is wrong.
-
-    others: the key paths of settings that have a part in the error.
-    """
-    if document is None:
-        return f"{path}: {message}"
-    (node, found), *rest = (
-        document.walk([int(step) if step.isdigit() else step for step in each.split(".")])
-        for each in (path, *others)
-    )
-    where = place(node.where, node, *(other for other, steps in rest if steps))
-    return ": ".join(filter(None, (where, ".".join(found), message)))
+            end = yield from _wrong_sizes(layer.nested, f"{here}.{layer.name}", -1, n)
+            if n is not None and end not in (None, n):
+                yield here, f"begins with {n} features and ends with {end}; must be equal"
+    return n

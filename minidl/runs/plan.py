@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from minidl.config import Config, load_config
-from minidl.config.document import brief, fail
+from minidl.config.document import all_or_errors, brief, refuse
 from minidl.config.settings import comparable_figures
 from minidl.errors import ConfigError
 from minidl.runs.comparison import SweepRun
@@ -42,10 +41,10 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
             path, [f"{key}={value}" for key, value in (setting | ONE_THREAD).items()]
         )
 
-    configs = _all_or_errors(load, combinations)
+    configs = all_or_errors(load, combinations)
     by = _figure(by, configs)
     settings = []
-    for setting, config in zip(combinations, _all_or_errors(_resolved, configs), strict=True):
+    for setting, config in zip(combinations, all_or_errors(_resolved, configs), strict=True):
         shown = {key: setting[key] for key, options in values.items() if len(options) > 1}
         # One page for the sweep, in place of one for each run.
         output = config.output.model_copy(update={"report": False})
@@ -96,22 +95,8 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
         if len(set(options)) < len(options):
             errors.append(f"{where}: a value is given twice")
         values[key] = options
-    if errors:
-        raise fail(errors)
+    refuse(errors)
     return values
-
-
-def _all_or_errors(make: Callable[[Any], Config], sources: Iterable[Any]) -> list[Config]:
-    """Make a config of each source, or raise one error with all their messages, each once."""
-    made, lines = [], []
-    for source in sources:
-        try:
-            made.append(make(source))
-        except ConfigError as error:
-            lines += str(error).splitlines()
-    if lines:
-        raise fail(list(dict.fromkeys(lines)))
-    return made
 
 
 def _figure(by: str | None, configs: Sequence[Config]) -> str:

@@ -21,7 +21,7 @@ from threading import Event
 
 from minidl.blas import THREAD_VARIABLES
 from minidl.config import Config, differences, dump, load_config
-from minidl.config.document import fail
+from minidl.config.document import refuse
 from minidl.errors import CheckpointError
 from minidl.runs.comparison import Setting, SweepRun, best_first, csv_text
 from minidl.runs.folder import RunFolder
@@ -152,7 +152,7 @@ class Sweep:
         """Raise ConfigError where `out` holds runs that differ in more than this sweep varies."""
         runs = {run.folder: run for run in self.runs}
         first = self.runs[0]
-        wrong = []
+        wrong: list[str] = []
         for file in sorted(out.glob("*/config.yaml")):
             run = runs.get(file.parent.name)
             free = () if run is not None else (*first.values, "seed", "train.shards")
@@ -161,7 +161,7 @@ class Sweep:
                 if changes_bits(key) and not any(f"{key}.".startswith(f"{name}.") for name in free):
                     wrong.append(f"{file.parent}: {key} was {before} and is {now} now")
         if wrong:
-            raise fail([f"{out} holds runs of other settings; choose another folder:", *wrong])
+            refuse([f"{out} holds runs of other settings; choose another folder:", *wrong])
 
 
 def train_in_process(folder: RunFolder, stop: Event) -> tuple[int, list[str]]:
