@@ -279,6 +279,11 @@ static void run_over(Py_ssize_t size, Task function, const void *arguments) {
 
 /* ---- passes over memory, for floats and for doubles ---- */
 
+typedef struct {
+    Reals x;
+    double sums[MAX_THREADS]; /* of each part: 0 only where all its numbers are finite */
+} Finite;
+
 #define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
 
 typedef struct {
@@ -339,8 +344,14 @@ enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
 typedef struct {
     Reals a[MOST_ARRAYS];        /* p, g and the averages */
     double settings[MOST_SETTINGS]; /* in the order in which Python gives them */
-    double sums[MAX_THREADS];       /* of each part: 0 only where all parameters are finite */
+    double sums[MAX_THREADS];      /* as those of Finite, over the new parameters */
 } Update;
+
+static int are_zeros(const double *sums) {
+    double sum = 0.0;
+    for (int i = 0; i < MAX_THREADS; i++) sum += sums[i];
+    return sum == 0.0;
+}
 
 #define REAL float
 #define TYPED(name) name##_float
@@ -376,6 +387,14 @@ static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssiz
     give_back(a, 3);
     if (!fits) Py_RETURN_NONE;
     Py_RETURN_TRUE;
+}
+
+static PyObject *py_finite(PyObject *self, PyObject *x) {
+    Finite f = {.sums = {0}};
+    if (!borrow(&x, &f.x, 1, "r")) Py_RETURN_NONE;
+    run_over(f.x.size, FOR(f.x, finite_part), &f);
+    give_back(&f.x, 1);
+    return PyBool_FromLong(are_zeros(f.sums));
 }
 
 static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -506,6 +525,17 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
     return PyFloat_FromDouble(sum);
 }
 
+static PyObject *py_probabilities(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Reals a[2];
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "probabilities takes logits, p");
+    if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
+    int fits = a[0].view.ndim == 2 && a[0].size > 0 && same_shape(&a[0], &a[1]);
+    if (fits) run_over(a[0].size * 16, FOR(a[0], probabilities_part), a);
+    give_back(a, 2);
+    if (!fits) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
 /* ---- the update ---- */
 
 /* Run a step on n_arrays arrays, p, g and averages, with the settings that follow them. */
@@ -522,9 +552,7 @@ static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_se
     if (fits) run_over(u->a[0].size, FOR(u->a[0], step), u);
     give_back(u->a, n_arrays);
     if (!fits) Py_RETURN_NONE;
-    double sum = 0.0;
-    for (int i = 0; i < MAX_THREADS; i++) sum += u->sums[i];
-    return PyBool_FromLong(sum == 0.0);
+    return PyBool_FromLong(are_zeros(u->sums));
 }
 
 static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -641,8 +669,17 @@ static void product_part(const void *arguments, int part, int parts) {
     if (p->bias)
         for (int64_t i = 0; i < rows; i++)
             memcpy(at(c, row + i, column), p->bias + column * size, columns * size);
-    gemm(a, at(a, row, 0), b, at(b, 0, column), c, at(c, row, column), rows, columns, k,
-         p->bias ? 1.0f : 0.0f);
+    void *to = at(c, row, column), *from_b = at(b, 0, column);
+    if (m > 1) {
+        gemm(a, at(a, row, 0), b, from_b, c, to, rows, columns, k, p->bias ? 1.0f : 0.0f);
+    } else {
+        int64_t apart = a->trans ? a->ld : 1;
+        if (!p->bias) memset(to, 0, columns * size);
+        if (size == sizeof(float))
+            add_row_times_float((float *)a->data, apart, from_b, b->ld, to, k, columns);
+        else
+            add_row_times_double((double *)a->data, apart, from_b, b->ld, to, k, columns);
+    }
     /* While this part is in the cache. */
     for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
         void *y = at(c, i, column);
@@ -681,10 +718,9 @@ static int multiply(Product *p, PyObject *bias, PyObject *mask) {
     const Matrix *a = &p->a, *b = &p->b, *c = &p->c;
     const char *format = c->view.format;
     Py_buffer bias_view, mask_view;
-    /* A product with a single row or column is no gemm: NumPy knows a faster way. */
-    if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows || c->rows < 2 ||
-        c->columns < 2)
-        return 0;
+    if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return 0;
+    /* A product with a single row or column is no gemm. NumPy has a fast way for the other ones. */
+    if (c->rows == 1 ? b->trans : c->columns == 1) return 0;
     if (strcmp(a->view.format, format) || strcmp(b->view.format, format)) return 0;
     if (mixed(a, c) || mixed(b, c)) return 0;
     if (narrow && !(fits_narrow(a) && fits_narrow(b) && fits_narrow(c))) return 0;
@@ -750,6 +786,7 @@ static PyMethodDef methods[] = {
      "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
+    {"finite", py_finite, METH_O, "finite(x): whether all of x is finite"},
     {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
     {"batch_norm", FAST(py_batch_norm),
      "batch_norm(x, gamma, beta, x_hat, y, stats, eps): y = gamma * x_hat + beta"},
@@ -758,6 +795,8 @@ static PyMethodDef methods[] = {
     {"take_rows", FAST(py_take_rows), "take_rows(X, rows, out): out = X[rows]"},
     {"softmax", FAST(py_softmax),
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
+    {"probabilities", FAST(py_probabilities),
+     "probabilities(logits, p): p = exp(logits) / the sum of its row"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
@@ -771,7 +810,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 4)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 5)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

@@ -4,6 +4,17 @@
 /* Where element i of an array is. */
 #define AT(array, i) ((REAL *)(array).data + (i))
 
+/* STEP(i, lane) for each of n elements. Returns the sum of the lanes: they add 0 times a number,
+ * which is 0 only where that number is finite. */
+#define FOR_ALL_ELEMENTS(n)                                 \
+    REAL lanes[16] = {0}, sum = 0;                          \
+    Py_ssize_t i = 0;                                       \
+    for (; i + 16 <= (n); i += 16)                          \
+        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
+    for (; i < (n); i++) STEP(i, lanes[0])                  \
+    for (int k = 0; k < 16; k++) sum += lanes[k];           \
+    return sum;
+
 /* ---- elementwise ---- */
 
 VECTORISED static void TYPED(relu)(const REAL *x, REAL *y, Py_ssize_t n) {
@@ -30,6 +41,19 @@ static void TYPED(relu_backward_part)(const void *arguments, int part, int parts
     Py_ssize_t start, stop;
     bounds(a[2].size, part, parts, &start, &stop);
     TYPED(masked)(AT(a[0], start), AT(a[1], start), AT(a[2], start), stop - start);
+}
+
+VECTORISED static REAL TYPED(zeros)(const REAL *x, Py_ssize_t n) {
+#define STEP(i, lane) lane += x[i] * 0;
+    FOR_ALL_ELEMENTS(n)
+#undef STEP
+}
+
+static void TYPED(finite_part)(const void *arguments, int part, int parts) {
+    Finite *f = (Finite *)arguments;
+    Py_ssize_t start, stop;
+    bounds(f->x.size, part, parts, &start, &stop);
+    f->sums[part] = TYPED(zeros)(AT(f->x, start), stop - start);
 }
 
 /* Each part has some columns, and adds its rows from first to last as NumPy does. */
@@ -136,6 +160,28 @@ VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *label
     return losses;
 }
 
+/* p = exp(z - the largest of its row), which sums to 1 in each row. */
+VECTORISED static void TYPED(probabilities)(const REAL *z, REAL *p, Py_ssize_t rows, Py_ssize_t n) {
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        REAL largest = z[row * n];
+        for (Py_ssize_t i = row * n; i < row * n + n; i++) largest = z[i] > largest ? z[i] : largest;
+        for (Py_ssize_t i = row * n; i < row * n + n; i++) p[i] = z[i] - largest;
+    }
+    for (Py_ssize_t i = 0; i < rows * n; i++) p[i] = TYPED(exp)(p[i]);
+    for (Py_ssize_t row = 0; row < rows; row++, p += n) {
+        REAL total = 0;
+        for (Py_ssize_t j = 0; j < n; j++) total += p[j];
+        for (Py_ssize_t j = 0; j < n; j++) p[j] = p[j] / total;
+    }
+}
+
+static void TYPED(probabilities_part)(const void *arguments, int part, int parts) {
+    const Reals *a = arguments;
+    Py_ssize_t rows = a[0].view.shape[0], n = a[0].view.shape[1];
+    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
+    TYPED(probabilities)(AT(a[0], start * n), AT(a[1], start * n), stop - start, n);
+}
+
 static void TYPED(softmax_part)(const void *arguments, int part, int parts) {
     Softmax *s = (Softmax *)arguments;
     Py_ssize_t n = s->n, start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
@@ -144,17 +190,24 @@ static void TYPED(softmax_part)(const void *arguments, int part, int parts) {
                                         (REAL)s->smoothing, (REAL)s->share);
 }
 
-/* ---- the update ---- */
+/* ---- a row times a matrix ---- */
 
-/* A step on n elements; the sum of 0 times each new parameter. STEP is that on one of them. */
-#define FOR_ALL_ELEMENTS(n)                                 \
-    REAL lanes[16] = {0}, sum = 0;                          \
-    Py_ssize_t i = 0;                                       \
-    for (; i + 16 <= (n); i += 16)                          \
-        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
-    for (; i < (n); i++) STEP(i, lanes[0])                  \
-    for (int k = 0; k < 16; k++) sum += lanes[k];           \
-    return sum;
+/* y += x @ W.  x: (k,), its elements `apart`.  W: (k, n), its rows ld apart. */
+VECTORISED static void TYPED(add_row_times)(const REAL *x, Py_ssize_t apart, const REAL *W,
+                                            Py_ssize_t ld, REAL *restrict y, Py_ssize_t k,
+                                            Py_ssize_t n) {
+    Py_ssize_t i = 0;
+    for (; i + 8 <= k; i += 8, x += 8 * apart, W += 8 * ld) /* y is read and written less often */
+        for (Py_ssize_t j = 0; j < n; j++) {
+            REAL sum = x[0] * W[j];
+            for (int row = 1; row < 8; row++) sum += x[row * apart] * W[row * ld + j];
+            y[j] += sum;
+        }
+    for (; i < k; i++, x += apart, W += ld)
+        for (Py_ssize_t j = 0; j < n; j++) y[j] += x[0] * W[j];
+}
+
+/* ---- the update ---- */
 
 VECTORISED static REAL TYPED(sgd)(REAL *restrict p, const REAL *restrict g, REAL *restrict v,
                                   Py_ssize_t n, const double *settings) {

@@ -75,8 +75,11 @@ def predict_outputs(
     `kernels.threads` the number of threads is chosen from the sizes.
     """
 
+    n_rows = X.shape[0]
+    if n_rows == 1 and views is None and kernels.name() == "compiled":  # no BLAS takes part
+        return model.forward(X if transform is None else transform(X), train=False)
     if not kernels.threads_are_set():
-        n_multiplications = model.params.size * min(X.shape[0], ROWS_AT_ONCE)
+        n_multiplications = model.params.size * min(n_rows, ROWS_AT_ONCE)
         if n_multiplications > ALONE:
             with kernels.threads(blas.automatic_threads(n_multiplications)):
                 return _outputs(model, X, transform, views)

@@ -36,7 +36,7 @@ except ImportError:
 Array = NDArray[Any]
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 4  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 5  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
 if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
     warnings.warn(f"MINIDL_KERNELS={_asked} is ignored: its only value is numpy", stacklevel=2)
@@ -180,6 +180,22 @@ def take_rows(X: Array, rows: Array, out: Array) -> Array:
         # Not "raise": that mode gathers into a copy of `out` first.
         X.take(rows, axis=0, out=out, mode="clip")
     return out
+
+
+def softmax(logits: Array) -> Array:
+    """Return exp(logits) / the sum of its row, (n_samples, n_classes)."""
+    p = np.empty_like(logits)
+    if _compiled is None or not _compiled.probabilities(logits, p):
+        np.subtract(logits, np.maximum.reduce(logits, 1, keepdims=True), out=p)
+        np.exp(p, out=p)
+        np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
+    return p
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether no number of x is NaN or infinite."""
+    finite: bool | None = None if _compiled is None else _compiled.finite(x)
+    return bool(np.isfinite(x).all()) if finite is None else finite
 
 
 def softmax_cross_entropy(

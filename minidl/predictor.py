@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import conformal, trees
+from minidl import conformal, kernels, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
@@ -65,6 +65,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
     conformal_scores: Array | None = None
     schema: Schema | None = None
     _labels: Array | None = field(init=False, default=None)
+    _takes_numbers: bool = field(init=False, default=False)  # no table, whose texts it would know
     _reported: set[str] = field(init=False, default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         require_instance("preprocessing", self.preprocessing, Preprocessing)
         if self.schema is None:
             object.__setattr__(self, "schema", self.preprocessing.schema)
+        plain = self.schema is None and not any(self.preprocessing.labels)
+        object.__setattr__(self, "_takes_numbers", plain)
         if self.classes is not None:
             object.__setattr__(self, "classes", plain_labels(self.classes))
             object.__setattr__(self, "_labels", label_array(self.classes))
@@ -161,11 +164,10 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f":
             gaps = self.preprocessing.takes_missing
-            wrong = np.isinf(values) if gaps else ~np.isfinite(values)
-            if wrong.any() and X is not values:
-                raise ValueError("X holds a value that is not finite")
-            if wrong.any():
-                row, column = np.argwhere(wrong)[0]
+            if np.isinf(values).any() if gaps else not kernels.all_finite(values):
+                if X is not values:
+                    raise ValueError("X holds a value that is not finite")
+                row, column = np.argwhere(np.isinf(values) if gaps else ~np.isfinite(values))[0]
                 name = self.feature_names[column] if self.feature_names else f"column {column}"
                 value = f"{X[row, column]} in row {row}, {name}"
                 raise ValueError(f"X holds {value}: give a finite value")
@@ -176,6 +178,8 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
 
         Without a schema, the columns are numbers, and the categories of the preprocessing.
         """
+        if self._takes_numbers and type(X) is np.ndarray and X.dtype.kind in "biuf":
+            return X
         if hasattr(X, "tocsr"):
             return X
         framed, labels = hasattr(X, "columns"), self.preprocessing.labels
@@ -183,7 +187,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
             X = np.asarray(X)
         if self.schema is not None:
             schema, known = self.schema, {column.name for column in self.schema.columns}
-        elif not framed and X.dtype.kind in "biuf" and not any(labels):
+        elif not framed and X.dtype.kind in "biuf" and self._takes_numbers:
             return X
         else:
             X = table_of(X)
@@ -203,7 +207,9 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
 
     def outputs(self, encoded: Any) -> Array:
         """Return the model's outputs for rows as numbers, labels of categories as their codes."""
-        transform = partial(self.preprocessing.transform, dtype=self.model.dtype)
+        transform, dtype = None, self.model.dtype
+        if not (isinstance(self.preprocessing, Unchanged) and encoded.dtype == dtype):
+            transform = partial(self.preprocessing.transform, dtype=dtype)
         return predict_outputs(self.model, encoded, transform=transform, views=self.views)
 
 

@@ -44,7 +44,7 @@ from minidl import Linear, Sequential
 from minidl.blas import automatic_threads
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError
-from minidl.estimators import MLPClassifier, MLPRegressor
+from minidl.estimators import MLPClassifier, MLPRegressor, mlp
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -379,6 +379,21 @@ def test_sparse_rows_need_a_linear_layer_first():
             clf.fit(csr(X), y)
         with pytest.raises(ValueError, match="sparse X needs a linear layer first"):
             clf.fit(X, y).predict(csr(X))
+
+
+def test_an_array_that_needs_no_check_of_scikit_learns_is_checked_all_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), np.arange(40) % 3
+    clf = MLPClassifier((5,), max_iter=2, random_state=0).fit(X, y)
+    expected = clf.predict_proba(X.tolist())
+    bad = X.copy()
+    bad[7, 1] = np.nan
+    for wrong in (bad, X[:, :2], X[0], X[:0]):
+        with pytest.raises(ValueError):
+            clf.predict_proba(wrong)
+    monkeypatch.setattr(mlp, "validate_data", None)
+    assert np.array_equal(clf.predict_proba(X), expected)
+    assert np.allclose(clf.predict_proba(X[3:4]), expected[3:4], rtol=1e-12)
 
 
 def test_predict_from_several_threads():

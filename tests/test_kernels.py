@@ -113,7 +113,9 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
         ("sum_rows", [FOUR, ROW], ()),
         ("batch_norm", [FOUR, ROW, ROW, FOUR, FOUR, (3, 3)], (1e-3,)),
         ("batch_norm_backward", [FOUR, FOUR, ROW, ROW, FOUR, ROW, ROW], ()),
+        ("probabilities", [FOUR, FOUR], ()),
         ("matmul", [(4, 5), (5, 3), FOUR], (None, None, False)),
+        ("matmul", [(1, 5), (5, 3), (1, 3)], (np.ones(3), None, False)),
         ("sgd", [ROW, ROW, ROW], (0.1, 0.9, 0.0, 1.0, False)),
         ("adam", [ROW, ROW, ROW, ROW], (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
     ],
@@ -121,6 +123,7 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
 @both_types
 def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
     arrays = [np.ones(shape, dtype) for shape in shapes]
+    more = [np.ones(3, dtype) if type(one) is np.ndarray else one for one in more]
     other_dtype = {np.float32: np.float64, np.float64: np.float32}[dtype]
     function = getattr(kernels._compiled, name)
     assert function(*arrays, *more)
@@ -295,6 +298,60 @@ def test_softmax_agrees_with_longer_numbers(dtype, shape, scale, smoothing, n_th
     assert loss == pytest.approx(numpy_loss, rel=16 * eps, abs=eps)
     assert np.abs(dlogits - exact).max() < 5 * eps / shape[0]
     assert np.abs(dlogits - numpy_dlogits).max() < 5 * eps / shape[0]
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 10), (1000, 3), (40, 1000)])
+@both_types
+def test_probabilities_agree_with_numpy(dtype, shape, n_threads, reference):
+    logits = 20 * floats(np.random.default_rng(0), *shape, dtype=dtype)
+    expected = reference(kernels.softmax, logits)
+    with kernels.threads(n_threads):
+        p = kernels.softmax(logits)
+    assert p.dtype == dtype
+    assert np.abs(p - expected).max() < 20 * np.finfo(dtype).eps
+    assert kernels.softmax(logits[:0]).shape == (0, shape[1])
+    logits[-1, 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(kernels.softmax(logits)[-1]).all()
+    assert shape[0] == 1 or not np.isnan(kernels.softmax(logits)[:-1]).any()
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("size", SIZES)
+@both_types
+def test_what_is_not_finite_is_found(dtype, size, n_threads):
+    x = np.full(size, np.finfo(dtype).max)
+    with kernels.threads(n_threads):
+        assert kernels.all_finite(x)
+        assert kernels.all_finite(x[:0])
+        assert kernels.all_finite(np.ones(3, np.int64))
+        for place in (0, size // 2, size - 1):
+            for bad in (np.nan, np.inf, -np.inf):
+                x[place] = bad
+                assert not kernels.all_finite(x)
+                assert not kernels.all_finite(x[::-1])
+            x[place] = 1
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (7, 2), (8, 1), (61, 10), (784, 256), (1000, 1001)])
+@both_types
+def test_a_row_times_a_matrix(dtype, k, n, n_threads):
+    rng = np.random.default_rng(0)
+    apart, W, b = floats(rng, k, 3, dtype=dtype), floats(rng, k, n + 2, dtype=dtype), floats(rng, n)
+    b = b.astype(dtype)
+    memory = np.full(n + 2, 7, dtype)
+    for x in (apart[:, :1].T, np.ascontiguousarray(apart[:, 1])[None]):
+        for columns in (W[:, 1:-1], np.ascontiguousarray(W[:, 2:])):
+            exact = x.astype(np.longdouble) @ columns
+            with kernels.threads(n_threads):
+                assert kernels._compiled.matmul(x, columns, memory[None, 1:-1], b, None, True)
+            bound = 30 * np.sqrt(k) * np.finfo(dtype).eps
+            assert np.abs(memory[1:-1] - np.maximum(exact + b, 0)).max() < bound
+            assert memory[0] == memory[-1] == 7  # it writes nowhere else
 
 
 @compiled

@@ -65,9 +65,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def predict(self, logits: Array) -> Array:
         """Return the probability of each class, (n_samples, n_classes)."""
-        p = np.subtract(logits, np.maximum.reduce(logits, 1, keepdims=True))
-        np.exp(p, out=p)
-        return np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
+        return kernels.softmax(logits)
 
     def predict_targets(self, logits: Array) -> Array:
         """Return the place of the most likely class, (n_samples,)."""
