@@ -228,6 +228,12 @@ static int borrow(PyObject *const *objects, Reals *reals, int n, const char *acc
     return 1;
 }
 
+/* What a function returns: it has done its work, or nothing. */
+static PyObject *answer(int done) {
+    if (!done) Py_RETURN_NONE;
+    Py_RETURN_TRUE;
+}
+
 static int same_shape(const Reals *a, const Reals *b) {
     int same = a->view.ndim == b->view.ndim;
     for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
@@ -242,13 +248,13 @@ static int is_matrix(const Reals *a, Py_ssize_t columns) {
     return a->view.ndim == 2 && a->view.shape[1] == columns;
 }
 
-/* Borrow integers of 64 bits, one for each of n rows; 0 where it is something else. */
-static int borrow_integers(PyObject *object, Py_buffer *view, Py_ssize_t n) {
+/* Borrow n integers of so many bytes; 0 where it is something else. */
+static int borrow_integers(PyObject *object, Py_buffer *view, Py_ssize_t n, Py_ssize_t size) {
     if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
         PyErr_Clear();
         return 0;
     }
-    if (view->itemsize == 8 && strchr("lq", view->format[0]) && view->ndim == 1 &&
+    if (view->itemsize == size && strchr("ilq", view->format[0]) && view->ndim == 1 &&
         view->shape[0] == n)
         return 1;
     PyBuffer_Release(view);
@@ -257,9 +263,7 @@ static int borrow_integers(PyObject *object, Py_buffer *view, Py_ssize_t n) {
 
 /* An element of an array that another Python thread may change at any time, read once: who has
  * checked it has checked what is used. */
-static int64_t read_once(const int64_t *element) {
-    return __atomic_load_n(element, __ATOMIC_RELAXED);
-}
+#define READ_ONCE(element) __atomic_load_n(element, __ATOMIC_RELAXED)
 
 /* The bounds of one part of n elements, cut where a cache line ends. */
 static void bounds(Py_ssize_t n, int part, int parts, Py_ssize_t *start, Py_ssize_t *stop) {
@@ -339,6 +343,14 @@ static inline double exp_double(double x) {
     return x < -708.0 ? 0.0 : x != x ? x : (2.0 * p / (q - p) + 1.0) * power.value;
 }
 
+typedef struct {
+    Reals a[4]; /* the numbers of x, W or dy, y or dW, and b if there is one */
+    const int32_t *columns, *starts;
+    Py_ssize_t rows; /* of x */
+    int n_arrays, relu;
+    atomic_int wrong; /* whether a column or a start is not one of x */
+} Sparse;
+
 enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
 
 typedef struct {
@@ -374,8 +386,7 @@ static PyObject *py_relu(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     int fits = same_shape(&a[0], &a[1]);
     if (fits) run_over(a[1].size, FOR(a[0], relu_part), a);
     give_back(a, 2);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -385,8 +396,7 @@ static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssiz
     int fits = same_shape(&a[0], &a[2]) && same_shape(&a[1], &a[2]);
     if (fits) run_over(a[2].size, FOR(a[0], relu_backward_part), a);
     give_back(a, 3);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 static PyObject *py_finite(PyObject *self, PyObject *x) {
@@ -404,8 +414,7 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
     int fits = a[1].size > 0 && is_row(&a[1], a[1].size) && is_matrix(&a[0], a[1].size);
     if (fits) run_over(a[0].size, FOR(a[0], sum_rows_part), a);
     give_back(a, 2);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 /* ---- batch normalization ---- */
@@ -424,8 +433,7 @@ static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t
                stats->size == 3 * n;
     if (fits) run_over(b.a[0].size, FOR(b.a[0], batch_norm_part), &b);
     give_back(b.a, 6);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -440,8 +448,7 @@ static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, P
                is_row(&a[5], n) && is_row(&a[6], n);
     if (fits) run_over(a[0].size, FOR(a[0], batch_norm_backward_part), a);
     give_back(a, 7);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 /* ---- gathering rows ---- */
@@ -465,7 +472,7 @@ static void take_rows_part(const void *arguments, int part, int parts) {
         if (i + ahead < stop)
             for (Py_ssize_t j = 0; j < n; j += 64)
                 __builtin_prefetch(X + t->rows[i + ahead] * n + j);
-        int64_t row = read_once(t->rows + i);
+        int64_t row = READ_ONCE(t->rows + i);
         if (row >= 0 && row < n_samples)
             memcpy(out + i * n, X + row * n, n);
     }
@@ -479,7 +486,7 @@ static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (!borrow(arrays, t.a, 2, "rw")) Py_RETURN_NONE;
     const Py_buffer *X = &t.a[0].view, *out = &t.a[1].view;
     int fits = X->ndim == 2 && out->ndim == 2 && X->shape[1] == out->shape[1] &&
-               borrow_integers(args[1], &rows, out->shape[0]);
+               borrow_integers(args[1], &rows, out->shape[0], 8);
     if (fits) {
         t.rows = rows.buf;
         t.n_rows = rows.shape[0];
@@ -489,8 +496,7 @@ static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t 
         PyBuffer_Release(&rows);
     }
     give_back(t.a, 2);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
 }
 
 /* ---- softmax cross-entropy ---- */
@@ -508,7 +514,7 @@ static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_
     if (!borrow(logits, s.a, 2, "rw")) Py_RETURN_NONE;
     const Py_buffer *z = &s.a[0].view;
     int fits = z->ndim == 2 && s.a[0].size > 0 && same_shape(&s.a[0], &s.a[1]) &&
-               borrow_integers(args[1], &labels, z->shape[0]);
+               borrow_integers(args[1], &labels, z->shape[0], 8);
     if (fits) {
         s.labels = labels.buf;
         s.rows = z->shape[0];
@@ -532,8 +538,39 @@ static PyObject *py_probabilities(PyObject *self, PyObject *const *args, Py_ssiz
     int fits = a[0].view.ndim == 2 && a[0].size > 0 && same_shape(&a[0], &a[1]);
     if (fits) run_over(a[0].size * 16, FOR(a[0], probabilities_part), a);
     give_back(a, 2);
-    if (!fits) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(fits);
+}
+
+/* ---- products of a sparse matrix ---- */
+
+static PyObject *py_sparse(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 8)
+        return PyErr_Format(PyExc_TypeError,
+                            "sparse takes data, indices, indptr, W, out, bias, relu, transposed");
+    PyObject *arrays[4] = {args[0], args[3], args[4], args[5]};
+    int backward = PyObject_IsTrue(args[7]);
+    Sparse s = {.n_arrays = args[5] == Py_None ? 3 : 4, .relu = PyObject_IsTrue(args[6])};
+    Py_buffer columns, starts;
+    if (!borrow(arrays, s.a, s.n_arrays, "rrwr")) Py_RETURN_NONE;
+    const Py_buffer *W = &s.a[1].view, *out = &s.a[2].view;
+    Py_ssize_t size = s.a[0].size;
+    int fits = s.a[0].view.ndim == 1 && W->ndim == 2 && is_matrix(&s.a[2], W->shape[1]) &&
+               (s.n_arrays == 3 || is_row(&s.a[3], W->shape[1])) &&
+               borrow_integers(args[1], &columns, size, 4);
+    if (fits) {
+        s.rows = backward ? W->shape[0] : out->shape[0];
+        s.columns = columns.buf;
+        if ((fits = borrow_integers(args[2], &starts, s.rows + 1, 4))) {
+            s.starts = starts.buf;
+            run_over(size * W->shape[1] + s.a[2].size,
+                     backward ? FOR(s.a[0], sparse_backward_part) : FOR(s.a[0], sparse_part), &s);
+            fits = !s.wrong;
+            PyBuffer_Release(&starts);
+        }
+        PyBuffer_Release(&columns);
+    }
+    give_back(s.a, s.n_arrays);
+    return answer(fits);
 }
 
 /* ---- the update ---- */
@@ -757,8 +794,7 @@ static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_a
         }
         PyBuffer_Release(&p.a.view);
     }
-    if (!done) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
+    return answer(done);
 }
 
 static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
@@ -797,6 +833,8 @@ static PyMethodDef methods[] = {
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
     {"probabilities", FAST(py_probabilities),
      "probabilities(logits, p): p = exp(logits) / the sum of its row"},
+    {"sparse", FAST(py_sparse), "sparse(data, indices, indptr, W, out, bias, relu, False): out = x @ W "
+     "+ bias, above 0, for x in CSR; sparse(..., dy, dW, None, False, True): dW = x.T @ dy"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
@@ -810,7 +848,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 5)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 6)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

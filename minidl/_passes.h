@@ -149,7 +149,7 @@ VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *label
         for (Py_ssize_t j = 0; j < n; j++) total += d[j];
         if (smoothing != 0)
             for (Py_ssize_t j = 0; j < n; j++) sum += z[j] - largest;
-        int64_t label = read_once(labels + row);
+        int64_t label = READ_ONCE(labels + row);
         if (label < 0 || label >= n) return NAN; /* it was a class a moment ago */
         REAL fit = (1 - smoothing) * (z[label] - largest) + rest * sum;
         losses += (double)(log(total) - fit);
@@ -205,6 +205,57 @@ VECTORISED static void TYPED(add_row_times)(const REAL *x, Py_ssize_t apart, con
         }
     for (; i < k; i++, x += apart, W += ld)
         for (Py_ssize_t j = 0; j < n; j++) y[j] += x[0] * W[j];
+}
+
+/* ---- products of a sparse matrix ---- */
+
+VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *restrict x,
+                                         Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+/* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, otherwise
+ * into[i] += number * from[c]. Both are given from their column `first` on, `width` of them. */
+static void TYPED(add_row)(Sparse *s, Py_ssize_t i, int transposed, Py_ssize_t first,
+                           Py_ssize_t width) {
+    Py_ssize_t n = s->a[1].view.shape[1], size = s->a[0].size;
+    Py_ssize_t n_columns = s->a[transposed ? 2 : 1].view.shape[0];
+    Py_ssize_t k = READ_ONCE(s->starts + i), stop = READ_ONCE(s->starts + i + 1);
+    if (k < 0 || stop > size) k = stop, s->wrong = 1;
+    for (; k < stop; k++) {
+        Py_ssize_t column = READ_ONCE(s->columns + k);
+        if (column < 0 || column >= n_columns) {
+            s->wrong = 1;
+            continue;
+        }
+        Py_ssize_t from = transposed ? i : column, into = transposed ? column : i;
+        TYPED(add_scaled)(AT(s->a[2], into * n + first), *AT(s->a[0], k),
+                          AT(s->a[1], from * n + first), width);
+    }
+}
+
+/* Each part has some rows of y. */
+static void TYPED(sparse_part)(const void *arguments, int part, int parts) {
+    Sparse *s = (Sparse *)arguments;
+    Py_ssize_t n = s->a[1].view.shape[1];
+    Py_ssize_t start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
+    for (Py_ssize_t i = start; i < stop; i++) {
+        REAL *y = AT(s->a[2], i * n);
+        memset(y, 0, n * sizeof(REAL));
+        TYPED(add_row)(s, i, 0, 0, n);
+        if (s->n_arrays == 4) TYPED(add)(y, s->a[3].data, n);
+        if (s->relu) TYPED(relu)(y, y, n);
+    }
+}
+
+/* Each part has some columns of dW, and adds the rows of x from first to last as SciPy does. */
+static void TYPED(sparse_backward_part)(const void *arguments, int part, int parts) {
+    Sparse *s = (Sparse *)arguments;
+    Py_ssize_t n = s->a[1].view.shape[1], start, stop;
+    bounds(n, part, parts, &start, &stop);
+    for (Py_ssize_t i = 0; i < s->a[2].view.shape[0]; i++)
+        memset(AT(s->a[2], i * n + start), 0, (stop - start) * sizeof(REAL));
+    for (Py_ssize_t i = 0; i < s->rows; i++) TYPED(add_row)(s, i, 1, start, stop - start);
 }
 
 /* ---- the update ---- */

@@ -36,7 +36,7 @@ except ImportError:
 Array = NDArray[Any]
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 5  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 6  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
 if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
     warnings.warn(f"MINIDL_KERNELS={_asked} is ignored: its only value is numpy", stacklevel=2)
@@ -118,6 +118,35 @@ def affine(x: Array, W: Array, b: Array | None, out: Array, rectify: bool = Fals
         if rectify:
             np.maximum(out, 0, out=out)
     return out
+
+
+def sparse_affine(x: Any, W: Array, b: Array | None, out: Array, rectify: bool = False) -> Array:
+    """out = x @ W + b, for x in SciPy's CSR format; with `rectify`, max(out, 0)."""
+    if (
+        _compiled is None
+        or not _fits(x, len(out), len(W))
+        or not _compiled.sparse(x.data, x.indices, x.indptr, W, out, b, rectify, False)
+    ):
+        out[:] = x @ W
+        if b is not None:
+            out += b
+        if rectify:
+            np.maximum(out, 0, out=out)
+    return out
+
+
+def sparse_gradient(x: Any, dy: Array, dW: Array) -> None:
+    """dW = x.T @ dy, for x in SciPy's CSR format."""
+    if (
+        _compiled is None
+        or not _fits(x, len(dy), len(dW))
+        or not _compiled.sparse(x.data, x.indices, x.indptr, dy, dW, None, False, True)
+    ):
+        dW[:] = x.T @ dy
+
+
+def _fits(x: Any, *shape: int) -> bool:
+    return x.format == "csr" and x.shape == shape
 
 
 def relu(x: Array, y: Array) -> None:

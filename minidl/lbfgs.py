@@ -26,7 +26,7 @@ from minidl.losses import Loss
 from minidl.model import Sequential, walk_paths
 
 SCIPYS_BLAS = blas.find(Path(scipy.__file__).parent, "linalg/_fblas.*")
-CHUNK_ROWS = 512  # of the data at a time: activations stay in the cache, and memory is bounded
+CHUNK_ROWS = 512  # of the data at a time, at least: memory is bounded
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,15 @@ def refuse_noise(model: Sequential) -> None:
             )
 
 
+def _chunk_rows(model: Sequential, n_in: int) -> int:
+    """As many rows as have activations of the size of the gradient, which each chunk adds to."""
+    n_activations = 0
+    for layer in model.layers:
+        n_in = layer.output_size(n_in)
+        n_activations += n_in
+    return max(CHUNK_ROWS, model.params.size // n_activations)
+
+
 class _Objective:
     """The flat vector, as float64, -> (loss, gradient)."""
 
@@ -128,7 +137,7 @@ class _Objective:
         self._total = loss_function.total_weight(rows.y, rows.sample_weight)
         self._chunks = [
             rows.select(slice(start, stop))
-            for start, stop in batch_bounds(rows.X.shape[0], CHUNK_ROWS)
+            for start, stop in batch_bounds(rows.X.shape[0], _chunk_rows(model, rows.X.shape[1]))
         ]
         self._replica = model.replica()
         self._replica.lend_scratch()

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import threadpoolctl
+from scipy.sparse import csr_array
 
 from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.groups import ParameterGroup
@@ -99,6 +100,55 @@ def test_batch_norm_has_numpys_bits(dtype, shape, n_threads, reference):
     with kernels.threads(n_threads):
         found = forward_and_backward()
     assert all(map(same_bits, found, reference(forward_and_backward)))
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 2), (64, 50, 17), (300, 2000, 100)])
+@both_types
+def test_sparse_products_have_scipys_bits(dtype, m, k, n, n_threads, reference):
+    rng = np.random.default_rng(0)
+    dense = floats(rng, m + 1, k, dtype=dtype) * (rng.random((m + 1, k)) < 0.1)
+    dense[m // 2] = 0  # an empty row
+    x = csr_array(dense)
+    W, b = floats(rng, k, n, dtype=dtype), floats(rng, n, dtype=dtype)
+    dy = floats(rng, m + 1, n, dtype=dtype)
+
+    def products():
+        y, above, dW = np.full((2, m + 1, n), np.nan, dtype), None, np.full((k, n), np.nan, dtype)
+        y, above = y
+        kernels.sparse_affine(x, W, None, y)
+        kernels.sparse_affine(x, W, b, above, True)
+        kernels.sparse_gradient(x, dy, dW)
+        return y, above, dW
+
+    with kernels.threads(n_threads):
+        found = products()
+    for one, expected in zip(found, reference(products), strict=True):
+        assert np.array_equal(one, expected)
+
+
+@compiled
+def test_sparse_arrays_that_do_not_fit_are_left_to_scipy():
+    x = csr_array(np.arange(12, dtype=np.float32).reshape(3, 4))
+    W, y, b = np.ones((4, 2), np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32)
+    given = [x.data, x.indices, x.indptr, W, y, b]
+    sparse = kernels._compiled.sparse
+    assert sparse(*given, True, False)
+    assert sparse(*given[:3], y, W, None, False, True)
+    for i, array in enumerate(given):
+        others = [array[:0], array[1:], array[None], array.astype(np.float64), None]
+        others += [array.astype(np.int64), np.repeat(array, 2, axis=0)[::2]]
+        for wrong in others:
+            if (i, wrong is None) != (5, True):
+                given_wrong = [*given[:i], wrong, *given[i + 1 :]]
+                assert sparse(*given_wrong, False, False) is None or (i, len(wrong)) == (3, 0)
+    for i, wrong in ((1, -1), (1, 4), (1, 2**31 - 1), (2, -1), (2, 12), (2, 2**31 - 1)):
+        array = given[i].copy()
+        array[1] = wrong
+        arrays = [*given[:i], array, *given[i + 1 :]]
+        assert sparse(*arrays, False, False) is None
+        assert sparse(*arrays[:3], y, W, None, False, True) is None
 
 
 FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column

@@ -223,16 +223,10 @@ class Linear(Layer):
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return x @ W + b."""
-        if type(x) is np.ndarray:
-            shape, dtype = (x.shape[0], self.n_out), self.W.dtype
-            y = self._empty("y", shape, dtype) if train else np.empty(shape, dtype)
-            kernels.affine(x, self.W, self.b if self.bias else None, y, self.rectifies)
-        else:
-            y = x @ self.W
-            if self.bias:
-                y += self.b
-            if self.rectifies:
-                np.maximum(y, 0, out=y)
+        shape, dtype = (x.shape[0], self.n_out), self.W.dtype
+        y = self._empty("y", shape, dtype) if train else np.empty(shape, dtype)
+        affine = kernels.affine if type(x) is np.ndarray else kernels.sparse_affine
+        affine(x, self.W, self.b if self.bias else None, y, self.rectifies)
         if train:
             self.save(x)
         return y
@@ -243,7 +237,7 @@ class Linear(Layer):
         if type(x) is np.ndarray:
             kernels.matmul(x.T, dy, self.dW)
         else:
-            self.dW[:] = x.T @ dy
+            kernels.sparse_gradient(x, dy, self.dW)
         if self.bias:
             kernels.sum_rows(dy, self.db)
         if not need_dx:
