@@ -146,7 +146,7 @@ def sparse_gradient(x: Any, dy: Array, dW: Array) -> None:
 
 
 def _fits(x: Any, *shape: int) -> bool:
-    return x.format == "csr" and x.shape == shape
+    return bool(x.format == "csr" and x.shape == shape)
 
 
 def relu(x: Array, y: Array) -> None:
