@@ -87,8 +87,7 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
 
         X: {array-like, sparse matrix} of shape (n_samples, n_features).
         """
-        outputs = self._outputs(X)
-        return self._targets.decide(outputs)
+        return self._targets.decide(self._outputs(X))
 
     def _outputs(self, X: Any) -> Array:
         """Check X, and return the model's outputs for it."""
@@ -104,9 +103,8 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
         return (
             type(X) is np.ndarray
             and X.dtype in DTYPES
-            and X.ndim == 2
+            and X.shape[1:] == (self.n_features_in_,)
             and len(X) > 0
-            and X.shape[1] == self.n_features_in_
             and not hasattr(self, "feature_names_in_")
             and kernels.all_finite(X)
         )
@@ -294,12 +292,11 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
         """Copy into the model what a user put in place of its views in the lists."""
         for name, views in weight_lists(self._model).items():
             given, shapes = getattr(self, name), [view.shape for view in views]
-            if list(map(id, given)) == list(map(id, views)):
-                continue
             if [np.shape(array) for array in given] != shapes:
                 raise ValueError(f"{name} must be arrays of the shapes {shapes}")
             for array, view in zip(given, views, strict=True):
-                view[:] = array
+                if array is not view:
+                    view[:] = array
             setattr(self, name, views)
 
     def _check_first_layer(self, X: Any) -> None:
