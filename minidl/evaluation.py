@@ -62,6 +62,12 @@ def loss_and_metrics(
     return {"loss": loss, **loss_function.metrics(outputs, y, sample_weight, extra)}
 
 
+def is_usable(X: Any, n_features: int) -> bool:
+    """Return whether X is an array of finite floats, (n_samples, n_features), with a row."""
+    is_array = type(X) is np.ndarray and X.dtype in (np.float32, np.float64)
+    return is_array and X.shape[1:] == (n_features,) and len(X) > 0 and kernels.all_finite(X)
+
+
 def predict_outputs(
     model: Sequential,
     X: Any,

@@ -13,7 +13,6 @@ from sklearn.base import _fit_context, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.data.preprocessing import Unchanged
 from minidl.estimators.building import hidden_sizes, make_layers
@@ -22,7 +21,7 @@ from minidl.estimators.files import opened, save
 from minidl.estimators.fitting import CURVES, Fitting, weight_lists
 from minidl.estimators.labels import Labels, plain_targets
 from minidl.estimators.targets import ClassTargets, Targets
-from minidl.evaluation import predict_outputs
+from minidl.evaluation import is_usable, predict_outputs
 from minidl.kernels import Array
 from minidl.layers.linear import Linear
 from minidl.model import Sequential
@@ -93,21 +92,11 @@ class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
         """Check X, and return the model's outputs for it."""
         check_is_fitted(self)
         self._copy_in_weights()
-        if not self._is_usable(X):  # the general check takes ten times as long as one row does
+        # The general check takes ten times as long as one row does.
+        if hasattr(self, "feature_names_in_") or not is_usable(X, self.n_features_in_):
             X = validate_data(self, X, accept_sparse="csr", reset=False)
             self._check_first_layer(X)
         return predict_outputs(self._model, X)
-
-    def _is_usable(self, X: Any) -> bool:
-        """Return whether X is an array that the general check would return as it is."""
-        return (
-            type(X) is np.ndarray
-            and X.dtype in DTYPES
-            and X.shape[1:] == (self.n_features_in_,)
-            and len(X) > 0
-            and not hasattr(self, "feature_names_in_")
-            and kernels.all_finite(X)
-        )
 
     def predictor(self) -> Predictor:
         """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
