@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl import conformal, kernels, trees
+from minidl import conformal, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
-from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Unchanged
+from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Scaling, Unchanged
 from minidl.data.schema import Schema
 from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
-from minidl.evaluation import predict_outputs
+from minidl.evaluation import is_usable, predict_outputs
 from minidl.kernels import Array
 from minidl.labels import label_array, plain_labels, restored_labels, stored_labels
 from minidl.layers import LAYERS
@@ -65,7 +65,6 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
     conformal_scores: Array | None = None
     schema: Schema | None = None
     _labels: Array | None = field(init=False, default=None)
-    _takes_numbers: bool = field(init=False, default=False)  # no table, whose texts it would know
     _reported: set[str] = field(init=False, default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,8 +73,6 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         require_instance("preprocessing", self.preprocessing, Preprocessing)
         if self.schema is None:
             object.__setattr__(self, "schema", self.preprocessing.schema)
-        plain = self.schema is None and not any(self.preprocessing.labels)
-        object.__setattr__(self, "_takes_numbers", plain)
         if self.classes is not None:
             object.__setattr__(self, "classes", plain_labels(self.classes))
             object.__setattr__(self, "_labels", label_array(self.classes))
@@ -158,28 +155,27 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         }
 
     def _outputs(self, X: Any) -> Array:
+        scaled = self.schema is None and isinstance(self.preprocessing, Scaling)
+        if scaled and is_usable(X, self.n_features):
+            return self.outputs(X)
         X = self._encoded(X)
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f":
             gaps = self.preprocessing.takes_missing
-            if np.isinf(values).any() if gaps else not kernels.all_finite(values):
-                if X is not values:
-                    raise ValueError("X holds a value that is not finite")
-                row, column = np.argwhere(np.isinf(values) if gaps else ~np.isfinite(values))[0]
+            wrong = np.isinf(values) if gaps else ~np.isfinite(values)
+            if wrong.any() and X is not values:
+                raise ValueError("X holds a value that is not finite")
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
                 name = self.feature_names[column] if self.feature_names else f"column {column}"
                 value = f"{X[row, column]} in row {row}, {name}"
                 raise ValueError(f"X holds {value}: give a finite value")
         return self.outputs(X)
 
     def _encoded(self, X: Any) -> Any:
-        """Return rows as numbers: sparse rows and arrays of numbers as they are, where they can be.
-
-        Without a schema, the columns are numbers, and the categories of the preprocessing.
-        """
-        if self._takes_numbers and type(X) is np.ndarray and X.dtype.kind in "biuf":
-            return X
+        """Return rows as numbers: those of a table by its schema, or else the preprocessing's."""
         if hasattr(X, "tocsr"):
             return X
         framed, labels = hasattr(X, "columns"), self.preprocessing.labels
@@ -187,7 +183,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
             X = np.asarray(X)
         if self.schema is not None:
             schema, known = self.schema, {column.name for column in self.schema.columns}
-        elif not framed and X.dtype.kind in "biuf" and self._takes_numbers:
+        elif not framed and X.dtype.kind in "biuf" and not any(labels):
             return X
         else:
             X = table_of(X)
@@ -200,16 +196,14 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         unused = sorted({str(name).strip() for name in columns} - known)
         if len(unused) < len(columns) and not self._reported.issuperset(unused):
             self._reported.update(unused)
-            warnings.warn(
-                f"X has columns that the model does not use: {listed(unused)}", stacklevel=4
-            )
+            text = f"X has columns that the model does not use: {listed(unused)}"
+            warnings.warn(text, stacklevel=4)
         return values
 
     def outputs(self, encoded: Any) -> Array:
         """Return the model's outputs for rows as numbers, labels of categories as their codes."""
-        transform, dtype = None, self.model.dtype
-        if not (isinstance(self.preprocessing, Unchanged) and encoded.dtype == dtype):
-            transform = partial(self.preprocessing.transform, dtype=dtype)
+        same = isinstance(self.preprocessing, Unchanged) and encoded.dtype == self.model.dtype
+        transform = None if same else partial(self.preprocessing.transform, dtype=self.model.dtype)
         return predict_outputs(self.model, encoded, transform=transform, views=self.views)
 
 
