@@ -51,17 +51,16 @@ def npz(path: str, features: str | None, target: str | None) -> Dataset:
         arrays = read_arrays(Path(path), max_bytes=memory_bytes() or 2**34)
     except CheckpointError as error:
         raise DataError(str(error)) from error
-    pair: tuple[str, ...] = (features or "", target or "")
-    if not all(pair):
-        found = [names for names in PAIRS if set(names[:2]) <= set(arrays)]
-        if not found:
-            raise ParameterError(
-                "features", f"and target must name arrays of {path}: {', '.join(arrays)}"
-            )
-        pair = found[0]
-    if missing := [name for name in pair[:2] if name not in arrays]:
+    found = [names for names in PAIRS if set(names[:2]) <= set(arrays)]
+    if features and target:
+        found = [(features, target)]
+    if not found:
+        raise ParameterError(
+            "features", f"and target must name arrays of {path}: {', '.join(arrays)}"
+        )
+    if missing := [name for name in found[0][:2] if name not in arrays]:
         raise DataError(f"{path}: has no array {missing[0]!r}; it has {', '.join(arrays)}")
-    parts = [arrays[name] for name in pair if name in arrays]
+    parts = [arrays[name] for name in found[0] if name in arrays]
     return _of_arrays(path, *parts[: 4 if len(parts) == 4 else 2])
 
 

@@ -173,16 +173,14 @@ class Schema:
 
 def _restored(given: Mapping[str, Any]) -> ColumnSchema:
     """Return the column that `asdict` described.  Raises for what is none."""
-    low, high, gaps = (
-        math.nan if given[key] is None else given[key] for key in ("low", "high", "gaps")
-    )
-    labels, kind = tuple(given["labels"]), given["kind"]
-    column = ColumnSchema(given["name"], kind, labels, given["form"], low, high, gaps)
+    numbers = {name: given[name] for name in ("low", "high", "gaps")}
+    numbers = {name: math.nan if value is None else value for name, value in numbers.items()}
+    column = ColumnSchema(**{**given, "labels": tuple(given["labels"]), **numbers})
     right = (
-        all(type(text) is str for text in (column.name, column.form, *labels))
-        and all(isinstance(value, float | int) for value in (low, high, gaps))
-        and kind in KINDS
-        and (kind == "category") == bool(labels)
+        all(type(text) is str for text in (column.name, column.form, *column.labels))
+        and all(isinstance(value, float | int) for value in numbers.values())
+        and column.kind in KINDS
+        and (column.kind == "category") == bool(column.labels)
     )
     if not right:
         raise ValueError("its schema holds a column of no known kind")

@@ -179,23 +179,19 @@ def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Col
     if str(getattr(cells, "dtype", "")).lower().startswith(("categor", "enum", "dictionary")):
         declared = "category"
     array = np.asarray(cells)
-    if declared is None and array.dtype.kind in ("iufb" if not framed else "iuf"):
-        if array.dtype.itemsize < 8 and array.dtype.kind == "f":
-            values = np.array([float(str(value)) for value in array]) if framed else array
-            values = np.asarray(values, dtype=np.float64)
-        else:
-            values = array.astype(np.float64)
+    kind = array.dtype.kind
+    if declared is None and kind in ("iufb" if not framed else "iuf"):
+        if framed and kind == "f" and array.dtype.itemsize < 8:  # float32 0.1 is 0.1
+            array = np.array(list(map(str, array)))
+        values = array.astype(np.float64)
         blank(values, words)
         return Column(values)
-    if array.dtype.kind == "M":
-        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
-        return Column(np.where(np.isnat(array), np.nan, seconds), declared="date")
-    if array.dtype.kind == "m":
-        seconds = array.astype("timedelta64[us]").astype(np.int64) / 1e6
-        return Column(np.where(np.isnat(array), np.nan, seconds))
-    texts = [text_of(cell) for cell in array.tolist()]
+    if kind in "Mm":  # moments, and times between two
+        seconds = array.astype(f"{kind}8[us]").astype(np.int64) / 1e6
+        declared = "date" if kind == "M" else None
+        return Column(np.where(np.isnat(array), np.nan, seconds), declared=declared)
     gatherer = Gatherer(words)
-    gatherer.add(texts)
+    gatherer.add([text_of(cell) for cell in array.tolist()])
     return replace(gatherer.column(declared is None), declared=declared)
 
 
@@ -222,8 +218,8 @@ class Gatherer:
                 self._parts.append(values)
                 return
             self._places = _Places()
-            self._parts = [self._coded(part) for part in self._parts]
-        self._parts.append(self._coded(cells))
+            self._parts = list(map(self._places.coded, self._parts))
+        self._parts.append(self._places.coded(cells))
 
     def column(self, as_numbers: bool = True) -> Column:
         """Return all that was added.  as_numbers: whether plain numbers are left as such."""
@@ -239,16 +235,6 @@ class Gatherer:
         found: np.ndarray = np.array([*places, -1], np.int32)[values]
         return Column(found, tuple(texts))
 
-    def _coded(self, cells: np.ndarray | Sequence[str]) -> np.ndarray:
-        """Return the place of each cell among the texts, -1 for a number's gap."""
-        assert self._places is not None
-        if isinstance(cells, np.ndarray):
-            column = Column(cells).as_texts()
-            places = [*(self._places[text] for text in column.texts or ()), -1]
-            found: np.ndarray = np.array(places, np.int32)[column.values]
-            return found
-        return np.fromiter(map(self._places.__getitem__, cells), np.int32, len(cells))
-
 
 class _Places(dict[str, int]):
     """Texts and their places, in the order in which they are asked for."""
@@ -256,6 +242,15 @@ class _Places(dict[str, int]):
     def __missing__(self, text: str) -> int:
         place = self[text] = len(self)
         return place
+
+    def coded(self, cells: Column | np.ndarray | Sequence[str]) -> np.ndarray:
+        """Return the place of each cell, -1 for a gap of a column or of numbers."""
+        if isinstance(cells, np.ndarray | Column):
+            column = (Column(cells) if isinstance(cells, np.ndarray) else cells).as_texts()
+            places = np.array([*map(self.__getitem__, column.texts or ()), -1], np.int32)
+            found: np.ndarray = places[column.values]
+            return found
+        return np.fromiter(map(self.__getitem__, cells), np.int32, len(cells))
 
 
 def _gathered(
@@ -291,11 +286,9 @@ def joined(tables: Sequence[Table]) -> Table:
         if all(part.texts is None for part in parts):
             columns[name] = replace(first, values=np.concatenate([part.values for part in parts]))
             continue
-        places, values = _Places(), []
-        for part in map(Column.as_texts, parts):
-            codes = np.array([*(places[text] for text in part.texts or ()), -1], np.int32)
-            values.append(codes[part.values])
-        columns[name] = Column(np.concatenate(values), tuple(places), first.declared)
+        places = _Places()
+        values = np.concatenate(list(map(places.coded, parts)))
+        columns[name] = Column(values, tuple(places), first.declared)
     lines = None if tables[0].lines is None else np.concatenate([each.lines for each in tables])
     n_rows = sum(each.n_rows for each in tables)
     return replace(tables[0], columns=columns, n_rows=n_rows, lines=lines)

@@ -52,9 +52,8 @@ def target_of(
             f"{table.source}: has no column {name!r} for the target" + _known(table, name)
         )
     column = table.columns[name]
-    meant = ColumnSchema(name, "number")
-    numeric = column.texts is None or task == "regression"
-    if not numeric:
+    meant, by_text = ColumnSchema(name, "number"), column.texts is not None
+    if by_text and task != "regression":
         most = table.n_rows + 1
         meant, _ = ColumnSchema.infer(table, name, "category", max_labels=most)
     values = meant.encode(table, column, decimal, Tally())
@@ -72,35 +71,34 @@ def target_of(
         notes.append(f"{what}: left out")
     rows = np.flatnonzero(~gaps)
     values = values[rows]
-    if not numeric:
-        labels = meant.labels
-        notes += [
-            f"the target {name!r} holds {label!r} ({(values == code).sum()} rows), which is taken "
-            f"for a class; if it marks a gap, set data.missing: [{label}]"
-            for code, label in enumerate(labels)
-            if is_word(label, words)
-        ]
-        if len(labels) > max(MAX_CLASSES, len(values) / 2):
-            raise TableError(
-                f"{table.source}: the target {name!r} holds {len(labels)} different labels in "
-                f"{len(values)} rows: they hardly repeat, so there is nothing to learn"
-            )
-        y = values.astype(np.int64)
-        return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
     different = np.unique(values)
     whole = bool((different == np.round(different)).all())
     few = len(different) <= min(MAX_CLASSES, max(2, len(values) / 3))
-    if task == "regression" or (task == "auto" and not (few and whole)):
+    if meant.kind == "number" and (
+        task == "regression" or (task == "auto" and not (few and whole))
+    ):
         return Target(values, None, rows, tuple(notes))
-    if len(different) > max(MAX_CLASSES, len(values) / 2):
+    if meant.kind == "category":
+        labels: tuple[Any, ...] = meant.labels
+        kind, reason = "labels", "they hardly repeat, so there is nothing to learn"
+    else:
+        labels = tuple(int(value) if value.is_integer() else value for value in different.tolist())
+        values = np.searchsorted(different, values)
+        kind = "numbers"
+        reason = "that is a regression; set data.task: regression and a loss such as mse"
+    if len(labels) > max(MAX_CLASSES, len(values) / 2):
         raise TableError(
-            f"{table.source}: the target {name!r} holds {len(different)} different numbers in "
-            f"{len(values)} rows: that is a regression; set data.task: regression and a loss such "
-            "as mse"
+            f"{table.source}: the target {name!r} holds {len(labels)} different {kind} in "
+            f"{len(values)} rows: {reason}"
         )
-    classes = tuple(int(value) if value == round(value) else float(value) for value in different)
-    y = np.searchsorted(different, values).astype(np.int64)
-    return Target(y, classes, rows, (*notes, *_uneven(name, y, classes)))
+    y = values.astype(np.int64)
+    notes += [
+        f"the target {name!r} holds {label!r} ({(y == code).sum()} rows), which is taken "
+        f"for a class; if it marks a gap, set data.missing: [{label}]"
+        for code, label in enumerate(labels)
+        if is_word(str(label), words)
+    ]
+    return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
 
 
 def _uneven(name: str, y: np.ndarray, classes: tuple[Any, ...]) -> list[str]:
