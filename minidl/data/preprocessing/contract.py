@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 class Preprocessing(ABC):
     """A map from raw features to the network's inputs, row by row.
 
-    X: (n_samples, n_features), result: (n_samples, n_out).  Each row is mapped by itself, to the
-    same bits in whatever batch it comes.
+    X: (n_samples, n_features), result: (n_samples, n_out); both sizes are 0 before a fit.  Each row
+    is mapped by itself, to the same bits in whatever batch it comes.
     """
 
     name: ClassVar[str]
     takes_missing: ClassVar[bool] = False  # whether X may hold NaN
+    n_features = n_out = 0
 
     def __repr__(self) -> str:
         return call_of(self)
@@ -54,16 +55,6 @@ class Preprocessing(ABC):
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
     ) -> Any:
         """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
-
-    @property
-    @abstractmethod
-    def n_features(self) -> int:
-        """Number of raw columns that `fit` was given; 0 before."""
-
-    @property
-    @abstractmethod
-    def n_out(self) -> int:
-        """Number of columns that `transform` returns."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class TableFeatures(TableInputs):
             self._schema = Schema.plain(names, [()] * len(names))
         self._place_columns()
         self._state = {"schema": self.schema.state(), **self._means(X, targets)}
-        self._fit_numbers(self._numbers(X))
+        self._keep(self._state | self._fit_numbers(self._numbers(X)), X.shape[1])
         return self
 
     def fit_out_of_fold(
@@ -106,9 +106,6 @@ class TableFeatures(TableInputs):
             through(numbers, state["bin"], state["left"], state["width"]),
         ]
 
-    def _n_encoded(self) -> int:
-        return len(self._of_number) + len(self._state["bin"])
-
     def _place_columns(self) -> None:
         """Tell which columns hold what."""
         used = self.schema.used
@@ -139,7 +136,7 @@ class TableFeatures(TableInputs):
             for j in self._coded
         }
 
-    def _fit_numbers(self, numbers: np.ndarray) -> None:
+    def _fit_numbers(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         missing = np.isnan(numbers)
         median, scale = np.zeros((2, numbers.shape[1]))
         edges = []
@@ -153,7 +150,7 @@ class TableFeatures(TableInputs):
             if len(b) > 2:  # of a number with two values, the first input says all
                 edges.append((int(k), b))
         column, left, width = bins(edges)
-        self._state |= {
+        return {
             "median": median,
             "scale": scale,
             "marked": missing.any(axis=0).astype(np.int64),
@@ -178,6 +175,7 @@ class TableFeatures(TableInputs):
         sure(np.isin(exact(arrays["marked"], np.int64, n), (0, 1)).all())
         of_bin = exact(arrays["bin"], np.int64, n_bins)
         sure((of_bin >= 0).all(), (of_bin < n[0]).all())
+        self._keep(arrays, len(self.schema.used))
 
 
 def _means(codes: np.ndarray, n_labels: int, targets: np.ndarray | None) -> np.ndarray:

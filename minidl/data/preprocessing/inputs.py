@@ -31,16 +31,18 @@ class TableInputs(Preprocessing):
         self._state: dict[str, Any] = {}
         self._place((), ())
 
+    def _keep(self, state: dict[str, Any], n_features: int) -> None:
+        """Take what `fit` found."""
+        self._state, self.n_features = state, n_features
+        no_row = np.zeros((0, n_features))
+        self.n_out = sum(part.shape[1] for part in self._parts(no_row))
+
     @abstractmethod
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         """Return the encodings of numbers, (n_samples, n_numbers) float64, without NaN.
 
         The marks of missing values stand behind the first.
         """
-
-    @abstractmethod
-    def _n_encoded(self) -> int:
-        """Return the number of columns of all encodings."""
 
     def transform(
         self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
@@ -51,24 +53,14 @@ class TableInputs(Preprocessing):
             raise ValueError(f"X must be dense for preprocessing {self.name}")
         if out is None:
             out = np.empty((len(X), self.n_out), dtype)
+        return np.concatenate(self._parts(X), axis=1, out=out)
+
+    def _parts(self, X: np.ndarray) -> list[np.ndarray]:
         numbers = self._numbers(X)
         missing = np.isnan(numbers)
         first, *more = self._encode(np.where(missing, self._state[self.medians], numbers))
         marks = missing[:, self._state["marked"] > 0]
-        one_hot = X[:, self._hot_columns] == self._hot_codes
-        return np.concatenate([first, marks, *more, one_hot], axis=1, out=out)
-
-    @property
-    def n_features(self) -> int:
-        """Number of columns that were fitted; 0 before."""
-        return self._n_columns if self._state else 0
-
-    @property
-    def n_out(self) -> int:
-        """Columns of the encodings, marks, and categories; 0 before a fit."""
-        if not self._state:
-            return 0
-        return self._n_encoded() + int(self._state["marked"].sum()) + len(self._hot_columns)
+        return [first, marks, *more, X[:, self._hot_columns] == self._hot_codes]
 
     def state(self) -> dict[str, Any]:
         """Return what `fit` found."""
@@ -90,7 +82,7 @@ class TableInputs(Preprocessing):
         n_labels: of each column, 0 for numbers and dates.  coded: categories that are not one-hot.
         """
         counts = np.array(n_labels, np.int64)
-        self._n_columns, self._dates = len(counts), np.array(dates, np.int64)
+        self._dates = np.array(dates, np.int64)
         self._plain = np.setdiff1d(np.flatnonzero(counts == 0), self._dates)
         counts[list(coded)] = 0
         self._hot_columns = np.repeat(np.arange(len(counts)), counts)

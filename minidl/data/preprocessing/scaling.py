@@ -82,22 +82,12 @@ class Scaling(Preprocessing):
             np.copyto(out, y, casting="same_kind")
         return out
 
-    @property
-    def n_features(self) -> int:
-        """Number of columns that were fitted."""
-        return self._n_features
-
-    @property
-    def n_out(self) -> int:
-        """As many columns as were fitted."""
-        return self._n_features
-
     def state(self) -> dict[str, np.ndarray]:
         """Return center and scale, () or (n_features,) float64, and n_features, () int64."""
         return {
             "center": self.center,
             "scale": self.scale,
-            "n_features": np.array(self._n_features, dtype=np.int64),
+            "n_features": np.array(self.n_features, dtype=np.int64),
         }
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
@@ -109,7 +99,8 @@ class Scaling(Preprocessing):
         self._keep(arrays["center"], arrays["scale"], n)
 
     def _keep(self, center: np.ndarray, scale: np.ndarray, n_features: int) -> None:
-        self.center, self.scale, self._n_features = center, scale, n_features
+        self.center, self.scale = center, scale
+        self.n_features = self.n_out = n_features
         self._constants: dict[np.dtype[Any], tuple[Any, Any]] = {}
 
     def _constants_in(self, dtype: np.dtype[Any]) -> tuple[Any, Any]:

@@ -76,7 +76,7 @@ class Tabular(TableInputs):
             found = self._fit_numbers(numbers)
         if not all(np.isfinite(array).all() for array in found.values()):
             raise DataError(f"preprocessing {self.name}: X holds numbers that are too large")
-        self._state = {
+        state = {
             "categories": n_labels,
             "labels": [str(label) for each in given for label in each],
             "medians": medians,
@@ -84,6 +84,7 @@ class Tabular(TableInputs):
             **({"dates": self._dates} if len(self._dates) else {}),
             **found,
         }
+        self._keep(state, X.shape[1])
         return self
 
     @property
@@ -116,7 +117,7 @@ class Tabular(TableInputs):
         sure(np.isin(exact(marked, np.int64, (n_numbers,)), (0, 1)).all())
         self._check(own, n_numbers)
         self._place(counts, dates)
-        self._state = {**arrays, "labels": labels}
+        self._keep({**arrays, "labels": labels}, len(counts))
 
 
 class SmoothClip(Tabular):
@@ -140,9 +141,6 @@ class SmoothClip(Tabular):
 
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         return [clipped(numbers, self._state["center"], self._state["scale"])]
-
-    def _n_encoded(self) -> int:
-        return len(self._state["center"])
 
     def _check(self, found: dict[str, Any], n_numbers: int) -> None:
         sure(set(found) == {"center", "scale"})
@@ -189,9 +187,6 @@ class QuantileTransform(Tabular):
             y[:, j] = (left + right) / 2
         return [y]
 
-    def _n_encoded(self) -> int:
-        return int(self._state["knots"].shape[1])
-
     def _check(self, found: dict[str, Any], n_numbers: int) -> None:
         knots = exact(found["knots"], np.float64, (len(found["knots"]), n_numbers))
         sure(len(found) == 1, 0 < len(knots) <= MAX_QUANTILES, (np.diff(knots, axis=0) >= 0).all())
@@ -231,9 +226,6 @@ class PiecewiseLinear(Tabular):
 
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         return [through(numbers, *(self._state[name] for name in ("column", "left", "width")))]
-
-    def _n_encoded(self) -> int:
-        return len(self._state["column"])
 
     def _check(self, found: dict[str, Any], n_numbers: int) -> None:
         sure(set(found) == {"column", "left", "width"})
