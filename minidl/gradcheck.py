@@ -45,7 +45,7 @@ class GradientRow:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found; `str(report)` is a table, `passed` the verdict."""
+    """What `check_gradients` found: a table of relative errors, and `passed`, the verdict."""
 
     rows: tuple[GradientRow, ...]
     tolerance: float
@@ -55,8 +55,8 @@ class GradientReport:
         """Whether every row passed."""
         return all(row.passed for row in self.rows)
 
-    def __str__(self) -> str:
-        header = ("layer", "name", "shape", "relative error", "worst entry", "kinks", "")
+    def __repr__(self) -> str:
+        header = ("layer", "name", "shape", "error", "worst entry", "kinks", "")
         table = [header] + [
             (
                 row.layer,

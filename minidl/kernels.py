@@ -238,7 +238,8 @@ def softmax_cross_entropy(
         return None
     dlogits = np.empty_like(logits)
     loss = _compiled.softmax(logits, labels, dlogits, smoothing, share)
-    if loss is None and labels.dtype.kind in "iu":  # not of 64 bits, or without a sign
+    if loss is None and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        # They are not of 64 bits, or without a sign.
         loss = _compiled.softmax(logits, labels.astype(np.int64), dlogits, smoothing, share)
     return None if loss is None else (loss, dlogits)
 

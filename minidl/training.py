@@ -129,6 +129,10 @@ class Training:
         self._feed: Iterator[Rows] | None = None
         self.best.watch(model, loss_function, self._at)
 
+    def __repr__(self) -> str:
+        done = f"epoch {self._at.epoch} of {self.epochs}, step {self._at.step}"
+        return f"Training({self.loss_function!r}, {self.optimizer!r}: {done})"
+
     @property
     def finished(self) -> bool:
         """Whether all epochs are done or training stopped early."""

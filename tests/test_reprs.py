@@ -46,6 +46,13 @@ def test_a_model_and_a_predictor_show_their_layers(tmp_path):
     assert model.summary() in text
 
 
+def test_a_training_says_how_far_it_is():
+    shown = training()
+    shown.step()
+    assert repr(shown).startswith("Training(SoftmaxCrossEntropy(")
+    assert repr(shown).endswith(", nesterov=False): epoch 0 of 1, step 1)")
+
+
 def test_a_whole_number_is_a_seed():
     for seed in (0, np.random.default_rng(0)):
         assert np.array_equal(Linear(3, 2, rng=seed).W, Linear(3, 2, rng=0).W)
@@ -65,6 +72,8 @@ def training(**changes):
         (lambda: Residual([ReLU]), "layer 0 .*the class ReLU; write ReLU("),
         (lambda: Sequential([[]]), "layer 0 must be an object of Layer, got list"),
         (lambda: training(loss_function=MSE), "loss_function .*the class MSE; write MSE("),
+        (lambda: MSE()(np.ones((2, 1)), [0, 1]), "targets must be .*ndarray, got list"),
+        (lambda: SoftmaxCrossEntropy()(X, [0, 1]), "targets must be .*ndarray, got list"),
         (lambda: training(optimizer=SGD), "optimizer .*the class SGD; write SGD("),
         (lambda: training(schedule=minidl.Cosine), "schedule .*the class Cosine"),
         (lambda: Sequential([ReLU()]).forward([[1.0]]), "x must be an array .*, got list"),

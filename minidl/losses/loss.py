@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from minidl.errors import require_instance
 from minidl.kernels import Array
 
 Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
@@ -39,6 +40,7 @@ class Loss:
         total_weight: float | None = None,
     ) -> tuple[float, Array]:
         """Return the mean loss and its gradient with respect to the logits."""
+        require_instance("targets", targets, np.ndarray)
         weights = self._weights(targets, sample_weight)
         if total_weight is None:
             total_weight = float(len(logits) if weights is None else np.add.reduce(weights))
