@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
+from onnx.compose import add_prefix
 from skl2onnx import update_registered_converter
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
@@ -35,28 +36,18 @@ def register() -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Copy the nodes of our own export into the model that skl2onnx builds."""
+    """Put our own export into the model that skl2onnx builds."""
     predictor = operator.raw_operator.predictor()
-    graph = onnx.load_from_string(onnx_model(predictor, lower(predictor, narrow=True))).graph
-    names = {
-        ours.name: theirs.full_name
-        for ours, theirs in zip(graph.output, operator.outputs, strict=True)
-    }
-    names["X"] = scope.get_unique_variable_name("X")
-    given = operator.inputs[0].full_name
-    container.add_node("Cast", [given], [names["X"]], op_version=13, to=TensorProto.FLOAT)
+    model = onnx.load_from_string(onnx_model(predictor, lower(predictor, narrow=True)))
+    graph = add_prefix(model, scope.get_unique_variable_name("minidl")).graph
     for constant in graph.initializer:
-        names[constant.name] = scope.get_unique_variable_name(constant.name)
-        constant.name = names[constant.name]
         container.initializers.append(constant)
+    given, X = operator.inputs[0].full_name, graph.input[0].name
+    container.add_node("Cast", [given], [X], op_version=13, to=TensorProto.FLOAT)
     for node in graph.node:
-        for output in node.output:
-            names.setdefault(output, scope.get_unique_variable_name(output))
-        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        options = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         container.add_node(
-            node.op_type,
-            [names[each] for each in node.input],
-            [names[each] for each in node.output],
-            op_version=13,
-            **attributes,
+            node.op_type, list(node.input), list(node.output), op_version=13, **options
         )
+    for ours, theirs in zip(graph.output, operator.outputs, strict=True):
+        container.add_node("Identity", [ours.name], [theirs.full_name], op_version=13)
