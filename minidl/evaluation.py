@@ -68,6 +68,13 @@ def is_usable(X: Any, n_features: int) -> bool:
     return is_array and X.shape[1:] == (n_features,) and len(X) > 0 and kernels.all_finite(X)
 
 
+def class_probabilities(predicted: Array, n_classes: int) -> Array:
+    """Return (n_samples, n_classes), of which a loss with one output predicts the last column."""
+    if predicted.shape[1] > 1:
+        return predicted
+    return np.ones_like(predicted) if n_classes == 1 else np.hstack([1 - predicted, predicted])
+
+
 def predict_outputs(
     model: Sequential,
     X: Any,

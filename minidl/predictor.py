@@ -24,7 +24,7 @@ from minidl.data.preprocessing import PREPROCESSINGS, Preprocessing, Scaling, Un
 from minidl.data.schema import Schema
 from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
-from minidl.evaluation import is_usable, predict_outputs
+from minidl.evaluation import class_probabilities, is_usable, predict_outputs
 from minidl.kernels import Array
 from minidl.labels import label_array, plain_labels, restored_labels, stored_labels
 from minidl.layers import LAYERS
@@ -108,9 +108,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         if self._labels is None:
             raise AttributeError("predict_proba is for classifiers; this model is a regression")
         p = self.loss_function.predict(self._outputs(X))
-        if p.shape[1] > 1:
-            return p
-        return np.ones_like(p) if len(self._labels) == 1 else np.hstack([1 - p, p])
+        return class_probabilities(p, len(self._labels))
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.

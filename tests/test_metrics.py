@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from minidl.evaluation import class_probabilities
 from minidl.losses import MSE, Pinball, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from minidl.report.metrics import calibration_error, class_probabilities, measure
+from minidl.report.metrics import calibration_error, measure
 
 
 def predictions(n=300, k=3, seed=0):

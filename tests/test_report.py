@@ -169,9 +169,9 @@ def test_runs_are_compared_by_their_files(minidl):
     ("command", "message"),
     [
         ("report nowhere", "nowhere: no such run folder"),
-        ("report", "give one run folder"),
+        ("report", "the following arguments are required: RUN"),
         ("compare config.yaml", "config.yaml: not the folder of a finished run"),
-        ("compare", "give the folders of the runs"),
+        ("compare", "the following arguments are required: RUN"),
     ],
 )
 def test_what_is_no_run_is_named(minidl, command, message):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
+from minidl.data.tables import listed
 from minidl.kernels import Array
 from minidl.runs.trained import STANDARD_INPUT, Predictions, Trained
 from minidl.terminal import put_data, say, warn
@@ -63,7 +64,7 @@ def predict(arguments: Sequence[str]) -> int:
     else:
         replace_file(Path(options.out), lambda file: write(lambda text: file.write(text.encode())))
     if trained.unused:
-        warn(f"ignored columns that the model does not use: {_listed(trained.unused)}")
+        warn(f"ignored columns that the model does not use: {listed(trained.unused)}")
     for message in trained.tally.messages():
         warn(message)
     if options.out is not None:
@@ -98,7 +99,3 @@ def _lines(rows: object) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
     return file.getvalue()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

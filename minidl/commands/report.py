@@ -22,11 +22,8 @@ def report(arguments: Sequence[str]) -> int:
     from minidl.report.run import write_report  # needs matplotlib, which `compare` does without
 
     parser = Parser("report", "Write report.html into the folder of a finished run.")
-    parser.add_argument("arguments", metavar="RUN", nargs="*", help="the folder of the run")
-    options = parser.options(arguments)
-    if len(options.arguments) != 1:
-        raise ConfigError(f"{parser.prog}: give one run folder, got {len(options.arguments)}")
-    with RunFolder.open(Path(options.arguments[0])) as folder:
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
+    with RunFolder.open(parser.parse_args(arguments).run) as folder:
         if not folder.is_finished():
             raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
         experiment = Experiment(load_config(folder.config))
@@ -43,15 +40,13 @@ def compare(arguments: Sequence[str]) -> int:
         "Put finished runs side by side: a table in the terminal, and with --out a page with their "
         "curves.",
     )
-    parser.add_argument("arguments", metavar="RUN", nargs="*", help="folders of finished runs")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of finished runs")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write an HTML page")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    options = parser.options(arguments)
-    if not options.arguments:
-        raise ConfigError(f"{parser.prog}: give the folders of the runs")
+    options = parser.parse_args(arguments)
     if options.out is not None:
         refuse_existing(options.out, force=options.force)
-    runs = [FinishedRun.read(Path(path)) for path in options.arguments]
+    runs = [FinishedRun.read(Path(path)) for path in options.runs]
     for titles, rows in (figures_table(runs), settings_table(runs)):
         if rows:
             lines = [titles, *([_cell(cell) for cell in row] for row in rows)]

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from minidl.atomic import replace_file
 from minidl.errors import ConfigError, MinidlError
+from minidl.evaluation import class_probabilities
 from minidl.export.graph import Value
 from minidl.export.lowering import columns_of, lower, made_up_rows
 from minidl.export.to_c import c_source
@@ -78,9 +78,7 @@ def predicted(predictor: Predictor, rows: Array) -> Array:
     """Return what exported models return: probabilities of the classes, or predicted values."""
     with np.errstate(all="ignore"):
         p = np.asarray(predictor.loss_function.predict(predictor.outputs(rows)), np.float64)
-    if predictor.classes is None or p.shape[1] > 1:
-        return p
-    return np.ones_like(p) if len(predictor.classes) == 1 else np.hstack([1 - p, p])
+    return p if predictor.classes is None else class_probabilities(p, len(predictor.classes))
 
 
 def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> tuple[bytes, Array]:
@@ -99,40 +97,35 @@ def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> 
 def _python(
     predictor: Predictor, output: Value, rows: Array, expected: Array
 ) -> tuple[bytes, Array]:
-    text = python_module(predictor, output)
+    content = python_module(predictor, output).encode()
     given = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
-    printed = _in_folder("model.py", text, lambda file: [sys.executable, "-I", str(file)], given)
-    return text.encode(), np.array([line.split(",") for line in printed.split()], np.float64)
+    with tempfile.TemporaryDirectory() as folder:
+        (file := Path(folder, "model.py")).write_bytes(content)
+        printed = _printed([sys.executable, "-I", str(file)], given)
+    return content, np.array([line.split(",") for line in printed.split()], np.float64)
 
 
 def _c(
     predictor: Predictor, output: Value, rows: Array, expected: Array
 ) -> tuple[bytes, Array | None]:
-    text = c_source(predictor, output, rows, expected)
+    content = c_source(predictor, output, rows, expected).encode()
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
-        return text.encode(), None
+        return content, None
     strict = [compiler, "-Wall", "-Wextra", "-Werror", "-std=c99", "-O1", "-DMINIDL_PRINT"]
-
-    def build(file: Path) -> list[str]:
-        program = str(file.with_suffix(".out"))
-        command = [*strict, str(file), "-o", program, "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        return [program]
-
-    return text.encode(), np.array(_in_folder("model.c", text, build, "").split(), np.float64)
-
-
-def _in_folder(name: str, text: str, command: Callable[[Path], list[str]], given: str) -> str:
-    """Write the file in a folder of its own, run it, and return what it prints."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
-        file.write_text(text, encoding="utf-8")
-        try:
-            run = subprocess.run(
-                command(file), input=given, check=True, capture_output=True, text=True
-            )
-        except subprocess.CalledProcessError as error:
-            lines = [line for line in (error.stderr or "").splitlines() if "rror" in line]
-            raise ExportError(f"the exported file fails: {' '.join(lines[:1])[:300]}") from error
-    return run.stdout
+        (file := Path(folder, "model.c")).write_bytes(content)
+        program = str(Path(folder, "model"))
+        _printed([*strict, str(file), "-o", program, "-lm"])
+        return content, np.array(_printed([program]).split(), np.float64)
+
+
+def _printed(command: list[str], given: str = "") -> str:
+    """Run a command, and return what it prints."""
+    try:
+        return subprocess.run(
+            command, input=given, check=True, capture_output=True, text=True
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in (error.stderr or "").splitlines() if "rror" in line]
+        raise ExportError(f"the exported file fails: {' '.join(lines[:1])[:300]}") from error

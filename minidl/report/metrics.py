@@ -12,7 +12,7 @@ import numpy as np
 import sklearn
 from sklearn import metrics as sk
 
-from minidl.evaluation import loss_and_metrics
+from minidl.evaluation import class_probabilities, loss_and_metrics
 from minidl.kernels import Array
 from minidl.losses import Loss
 
@@ -103,13 +103,6 @@ def measure(
             counts = [row["n_samples"] for row in per_class if row["n_samples"]]
             headline = "balanced_accuracy" if max(counts) > UNEVEN * min(counts) else "accuracy"
     return Measures(len(targets), values, intervals, headline, per_class, confusion)
-
-
-def class_probabilities(predicted: Array, n_classes: int) -> Array:
-    """Return (n_samples, n_classes), of which a loss with one output gives the last column."""
-    if predicted.shape[1] > 1:
-        return predicted
-    return np.ones_like(predicted) if n_classes == 1 else np.hstack([1 - predicted, predicted])
 
 
 def calibration_error(labels: Array, probabilities: Array) -> float:

@@ -14,10 +14,11 @@ from sklearn.inspection import permutation_importance
 from minidl import kernels
 from minidl.config import dump
 from minidl.data.splits import Split
+from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
 from minidl.layers import Linear
 from minidl.report import figures, page
-from minidl.report.metrics import Measures, class_probabilities, measure
+from minidl.report.metrics import Measures, measure
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 

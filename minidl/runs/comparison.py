@@ -18,6 +18,7 @@ from minidl.config import Config
 from minidl.errors import DivergenceError
 from minidl.losses import LOWER_IS_BETTER
 from minidl.runs.interrupts import SIGNALS
+from minidl.terminal import aligned
 
 INTERRUPTED = [128 + number for number in SIGNALS]
 LONGEST_NAME = 120
@@ -133,8 +134,7 @@ def table(settings: Sequence[Setting]) -> str:
         cells = [spread_text(found[name]) if found else "-" for name in names]
         runs = f"{n_finished(setting)}/{len(setting)}"
         lines.append([*setting[0].values.values(), runs, *cells, unfinished(setting)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+    return aligned(lines)
 
 
 def csv_text(settings: Sequence[Setting]) -> str:

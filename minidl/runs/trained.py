@@ -20,6 +20,7 @@ from minidl.data.schema import Schema
 from minidl.data.tables import ROWS, Table, TableError, read_table, table_of, tables_of
 from minidl.data.textfiles import Format, open_data
 from minidl.errors import ConfigError
+from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
 from minidl.predictor import Predictor, load
 from minidl.runs.folder import RunFolder
@@ -125,9 +126,7 @@ class Trained:
             predicted = predicted[:, 0]
         if self.classes is None:
             return Predictions(table, outputs, predicted, None)
-        p = loss_function.predict(outputs)
-        if p.shape[1] == 1:
-            p = np.ones_like(p) if len(self.classes) == 1 else np.hstack([1 - p, p])
+        p = class_probabilities(loss_function.predict(outputs), len(self.classes))
         if predicted.ndim == 1:
             labels = np.array(self.classes, dtype=object)
             predicted = labels[np.minimum(predicted, len(labels) - 1)]
