@@ -8,6 +8,7 @@ import pytest
 
 # Runs at the start of each Python process that has its folder on PYTHONPATH.
 SITECUSTOMIZE = """
+import asyncio  # joblib needs it, and on POSIX systems it needs what is taken away
 import os
 import signal
 import sys
