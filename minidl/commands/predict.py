@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
 from minidl.data.tables import listed
-from minidl.kernels import Array
 from minidl.runs.trained import STANDARD_INPUT, Predictions, Trained
 from minidl.terminal import put_data, say, warn
 
@@ -81,18 +81,13 @@ def _titles(trained: Trained, found: Predictions, keep: Sequence[str], *, proba:
     return [*keep, *predicted, *(f"probability_{label}" for label in labels if proba)]
 
 
-def _columns(found: Predictions, keep: Sequence[str], *, proba: bool) -> list[list[str]]:
-    """The columns of the output, each as texts."""
-    columns = [found.kept(name) for name in keep]
-    arrays = [found.predicted] if found.predicted.ndim == 1 else list(found.predicted.T)
+def _columns(found: Predictions, keep: Sequence[str], *, proba: bool) -> list[Any]:
+    """The columns of the output; `str` of NumPy's numbers is the shortest that gives the same."""
+    columns: list[Any] = [found.kept(name) for name in keep]
+    columns += [found.predicted] if found.predicted.ndim == 1 else [*found.predicted.T]
     if proba and found.probabilities is not None:
-        arrays += list(found.probabilities.T)
-    return columns + [_texts(array) for array in arrays]
-
-
-def _texts(array: Array) -> list[str]:
-    """The cells of an array; the shortest text that gives the same number."""
-    return list(array if array.dtype == object else array.astype(str))
+        columns += [*found.probabilities.T]
+    return columns
 
 
 def _lines(rows: object) -> str:
