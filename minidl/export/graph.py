@@ -6,7 +6,7 @@ is computed in float64 ("wide"), the layers of a float32 model in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +110,17 @@ def concat(parts: Sequence[Value]) -> Value:
     return Value("concat", filled, sum(part.width for part in filled), parts[0].wide)
 
 
-def named(output: Value) -> dict[Value, str]:
-    """Return every value that `output` needs, each after its inputs, with a name.
+def named(
+    output: Value, number: Callable[[Any], str] | None = None
+) -> tuple[dict[Value, str], dict[str, Array]]:
+    """Return the names of all values that `output` needs, and the constants by their names.
 
-    Equal constants have one name.
+    Each value stands after its inputs.  Equal constants have one name.  number: the text of one
+    number, which then takes the place of a name.
     """
     names: dict[Value, str] = {}
-    constants: dict[Any, str] = {}
+    constants: dict[str, Array] = {}
+    known: dict[Any, str] = {}
     stack = [output]
     while stack:
         value = stack[-1]
@@ -125,10 +129,15 @@ def named(output: Value) -> dict[Value, str]:
             stack[-1:] = [] if value in names else [value, waiting[0]]
             continue
         names[value] = f"v{len(names)}"
-        if value.op == "constant":
-            key = (value.array.dtype, value.array.shape, value.array.tobytes())
-            names[value] = constants.setdefault(key, names[value])
-    return names
+        if value.op != "constant":
+            continue
+        if number is not None and value.array.ndim == 0:
+            names[value] = number(value.array[()])
+            continue
+        key = (value.array.dtype, value.array.shape, value.array.tobytes())
+        names[value] = known.setdefault(key, names[value])
+        constants[names[value]] = value.array
+    return names, constants
 
 
 def _constant(value: Any, wide: bool | None = None) -> Value:

@@ -70,17 +70,13 @@ int main(void)
 
 def c_source(predictor: Predictor, output: Value, rows: Array, expected: Array) -> str:
     """Return the text of the file.  rows, expected: test vectors."""
-    names = named(output)
+    names, constants = named(output, _number)
     uses = Counter(each for value in names for each in value.inputs)
     free: dict[tuple[int, bool], list[str]] = defaultdict(list)  # buffers that nothing needs
-    declared: dict[str, str] = {}
+    declared = {name: _array(name, array) for name, array in constants.items()}
     statements = []
     for value, name in names.items():
         if value.op == "constant":
-            if value.array.ndim == 0:
-                names[value] = _number(value.array[()])
-            elif name not in declared:
-                declared[name] = _array(name, value.array)
             continue
         kind = "double" if value.wide else "float"
         if free[value.width, value.wide]:

@@ -27,9 +27,13 @@ def onnx_model(predictor: Predictor, output: Value) -> bytes:
     "variable".
     """
     writer = _Writer(predictor)
-    names = named(output)
+    names, constants = named(output)
+    names = {value: f"minidl.{name}" for value, name in names.items()}
+    for name, array in constants.items():
+        writer.constant(array, f"minidl.{name}")
     for value, name in names.items():
-        names[value] = writer.node(value, [names[each] for each in value.inputs], name)
+        if value.op != "constant":
+            writer.node(value, [names[each] for each in value.inputs], name)
     rows, last = "rows", "variable" if predictor.classes is None else "probabilities"
     writer.add("Cast", [names[output]], last, to=TensorProto.FLOAT)
     outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, [rows, output.width])]
@@ -80,7 +84,6 @@ class _Writer:
         self.inputs: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._stored: set[str] = set()
 
     def add(self, op: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its result."""
@@ -90,20 +93,15 @@ class _Writer:
         return name
 
     def constant(self, array: Any, name: str = "") -> str:
-        """Store an array and return its name; equal ones of the graph have one name."""
+        """Store an array and return its name."""
         name = name or f"minidl.c{len(self.constants)}"
-        if name not in self._stored:
-            self._stored.add(name)
-            self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
     def node(self, value: Value, inputs: list[str], name: str) -> str:
         """Add a value of the graph and return its name."""
-        op, name = value.op, f"minidl.{name}"
+        op, operation = value.op, OPERATIONS[value.op][2]
         to = TensorProto.DOUBLE if value.wide else TensorProto.FLOAT
-        operation = OPERATIONS.get(op, ("", "", ""))[2]
-        if op == "constant":
-            return self.constant(value.array, name)
         if op == "input":
             return self._raw(name)
         if op == "lookup":

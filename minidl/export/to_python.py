@@ -79,16 +79,11 @@ if __name__ == "__main__":  # rows of numbers from standard input, separated by 
 
 def python_module(predictor: Predictor, output: Value) -> str:
     """Return the text of the file."""
-    names = named(output)
-    constants: dict[str, str] = {}
+    names, arrays = named(output, lambda number: repr(float(number)))
+    constants = {name: _literal(array) for name, array in arrays.items()}
     lines = []
     for value, name in names.items():
         if value.op == "constant":
-            if value.array.ndim == 0:
-                names[value] = repr(float(value.array))
-            else:
-                names[value] = name.upper()
-                constants[name.upper()] = _literal(value.array)
             continue
         given = [names[each] for each in value.inputs]
         given = [", ".join(given)] if value.op == "concat" else given
