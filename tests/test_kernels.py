@@ -591,7 +591,7 @@ import numpy as np
 from minidl import kernels
 
 sys.setswitchinterval(1e-5)
-n, stopped, outcomes = 10_000, False, set()
+n, stopped = 10_000, False
 good = np.arange(n) % 10
 bad = np.where(np.arange(n) % 3, good, 2**40)
 shared = good.copy()
@@ -603,19 +603,17 @@ def change():
         np.copyto(shared, bad)  # copies without Python's lock, as the kernels read
         np.copyto(shared, good)
 
+assert kernels.softmax_cross_entropy(x, shared, 0.0, 1.0) is not None  # C takes such arrays
 thread = threading.Thread(target=change)
 thread.start()
 with kernels.threads(2):
     for _ in range(3000):
         if sys.argv[1] == "labels":
-            found = kernels.softmax_cross_entropy(x, shared, 0.0, 1.0)
-            outcomes.add("refused" if found is None else "taken")
+            kernels.softmax_cross_entropy(x, shared, 0.0, 1.0)
         else:
-            outcomes.add("taken")
             kernels.take_rows(x, shared, out)
 stopped = True
 thread.join()
-assert "taken" in outcomes
 """
 
 
