@@ -6,7 +6,7 @@ import sys
 import benchmark as script
 import numpy as np
 import pytest
-from bench import contenders, measurements, processes, tables
+from bench import contenders, measurements, processes, tables, users
 from bench.cells import GRID, Cell, Problem, he_normal
 from bench.contenders import Child, Contender, installed
 from bench.measurements import take_turns
@@ -78,21 +78,36 @@ def test_beside_a_busy_process_and_alone():
     assert "beside one busy process" in tables.markdown({"busy": _part({"T": results})})
 
 
-def test_predictions_and_memory():
-    chosen = installed(["minidl", "GEMMs all cores"])
-    results = measurements.predictions(chosen, TINY, 1, n_rows=(1, 20))
-    assert set(results) == {"1", "20"}
-    assert "bare NumPy" in tables.markdown({"prediction": _part(results)})
-    memory = measurements.peak_memory(chosen[:1], TINY, 1)
-    assert 10_000_000 < memory["minidl"][0] < 1_000_000_000
+def test_growth_of_time_and_memory():
+    results = measurements.growth(installed(["minidl"])[0], [TINY], 1)
+    assert 10_000_000 < results["T"]["bytes"]["minidl"][0] < 1_000_000_000
+    assert "| T 6-5-3, 8 |" in tables.markdown({"growth": _part(results)})
 
 
-def test_scikit_learn_trains_and_predicts_the_same_cell():
+def test_predictions_take_turns_in_one_process(monkeypatch):
+    monkeypatch.setattr(users, "SHORTEST", 0.0)
+    results = users.measure(users.predictions([(6, 5, 3)], [1, 20]), 2)
+    assert list(results) == ["6-5-3, 1 rows", "6-5-3, 20 rows"]
+    for times in results.values():
+        assert {"minidl", "minidl's estimator", "scikit-learn"} <= set(times)
+        assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in times.values())
+    assert "| geometric mean |" in tables.markdown({"prediction": _part(results)})
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_are_the_same_work_for_each_contender():
+    case, calls = next(users.fits())
+    ours, theirs = calls["minidl"](), calls["scikit-learn"]()
+    assert case == "iris, adam, float64" and ours.n_iter_ == theirs.n_iter_ == 100
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=0.1)
+    assert [list(calls) for _, calls in users.tables()] == [["minidl", "HistGradientBoosting"]] * 3
+
+
+def test_scikit_learn_trains_the_same_cell():
     (contender,) = installed(["scikit-learn"])
     with Child(contender) as child:
         child.prepare(TINY)
         assert child.train(n_batches=3, warm_up=1) > 0
-        assert child.predict(n_rows=4, n_in=6) > 0
 
 
 def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):

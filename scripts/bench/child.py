@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +19,6 @@ from minidl.kernels import Array
 from minidl.runs.machine import peak_memory_bytes
 
 WARM_UP = 0.1  # seconds; the system moves threads to free cores only after some time
-SHORTEST = 0.05  # seconds; predictions are repeated for at least this long
 
 
 class Rival(Protocol):
@@ -34,8 +32,8 @@ class Rival(Protocol):
     def run(self, n_batches: int) -> None:
         """Shuffle, train so many batches, and return when the last parameters are there."""
 
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return a call that computes the outputs for x, (n_samples, n_in)."""
+    def outputs(self, x: Array) -> Any:
+        """Return the outputs for x, (n_samples, n_in)."""
 
 
 def main(rival: Rival) -> None:
@@ -81,7 +79,7 @@ def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
     epoch, reached = 0, 0.0
     while reached < accuracy and epoch < rival.race_epochs:
         rival.run(problem.steps_per_epoch)
-        outputs = np.asarray(rival.predictor(X_test)())
+        outputs = np.asarray(rival.outputs(X_test))
         epoch, reached = epoch + 1, float((outputs.argmax(axis=1) == y_test).mean())
     return {"epochs": epoch, "accuracy": reached}
 
@@ -92,8 +90,6 @@ def _obey(rival: Rival, command: str, **arguments: Any) -> Any:
         return rival.prepare(Cell(sizes=sizes, **arguments).problem())
     if command == "train":
         return _train(rival, **arguments)
-    if command == "predict":
-        return _predict(rival, **arguments)
     assert command == "peak_memory"
     return peak_memory_bytes()
 
@@ -106,16 +102,3 @@ def _train(rival: Rival, n_batches: int, warm_up: int) -> float:
     started = time.perf_counter()
     rival.run(n_batches)
     return (time.perf_counter() - started) / n_batches
-
-
-def _predict(rival: Rival, x: list[int]) -> float:
-    """Seconds a call, for rows of the shape `x`."""
-    predict = rival.predictor(np.random.default_rng(2).standard_normal(x, dtype=np.float32))
-    for _ in range(3):
-        predict()
-    n_calls, elapsed, started = 0, 0.0, time.perf_counter()
-    while elapsed < SHORTEST:
-        predict()
-        n_calls += 1
-        elapsed = time.perf_counter() - started
-    return elapsed / n_calls

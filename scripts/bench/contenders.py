@@ -109,10 +109,6 @@ class Child:
         """Return the seconds a step over so many, after some that are not counted."""
         return float(self._ask("train", n_batches=n_batches, warm_up=warm_up))
 
-    def predict(self, n_rows: int, n_in: int) -> float:
-        """Return the seconds of one forward pass."""
-        return float(self._ask("predict", x=[n_rows, n_in]))
-
     def peak_memory(self) -> int:
         """Return the most bytes that the process has held."""
         return int(self._ask("peak_memory"))

@@ -1,4 +1,4 @@
-"""What is measured in the children: time of a step, of a prediction, and memory.
+"""What is measured in the children: time of a step, and memory.
 
 Contenders take turns, in each repeat in another order, so that whatever slows the machine for a
 while slows them all. Each rests after its turn until its threads have stopped spinning.
@@ -60,24 +60,6 @@ def steps(
     return results
 
 
-def predictions(
-    contenders: Sequence[Contender], cell: Cell, repeats: int, n_rows: Sequence[int] = (1, 10_000)
-) -> dict[str, Any]:
-    """Return the seconds of a forward pass: {"1": Times, "10000": Times}."""
-    with _started(contenders) as children:
-        for child in children.values():
-            child.prepare(cell)
-            child.train(1, 1)
-        results = {}
-        for n in n_rows:
-
-            def measure(name: str, n: int = n) -> float:
-                return children[name].predict(n, cell.sizes[0])
-
-            results[str(n)] = take_turns(list(children), repeats, measure)
-        return results
-
-
 def peak_memory(contenders: Sequence[Contender], cell: Cell, repeats: int) -> Times:
     """Return the most bytes that a fresh process holds that trains one pass."""
     by_name = {contender.name: contender for contender in contenders}
@@ -89,6 +71,14 @@ def peak_memory(contenders: Sequence[Contender], cell: Cell, repeats: int) -> Ti
             return child.peak_memory()
 
     return take_turns(list(by_name), repeats, measure)
+
+
+def growth(contender: Contender, cells: Sequence[Cell], repeats: int) -> dict[str, Any]:
+    """Return what `steps` does, and under "bytes" the most that a process holds that trains so."""
+    results = steps([contender], cells, repeats)
+    for cell in cells:
+        results[cell.name]["bytes"] = peak_memory([contender], cell, 1)
+    return results
 
 
 @contextmanager

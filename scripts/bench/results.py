@@ -15,14 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import measurements, processes, tables
-from bench.cells import GRID, Cell
+from bench import measurements, processes, tables, users
+from bench.cells import GRID, GROWTH, Cell
 from bench.contenders import Contender
 from minidl.blas import THREAD_VARIABLES
 from minidl.runs import machine
 
-PARTS = ("steps", "busy", "prediction", "memory", "imports", "mnist")
-BARE_NUMPY = "GEMMs all cores"  # the floor for predictions, with the threads that anybody gets
+PARTS = ("steps", "busy", "fit", "prediction", "tabular", "growth", "memory", "imports", "mnist")
 ACCURACY = 0.98
 # OpenBLAS runs the kernel that the first one names, which may be slower than the processor's own.
 VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", *THREAD_VARIABLES)
@@ -43,11 +42,13 @@ def benchmark(
     parts: names in PARTS.  mnist: path of mnist.npz, for the part of that name.
     """
     learners = [one for one in contenders if one.role != "floor"]
-    forwards = [one for one in contenders if one.role != "floor" or one.name == BARE_NUMPY]
     measure: dict[str, Callable[[], Any]] = {
         "steps": lambda: measurements.steps(contenders, cells, repeats),
         "busy": lambda: measurements.steps(learners, _shorter(cells), repeats, busy=True),
-        "prediction": lambda: measurements.predictions(forwards, GRID["C"], repeats),
+        "fit": lambda: users.measure(users.fits(), repeats),
+        "prediction": lambda: users.measure(users.predictions(), repeats),
+        "tabular": lambda: users.measure(users.tables(), repeats),
+        "growth": lambda: measurements.growth(contenders[0], GROWTH, repeats),
         "memory": lambda: measurements.peak_memory(learners, GRID["D"], repeats),
         "imports": lambda: processes.import_times(contenders, repeats),
         "mnist": lambda: processes.mnist_races(learners, str(mnist), ACCURACY, repeats),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import geometric_mean, median
 from typing import Any
 
@@ -73,14 +74,32 @@ def _busy(results: Mapping[str, Any]) -> str:
     return title + _table(["net, batch", *names], rows)
 
 
-def _predictions(results: Mapping[str, Any]) -> str:
+def _cases(title: str, factor: float, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows: cases, with the times of each contender and ours by that of the best rival."""
     names = list(next(iter(results.values())))
-    titles = ["bare NumPy" if NAMES[name].role == "floor" else name for name in names]
-    rows = [
-        [f"{int(n):,}", *(_three_digits(1e6 * median(times[name])) for name in names)]
-        for n, times in results.items()
+    rivals = [name for name in names if not name.startswith("minidl")]
+    ratios = [
+        ratio(times["minidl"], min((times[one] for one in rivals), key=median))
+        for times in results.values()
     ]
-    return "### Outputs for rows of 784-256-10, microseconds\n\n" + _table(["rows", *titles], rows)
+    rows = [
+        [case, *(_three_digits(factor * median(times[name])) for name in names), f"{share:.2f}"]
+        for (case, times), share in zip(results.items(), ratios, strict=True)
+    ]
+    rows.append(["geometric mean", *[""] * len(names), f"{geometric_mean(ratios):.2f}"])
+    return f"### {title}\n\n" + _table(["", *names, "minidl by the best rival"], rows)
+
+
+def _growth(results: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in results.values():
+        step, memory = (median(next(iter(entry[key].values()))) for key in ("seconds", "bytes"))
+        cell = entry["cell"]
+        data = 4e-6 * cell["n_batches"] * cell["batch_size"] * cell["sizes"][0]
+        figures = (1e6 * step, 1e9 * step / cell["batch_size"], 1e-6 * memory, data)
+        rows.append([_title(entry), *map(_three_digits, figures)])
+    header = ["net, batch", "step, microseconds", "row, nanoseconds", "peak memory, MB", "data, MB"]
+    return "### Growth with rows and width\n\n" + _table(header, rows)
 
 
 def _memory(results: Mapping[str, Sequence[float]]) -> str:
@@ -148,7 +167,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 _WRITERS: dict[str, Callable[[Any], str]] = {
     "steps": _steps,
     "busy": _busy,
-    "prediction": _predictions,
+    "fit": partial(_cases, "Fit of the estimators, milliseconds", 1e3),
+    "prediction": partial(_cases, "Probabilities, microseconds", 1e6),
+    "tabular": partial(_cases, "Fit of a table, milliseconds", 1e3),
+    "growth": _growth,
     "memory": _memory,
     "imports": _imports,
     "mnist": _mnist,

@@ -6,14 +6,12 @@ expression, with biases and ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bench.cells import Problem
 from bench.child import main, numpy_blas
-from minidl.kernels import Array
 
 
 class BareNumPy:
@@ -25,7 +23,6 @@ class BareNumPy:
         """Lay out the factors and the results of all products."""
         n = problem.batch_size
         self._weights = problem.weights
-        self._biases = [np.zeros(W.shape[1], np.float32) for W in self._weights]
         self._inputs = [np.ones((n, W.shape[0]), np.float32) for W in self._weights]
         self._outputs = [np.ones((n, W.shape[1]), np.float32) for W in self._weights]
         self._dW = [np.empty_like(W) for W in self._weights]
@@ -44,11 +41,6 @@ class BareNumPy:
         for _ in range(n_batches):
             for a, b, out in steps:
                 matmul(a, b, out=out)
-
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return the expression for two layers."""
-        (W1, W2), (b1, b2) = self._weights, self._biases
-        return lambda: np.maximum(x @ W1 + b1, 0) @ W2 + b2
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ so no loss can be read and nothing saved or stopped before the epoch is over.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -86,10 +85,9 @@ class Jax:
                 self._state, _ = self._step(self._state, *data, i)
         jax.block_until_ready(self._state)
 
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return a call of the compiled forward pass that waits for the result."""
-        there = jnp.asarray(x)
-        return lambda: jax.block_until_ready(self._outputs(self._state[0], there))
+    def outputs(self, x: Array) -> Any:
+        """Return the logits."""
+        return self._outputs(self._state[0], jnp.asarray(x))
 
 
 if __name__ == "__main__":

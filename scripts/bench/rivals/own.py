@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,9 +46,9 @@ class Minidl:
         for _ in range(n_batches):
             next(self._steps)
 
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return a call of `forward`."""
-        return lambda: self._model.forward(x, train=False)
+    def outputs(self, x: Array) -> Any:
+        """Return the logits."""
+        return self._model.forward(x, train=False)
 
 
 if __name__ == "__main__":

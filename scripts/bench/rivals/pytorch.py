@@ -6,7 +6,6 @@ Of its kinds of SGD the fused one is the fastest.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,15 +66,10 @@ class PyTorch:
             optimizer.step()
         self._step += n_batches
 
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return a call of the module, without the recording of gradients."""
-        tensor = torch.from_numpy(x)
-
-        def predict() -> Any:
-            with torch.inference_mode():
-                return self._model(tensor)
-
-        return predict
+    def outputs(self, x: Array) -> Any:
+        """Return the logits, without the recording of gradients."""
+        with torch.inference_mode():
+            return self._model(torch.from_numpy(x))
 
 
 if __name__ == "__main__":

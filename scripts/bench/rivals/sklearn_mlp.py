@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,9 +44,9 @@ class ScikitLearn:
         rows = slice(0, n_batches * self._problem.batch_size)
         self._estimator.partial_fit(X[rows], y[rows], classes=self._classes)
 
-    def predictor(self, x: Array) -> Callable[[], Any]:
-        """Return a call of `predict_proba`."""
-        return lambda: self._estimator.predict_proba(x)
+    def outputs(self, x: Array) -> Any:
+        """Return probabilities."""
+        return self._estimator.predict_proba(x)
 
 
 if __name__ == "__main__":
