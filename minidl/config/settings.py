@@ -62,11 +62,11 @@ class Data(Settings):
     dataset: Annotated[Choice, DATASET]
     """The data set and its options; in a file they stand directly in the section."""
     validation: Share = 0.1
-    """The part of the rows that chooses the best weights: 0, a fraction or a number of rows."""
+    """The part of the rows that selects the best weights: 0, a fraction or a number of rows."""
     test: Share = 0.2
-    """The part measured once, at the end, where the data set has no test part of its own."""
+    """The part that is measured once, at the end; ignored where the data set has a test part."""
     split: Literal["stratified", "random", "last"] = "stratified"
-    """How rows are chosen; stratified keeps each class's share, last takes the last rows."""
+    """How parts are drawn; stratified keeps the share of each class, last takes the last rows."""
     preprocessing: Annotated[Choice, PREPROCESSING] = Field(
         PREPROCESSING.default, validate_default=True
     )
@@ -118,11 +118,11 @@ class EarlyStopping(Settings):
     patience: Count = 10
     """Epochs without an improvement before training stops."""
     min_delta: NonNegative = 0.0
-    """What counts as an improvement."""
+    """The smallest change of the figure that counts as an improvement."""
 
 
 class CheckpointEvery(Settings):
-    """How often the whole state is written: one of the three."""
+    """How often a checkpoint is written: one of the three."""
 
     seconds: Positive | None = None
     steps: Count | None = None
@@ -145,11 +145,11 @@ class Train(Settings):
     schedule: Annotated[Choice, SCHEDULE] = Field(SCHEDULE.default, validate_default=True)
     """The learning rate over the run, as a factor of the optimizer's."""
     clip_grad_norm: Positive | None = None
-    """The gradient is scaled down to this norm where it is longer."""
+    """The largest norm of the gradient; a longer one is scaled down to it."""
     clip_grad_value: Positive | None = None
-    """Each entry of the gradient is cut to [-value, value]."""
+    """Each entry of the gradient is clipped to [-value, value]."""
     max_norm: Positive | None = None
-    """The longest that the incoming weights of a unit may be, as a vector."""
+    """The largest norm of the vector of incoming weights of a unit."""
     learning_rate_multipliers: Multipliers = Multipliers()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the average of the weights, which is then what is evaluated and saved."""
@@ -178,11 +178,11 @@ class Evaluation(Settings):
     """How the trained model is measured on the test part, and predicts."""
 
     shifts: Annotated[int, Field(ge=0)] = 0
-    """Images: outputs are the mean over moves by up to so many pixels in y and x; 0: as it is."""
+    """For images: outputs are means over shifts by up to this many pixels in y and x; 0: none."""
 
 
 class Output(Settings):
-    """Where the run folder goes, and what is written into it."""
+    """Where the run folder is made, and what is written into it."""
 
     directory: Annotated[str, AfterValidator(file_name)] = "runs"
     """Holds NAME/TIME; relative to where the command is started."""
