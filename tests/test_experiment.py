@@ -103,10 +103,12 @@ def test_the_resolved_config_names_the_file_that_was_read(build, tmp_path, monke
 
 
 def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypatch):
-    def find(path):
-        raise DataError("gone.npz: no such file")
+    def fetch(*what):
+        raise DataError("openml.org cannot be reached")
 
-    monkeypatch.setattr("minidl.data.datasets.find_mnist", find)
+    monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
+    monkeypatch.setenv("MINIDL_DATA_DIR", str(tmp_path / "gone"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "gone"))
     (tmp_path / "other.yaml").write_text(TEXT.replace("iris", "wine"))
     (tmp_path / "config.yaml").write_text(TEXT)
     missing = ["data=mnist", "seed=9", "output.directory=elsewhere"]
@@ -115,8 +117,9 @@ def test_what_cannot_be_had_gives_way_to_the_fallback(build, tmp_path, monkeypat
     experiment = build_or_fall_back(config, said.append)
     assert experiment.dataset.name == "wine"
     assert (experiment.config.seed, experiment.config.output.directory) == (9, "elsewhere")
-    assert "mnist is not available" in said[0] and "gone.npz" in said[0] and "on wine" in said[0]
-    with pytest.raises(DataError, match=r"gone\.npz: no such file"):
+    assert "mnist is not available" in said[0] and "cannot be reached" in said[0]
+    assert "on wine" in said[0]
+    with pytest.raises(DataError, match="cannot be reached"):
         build_or_fall_back(load_config("config.yaml", missing), said.append)
     missing[0] = "data={name: mnist, path: gone.npz}"  # what is asked for is not replaced
     with pytest.raises(DataError, match=r"gone\.npz: no such file"):
