@@ -61,6 +61,7 @@ def parquet(path):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_pair_holds_the_rows_and_the_meaning_of_the_table(table, run, kind, monkeypatch):
+    monkeypatch.setattr(conversion, "SAMPLE_PIECES", 6)  # ranges and gaps are those of all rows
     path = table if kind == "csv" else parquet(table)
     found = run("convert", path, "--target", "target", "--out", table.parent / "pair")
     assert found.code == 0 and "900 rows, 4 columns" in found.out
@@ -147,6 +148,14 @@ def test_what_cannot_be_converted_is_said_and_nothing_is_written(table, run, arg
     found = run("convert", table, "--out", table.parent / "pair", *arguments)
     assert found.code == code and said in found.err
     assert not list((table.parent / "pair").glob("*.npy"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_without_rows_is_said(table, run, kind):
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    path = table if kind == "csv" else parquet(table)
+    found = run("convert", path, "--target", "target", "--out", table.parent / "pair")
+    assert found.code == 3 and "holds no row" in found.err
 
 
 def test_rows_without_a_target_can_be_left_out_and_files_are_kept_unless_forced(table, run):

@@ -48,6 +48,8 @@ def convert(
             sample.append(piece.without([target]))
         if len(sample) > SAMPLE_PIECES:
             sample, step = sample[::2], 2 * step
+    if not targets:
+        raise TableError(f"{path}: holds no row")
     all_targets = joined(targets)
     words, decimal = form.missing, form.decimal
     found = target_of(

@@ -110,13 +110,9 @@ class DiskRows:
         window = self.block_rows * WINDOW_BLOCKS
         if len(self) <= window:
             return rng.permutation(len(self))
-        order = np.empty(len(self), np.int64)
-        done = 0
-        for block in rng.permutation(-(-len(self) // self.block_rows)):
-            first = block * self.block_rows
-            last = min(first + self.block_rows, len(self))
-            order[done : done + last - first] = np.arange(first, last)
-            done += last - first
+        blocks = rng.permutation(-(-len(self) // self.block_rows))
+        order = (blocks[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
+        order = order[order < len(self)]
         for start in range(0, len(self), window):
             rng.shuffle(order[start : start + window])
         return order
