@@ -111,8 +111,8 @@ class DiskRows:
         if len(self) <= window:
             return rng.permutation(len(self))
         blocks = rng.permutation(-(-len(self) // self.block_rows))
-        order = (blocks[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
-        order = order[order < len(self)]
+        numbers = (blocks[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()
+        order: Array = numbers[numbers < len(self)]
         for start in range(0, len(self), window):
             rng.shuffle(order[start : start + window])
         return order
