@@ -11,7 +11,8 @@ from minidl.errors import DataError
 
 PARQUET = (".parquet", ".pq")
 FRAMES = (*PARQUET, ".arrow", ".feather", ".ipc")
-CELLS = 1 << 21  # of the frames that `frames_of` yields
+CELLS = 1 << 17  # of the frames that `frames_of` yields
+AT_ONCE = 16  # of them are read together
 
 
 def read_frame(path: str | os.PathLike[str]) -> Any:
@@ -35,8 +36,9 @@ def frames_of(path: str) -> Iterator[Any]:
         scan = polars.scan_parquet(path, glob=False)
     n_rows = _read(path, lambda: scan.select(polars.len()).collect().item())
     rows = max(1, CELLS // max(1, len(_read(path, scan.collect_schema))))
-    for start in range(0, n_rows, rows):
-        yield _read(path, scan.slice(start, rows).collect)
+    for start in range(0, n_rows, AT_ONCE * rows):
+        frame = _read(path, scan.slice(start, AT_ONCE * rows).collect)
+        yield from frame.iter_slices(rows)
 
 
 def _polars(path: str | os.PathLike[str]) -> Any:
