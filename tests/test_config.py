@@ -404,7 +404,7 @@ def test_an_annotation_that_no_yaml_value_has_is_a_fault_of_the_program():
     def bad(*, callback: np.random.Generator = None): ...
 
     with pytest.raises(TypeError, match="toy bad, option callback: no YAML value is a "):
-        Family("toy", {"bad": bad})
+        Family("toy", {"bad": bad}).models["bad"]
 
 
 def test_sequences_are_lists_kept_as_tuples():
@@ -434,8 +434,8 @@ class Around(Layer):
 def nesting(monkeypatch):
     """A registry that has a layer of layers."""
     family = Family("layer", {**LAYERS, "around": Around})
-    monkeypatch.setattr(sections.LAYER, "models", family.models)
-    monkeypatch.setattr(sections.LAYER, "validators", family.validators)
+    for name in ("registry", "models", "validators"):
+        monkeypatch.setattr(sections.LAYER, name, getattr(family, name))
 
 
 NESTED = """\

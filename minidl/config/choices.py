@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -213,18 +213,18 @@ class Family:
         default: str | None = None,
         trial: bool = True,
     ):
-        self.kind, self.default = kind, default
-        self.models = {name: self._model(name, entry, trial) for name, entry in registry.items()}
+        self.kind, self.default, self.trial, self.registry = kind, default, trial, registry
+        self.models: Mapping[str, type[Choice]] = _WhenAsked(registry, self._model)
         # A map from the name to its model, so that errors are located below the name.
-        self.validators: dict[str, TypeAdapter[dict[str, Choice]]] = {
-            name: TypeAdapter(_dict[str, model]) for name, model in self.models.items()
-        }
+        self.validators: Mapping[str, TypeAdapter[dict[str, Choice]]] = _WhenAsked(
+            registry, lambda name: TypeAdapter(_dict[str, self.models[name]])
+        )
 
     @property
     def first_options(self) -> dict[str, str]:
         """For each name the option that `name: value` sets; names without options are left out."""
-        fields = {name: list(model.model_fields) for name, model in self.models.items()}
-        return {name: keys[1] for name, keys in fields.items() if len(keys) > 1}
+        options = {name: list(_options(factory)) for name, factory in self.registry.items()}
+        return {name: keys[0] for name, keys in options.items() if keys}
 
     def spell_out(self, value: object) -> dict[str, object]:
         """Return `relu`, `dropout: 0.2` or `dropout: {p: 0.2}` as `{name: ..., option: value}`."""
@@ -267,12 +267,11 @@ class Family:
     def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
         return {"family": self.kind}  # schema.py writes the definition once and refers to it
 
-    def _model(self, name: str, factory: Callable[..., Any], trial: bool) -> type[Choice]:
+    def _model(self, name: str) -> type[Choice]:
         """The model of one entry, with the fields of its signature."""
+        factory = self.registry[name]
         fields: dict[str, Any] = {"name": (Literal[name], name)}
-        for key, parameter in parameters_of(factory).items():
-            if key in SUPPLIED or (key in SIZES and parameter.kind != parameter.KEYWORD_ONLY):
-                continue
+        for key, parameter in _options(factory).items():
             hint = _BY_NAME.get((key, parameter.annotation))
             try:
                 hint = hint or option_type(parameter.annotation, self)
@@ -281,8 +280,38 @@ class Family:
             fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
         summary = inspect.cleandoc(factory.__doc__ or name).split("\n\n")[0].replace("\n", " ")
         model = create_model(name, __base__=Choice, __doc__=summary, **fields)
-        model.factory, model.trial = staticmethod(factory), trial
+        model.factory, model.trial = staticmethod(factory), self.trial
         return model
+
+
+def _options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments that a config may set."""
+    return {
+        key: parameter
+        for key, parameter in parameters_of(factory).items()
+        if key not in SUPPLIED and (key not in SIZES or parameter.kind == parameter.KEYWORD_ONLY)
+    }
+
+
+class _WhenAsked(Mapping[str, Any]):
+    """A map of the names of a registry to what is made of each when it is first looked up.
+
+    A model takes a millisecond to make, and a run needs a tenth of them.
+    """
+
+    def __init__(self, registry: Mapping[str, Any], make: Callable[[str], Any]) -> None:
+        self._registry, self._make = registry, cache(make)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._registry:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry)
+
+    def __len__(self) -> int:
+        return len(self._registry)
 
 
 def option_type(hint: Any, layers: Family) -> Any:

@@ -45,7 +45,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     read or is no YAML, or else everything that is wrong, one error a line.
     """
     root = document.read(path)
-    short = {**DATASET.first_options, **LAYER.first_options}
+    short = {**DATASET.first_options, **LAYER.first_options} if overrides else {}
     document.all_or_errors(lambda text: document.override(root, text, short), overrides)
     for key in ("path", "fallback"):
         node, steps = root.walk(["data", key])
