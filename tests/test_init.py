@@ -148,6 +148,14 @@ def test_a_file_without_a_header(capsys):
     assert not detect_format("y.csv").header and detect_format("y.csv", "2016").header
 
 
+def test_long_lines_are_told_from_other_encodings_and_from_tables():
+    Path("a.csv").write_text("a,b\n1," + "é" * 2**20 + "\n", encoding="utf-8")
+    assert detect_format("a.csv").encoding == "utf-8"
+    Path("a.csv").write_text("a" * 200_000)
+    with pytest.raises(DataError, match=r"a\.csv: is no text of rows and columns"):
+        detect_format("a.csv")
+
+
 def test_what_cannot_be_begun_is_one_line(capsys):
     FRAME.to_csv("a.csv", index=False)
     for arguments, code, reason in [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,8 @@ def detect_format(path: str, target: str | None = None) -> Format:
     if not lines:
         raise DataError(f"{path}: is empty")
     delimiter = max(DELIMITERS, key=lambda mark: _fits(lines, mark))
-    rows = _rows(lines, delimiter)
+    if not (rows := _rows(lines, delimiter)):
+        raise DataError(f"{path}: is no text of rows and columns")
     cells = [cell for row in rows[1:] for cell in row]
     commas = sum("," in cell and number(cell, ",") is not None for cell in cells)
     points = sum("." in cell and number(cell) is not None for cell in cells)
@@ -121,9 +123,10 @@ def _encoding(path: str, data: bytes) -> str:
     if b"\0" in data:
         return "utf-8"  # reading names the line
     with open_data(path) as file:
+        text = io.TextIOWrapper(file, "utf-8")
         try:
-            while part := file.readline(2**20):
-                part.decode("utf-8")
+            while text.read(2**20):
+                pass
         except UnicodeDecodeError:
             return "latin-1"
         except (OSError, EOFError) as error:

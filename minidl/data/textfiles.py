@@ -22,7 +22,7 @@ import numpy as np
 from minidl.data.cells import NUMBERS, parsed
 from minidl.errors import DataError, require
 
-BLOCK = 2**16  # bytes; the texts and numbers of larger ones leave the cache
+BLOCK = 3 * 2**14  # bytes, for up to 64 columns; what larger ones hold leaves the cache
 MAX_LINE = 2**24  # bytes
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.
@@ -140,7 +140,8 @@ class TextTable:
             row, line = self._first
             yield Block([[cell] for cell in row], np.array([line]))
         yield from self._careful()  # of a first line that is the whole file, as returns divide it
-        while text := self._read(BLOCK):
+        size = BLOCK * (1 + len(self.names) // 64)
+        while text := self._read(size):
             if (columns := self._divided(text)) is not None:
                 start, self._line = self._line + 1, self._line + len(columns[0])
                 yield Block(columns, np.arange(start, self._line + 1))
