@@ -240,6 +240,8 @@ def test_dates_of_many_formats():
         assert moment(text + " 13:30", date_format([text + " 13:30"])) == day + 13.5 * 3600
     assert date_format(["2020-01-31", "x"]) is None and date_format(["12", "13"]) is None
     assert moment("2020-01-31T00:00:00+09:00", "iso") == day - 9 * 3600
+    assert moment("0001-01-01T00:00:00+14:00", "iso") is None  # before the first year in UTC
+    assert key("2020-01-31T01:02:03.000004") == "2020-01-31 01:02:03.000004"
     stamps = pd.date_range("1903-02-27 05:00", periods=300, freq="211h")
     parts = date_parts(stamps.astype("datetime64[s]").asi8.astype(float))
     for j, name in enumerate(("year", "month", "day_of_week", "hour")):

@@ -138,6 +138,9 @@ def test_a_column_may_turn_into_texts_late(write, monkeypatch):
     text = "a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(100)) + "x,1\n" + "7,2\n" * 50
     column = read_table(write(text)).columns["a"]
     assert cells(column) == [*map(str, range(100)), "x", *["7"] * 50]
+    text = "a;b\n" + "".join(f"{i},5;1\n" for i in range(100)) + "x;1\n"
+    column = read_table(write(text), Format(";", decimal=",")).columns["a"]
+    assert cells(column) == [*(f"{i},5" for i in range(100)), "x"]
 
 
 @pytest.mark.parametrize(

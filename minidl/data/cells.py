@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def key(text: str) -> str:
         whole = value.is_integer() and abs(value) < 1e15
         return str(int(value)) if whole else f"{value:.15g}"
     seconds = moment(text, ISO) if text[:4].isdecimal() else None
-    return text if seconds is None else text_of(_datetime(text, ISO))
+    return text if seconds is None else text_of(EPOCH + timedelta(seconds=seconds))
 
 
 def number(text: str, decimal: str = ".") -> float | None:
@@ -146,14 +146,14 @@ def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
 
     Texts with leading zeros and codes such as "5E102" are no plain numbers.
     """
-    texts = _with_points(cells, decimal)
-    values = _plain(texts)
+    values = _plain(cells, decimal)
     if values is None:
         gaps = {cell for cell in set(cells) if is_missing(cell, words)}
-        texts = _with_points(["" if cell in gaps else cell for cell in cells], decimal)
-        values = _plain(texts)
+        cells = ["" if cell in gaps else cell for cell in cells]
+        values = _plain(cells, decimal)
     if values is not None:
         return values
+    texts = cells if decimal == "." else [cell.translate(_SWAPPED) for cell in cells]
     try:
         values = np.fromiter((float(text or "nan") for text in texts), np.float64, len(texts))
     except ValueError:
@@ -165,15 +165,13 @@ def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
     return values
 
 
-def _with_points(cells: Sequence[str], decimal: str) -> Sequence[str]:
-    return cells if decimal == "." else [cell.translate(_SWAPPED) for cell in cells]
-
-
-def _plain(cells: Sequence[str]) -> np.ndarray | None:
-    joined = ",".join(cells)
-    if joined.encode("utf-8", "replace").translate(None, NUMBERS + b","):
+def _plain(cells: Sequence[str], decimal: str) -> np.ndarray | None:
+    joined = "\n".join(cells)
+    if decimal == ",":
+        joined = joined.translate(_SWAPPED)
+    if joined.encode("utf-8", "replace").translate(None, NUMBERS + b"\n"):
         return None
-    values = parsed(joined)
+    values = parsed(joined.replace("\n", ","))
     return values if values is not None and len(values) == len(cells) else None
 
 
@@ -190,9 +188,17 @@ def moment(text: str, form: str) -> float | None:
     form: "iso", or a format of `datetime.strptime`.
     """
     try:
-        return (_datetime(text, form) - EPOCH).total_seconds()
-    except ValueError:
+        if form != ISO:
+            found = datetime.strptime(text, form)
+        elif "-" in text or "T" in text:
+            found = datetime.fromisoformat(text)
+        else:  # digits alone are a number
+            return None
+        if found.tzinfo is not None:
+            found = found.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
+    return (found - EPOCH).total_seconds()
 
 
 def date_format(texts: Sequence[str]) -> str | None:
@@ -216,13 +222,3 @@ def date_parts(seconds: np.ndarray) -> np.ndarray:
     week_day = (days.astype(np.int64) + 3) % 7
     parts = [months // 12 + 1970, months % 12 + 1, week_day, of_day, seconds / 86400]
     return np.where(gaps[..., None], np.nan, np.stack(parts, axis=-1))
-
-
-def _datetime(text: str, form: str) -> datetime:
-    if form == ISO:
-        if not ("-" in text or "T" in text):  # digits alone are a number
-            raise ValueError(text)
-        found = datetime.fromisoformat(text)
-    else:
-        found = datetime.strptime(text, form)
-    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

@@ -218,8 +218,8 @@ class Gatherer:
                 self._parts.append(values)
                 return
             self._places = _Places()
-            self._parts = list(map(self._places.coded, self._parts))
-        self._parts.append(self._places.coded(cells))
+            self._parts = list(map(self._coded, self._parts))
+        self._parts.append(self._coded(cells))
 
     def column(self, as_numbers: bool = True) -> Column:
         """Return all that was added.  as_numbers: whether plain numbers are left as such."""
@@ -235,6 +235,12 @@ class Gatherer:
         found: np.ndarray = np.array([*places, -1], np.int32)[values]
         return Column(found, tuple(texts))
 
+    def _coded(self, cells: np.ndarray | Sequence[str]) -> np.ndarray:
+        assert self._places is not None
+        if isinstance(cells, np.ndarray):
+            return self._places.coded(Column(cells), self._decimal)
+        return np.fromiter(map(self._places.__getitem__, cells), np.int32, len(cells))
+
 
 class _Places(dict[str, int]):
     """Texts and their places, in the order in which they are asked for."""
@@ -243,14 +249,14 @@ class _Places(dict[str, int]):
         place = self[text] = len(self)
         return place
 
-    def coded(self, cells: Column | np.ndarray | Sequence[str]) -> np.ndarray:
-        """Return the place of each cell, -1 for a gap of a column or of numbers."""
-        if isinstance(cells, np.ndarray | Column):
-            column = (Column(cells) if isinstance(cells, np.ndarray) else cells).as_texts()
-            places = np.array([*map(self.__getitem__, column.texts or ()), -1], np.int32)
-            found: np.ndarray = places[column.values]
-            return found
-        return np.fromiter(map(self.__getitem__, cells), np.int32, len(cells))
+    def coded(self, column: Column, decimal: str = ".") -> np.ndarray:
+        """Return the place of each cell of a column, -1 for gaps; numbers are spelled anew."""
+        spelled = column.as_texts()
+        texts = spelled.texts or ()
+        if column.texts is None:
+            texts = tuple(text.replace(".", decimal) for text in texts)
+        found: np.ndarray = np.array([*map(self.__getitem__, texts), -1], np.int32)[spelled.values]
+        return found
 
 
 def _gathered(
