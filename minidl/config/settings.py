@@ -214,6 +214,12 @@ class Config(Settings):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and dict(self) == dict(other)
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The validation figures of a run that tell better from worse."""
+        names: tuple[str, ...] = self.loss.factory.figure_names()  # type: ignore[attr-defined]
+        return names
+
     def error(self, path: str, message: str, *others: str) -> ConfigError:
         """The error for what turned out wrong later, with the place in the file of `path`.
 
@@ -251,9 +257,8 @@ class Config(Settings):
         if train.early_stopping is not None and self.data.validation == 0:
             reason = "needs a validation part to watch, and data.validation is 0"
             yield self.error("train.early_stopping", reason, "data.validation")
-        figures = comparable_figures(self.loss)
-        if train.monitor not in figures:
-            reason = f"{self.loss.name} gives {', '.join(figures)}; not {train.monitor}"
+        if train.monitor not in self.figures:
+            reason = f"{self.loss.name} gives {', '.join(self.figures)}; not {train.monitor}"
             yield self.error("train.monitor", reason, "loss")
         if train.schedule.options["warmup"] >= train.epochs:
             reason = f"warmup must be shorter than the {train.epochs} epochs of the run"
@@ -261,12 +266,6 @@ class Config(Settings):
         if train.shards != "auto" and train.shards > train.batch_size:
             reason = f"at most one for each row of a batch, {train.batch_size}, got {train.shards}"
             yield self.error("train.shards", reason, "train.batch_size")
-
-
-def comparable_figures(loss: Choice) -> tuple[str, ...]:
-    """The validation figures of a run with this loss that tell better from worse."""
-    names: tuple[str, ...] = loss.factory.figure_names()  # type: ignore[attr-defined]
-    return names
 
 
 def _wrong_sizes(

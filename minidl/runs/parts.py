@@ -154,30 +154,23 @@ def check_needed_memory(config: Config, n_in: int, n_outputs: int, n_rows: int) 
 
 def outputs_needed(config: Config, dataset: Dataset, loss_function: Loss) -> int:
     """Return how many outputs the loss function needs for this data set."""
-    wants_labels = loss_function.task != "regression"
-    if wants_labels != dataset.is_classification:
+    task, loss, name = loss_function.task, config.loss.name, dataset.name
+    several = dataset.y.ndim == 2 and dataset.is_classification
+    wrong = ""
+    if (task != "regression") != dataset.is_classification:
         kind = "a classification" if dataset.is_classification else "a regression"
         fitting = "softmax_cross_entropy" if dataset.is_classification else "mse"
-        raise config.error(
-            "loss",
-            f"{config.loss.name} does not fit {dataset.name}, {kind}; {fitting} does",
-            "data.name",
+        wrong = f"{loss} does not fit {name}, {kind}; {fitting} does"
+    elif task == "classification" and several:
+        wrong = (
+            f"{loss} is for one label a row, and those of {name} have several; "
+            "use sigmoid_cross_entropy"
         )
-    several = dataset.y.ndim == 2 and dataset.is_classification
-    if several and loss_function.task == "classification":
-        raise config.error(
-            "loss",
-            f"{config.loss.name} is for one label a row, and those of {dataset.name} have several; "
-            "use sigmoid_cross_entropy",
-            "data.name",
-        )
-    if loss_function.task == "multilabel" and not several and dataset.n_classes != 2:
-        raise config.error(
-            "loss",
-            f"{config.loss.name} is for two classes, {dataset.name} has {dataset.n_classes}",
-            "data.name",
-        )
-    if loss_function.task == "classification":
+    elif task == "multilabel" and not several and dataset.n_classes != 2:
+        wrong = f"{loss} is for two classes, {name} has {dataset.n_classes}"
+    if wrong:
+        raise config.error("loss", wrong, "data.name")
+    if task == "classification":
         assert dataset.n_classes is not None
         return dataset.n_classes
     with located(config, "loss", "data.name"):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from minidl.config import Config, load_config
 from minidl.config.document import all_or_errors, brief, refuse
-from minidl.config.settings import comparable_figures
 from minidl.errors import ConfigError
 from minidl.runs.comparison import SweepRun
 from minidl.runs.experiment import Experiment
@@ -101,7 +100,7 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 def _figure(by: str | None, configs: Sequence[Config]) -> str:
     """The figure by which settings are compared, checked to be one of all of them."""
-    figures = [comparable_figures(config.loss) for config in configs]
+    figures = [config.figures for config in configs]
     common = [figure for figure in figures[0] if all(figure in others for others in figures)]
     if by is not None and by not in common:
         raise ConfigError(f"--by must be one of {', '.join(common)}, got {brief(by)}")
