@@ -146,20 +146,22 @@ class _Objective:
     def __call__(self, x: Array) -> tuple[float, Array]:
         model = self._replica  # its `params` are the model's
         model.params[:] = x
-        loss, gradient = 0.0, np.zeros_like(x)
-        for chunk in self._chunks:
+        loss, gradient = 0.0, None
+        for i, chunk in enumerate(self._chunks, 1):
             outputs = model.forward(chunk.X)
             part, d_outputs = self.loss_function(outputs, chunk.y, chunk.sample_weight, self._total)
             model.backward(d_outputs)
             loss += part
-            gradient += model.grads
-        if self.weight_decay:
-            model.grads[:] = 0
-            loss += model.add_l2(self.weight_decay)
-            gradient += model.grads
+            if self.weight_decay and i == len(self._chunks):
+                loss += model.add_l2(self.weight_decay)
+            if gradient is None:
+                gradient = model.grads.astype(np.float64)
+            else:
+                gradient += model.grads
         if self._first and not math.isfinite(loss):
             raise DivergenceError(
                 f"the loss is {loss} at the first weights: scale the inputs, or start smaller"
             )
         self._first, self.loss = False, loss
+        assert gradient is not None
         return loss, gradient

@@ -16,6 +16,7 @@ from minidl.kernels import Array
 from minidl.layers.activations import ReLU
 from minidl.layers.layer import Layer, Scratch
 from minidl.layers.linear import Linear
+from minidl.optimizers import BLOCK
 
 GROUP_NAMES = ("weights", "biases", "scales")  # the order of the flat vector; only weights decay
 
@@ -83,10 +84,13 @@ class Sequential:
 
         penalty = strength / 2 * (sum of the squares of all weights, without biases and scales)
         """
-        part = self._group_slices["weights"]
-        W = self.params[part]
-        self.grads[part] += strength * W
-        return 0.5 * strength * float(W.dot(W))
+        squares, weights = 0.0, self._group_slices["weights"]
+        for start in range(weights.start, weights.stop, BLOCK):
+            part = slice(start, min(start + BLOCK, weights.stop))
+            W = self.params[part]
+            self.grads[part] += strength * W
+            squares += float(W.dot(W))
+        return 0.5 * strength * squares
 
     def begin_step(self, step: int, first_row: int = 0) -> None:
         """Position all noise: the next training forward is of this step, from this row on."""
