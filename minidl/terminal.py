@@ -170,14 +170,25 @@ def figures_text(figures: Mapping[str, float], monitor: str = "loss") -> str:
     return " ".join(f"{name} {figure:.4f}" for name, figure in shown.items())
 
 
-def aligned(lines: Iterable[Sequence[str]], before: str = "", *, right: bool = False) -> str:
+def aligned(
+    lines: Iterable[Sequence[str]],
+    before: str = "",
+    *,
+    right: bool = False,
+    width: int | None = None,
+) -> str:
     """Rows of cells as columns, each line after `before`; all but the first to the right, if so.
+
+    Where they are wider than `width`, if given, the last columns are left out.
 
     >>> aligned([("a", "10"), ("bb", "2")], right=True)
     'a   10\\nbb   2\\n'
     """
     rows = list(lines)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while width is not None and sum(widths) + 2 * len(widths) - 2 >= width and len(widths) > 2:
+        widths.pop()
+    rows = [row[: len(widths)] for row in rows]
     just = [str.ljust, *[str.rjust if right else str.ljust] * (len(widths) - 1)]
     texts = (
         "  ".join(

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from minidl.commands.sweep import outcome_line
 from minidl.commands.train import train
 from minidl.config import load_config
 from minidl.errors import ConfigError, DataError, MinidlError
@@ -281,6 +283,22 @@ def test_the_table_holds_means_and_sample_deviations():
     assert float(first["train_seconds_mean"]) == 3.0
     assert second["validation_loss_mean"] == "" and second["finished"] == "0"
     assert second["unfinished"] == "2 diverged: training diverged in epoch 1"
+
+
+def test_lines_and_the_table_fit_the_terminal():
+    key = "train.optimizer.learning_rate"
+    figures = {"validation_loss": 0.12345, "validation_accuracy": 0.9, "train_seconds": 1.5}
+    run = SweepRun({key: "0.1"}, SimpleNamespace(seed=3), 0, "", figures)
+    whole = f"1/2  {key}=0.1 seed=3  validation loss 0.1235 accuracy 0.9000  1.5 s"
+    assert outcome_line("1/2", run, None) == outcome_line("1/2", run, 100) == whole
+    assert (
+        outcome_line("1/2", run, 60) == "1/2  learning_rate=0.1 seed=3  loss 0.1235 accuracy 0.9000"
+    )
+    assert outcome_line("1/2", run, 50) == "1/2  learning_rate=0.1 seed=3  loss 0.1235"
+    assert outcome_line("1/2", run, 40) == "1/2  learning_rate=0.1 seed=3"
+    assert table([[run]], 99).split()[:4] == ["learning_rate", "runs", "validation", "loss"]
+    for width in (80, 60, 40):
+        assert max(map(len, table([[run]], width).splitlines())) < width
 
 
 # --- the command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from minidl.runs.comparison import SweepRun, spread_text, spreads, table
 from minidl.runs.interrupts import signal_name
 from minidl.runs.plan import plan
 from minidl.runs.sweep import Sweep
-from minidl.terminal import ProgressBar, duration, figures_text, say, warn
+from minidl.terminal import ProgressBar, duration, figures_text, say, warn, width_of, wrapped
 
 
 def sweep(arguments: Sequence[str]) -> int:
@@ -55,7 +56,7 @@ def sweep(arguments: Sequence[str]) -> int:
         def ended(run: SweepRun) -> None:
             bar.update()
             n_ended = sum(each.code is not None for each in runs)
-            warn(f"{n_ended}/{len(runs)}  {run.title}  {_outcome_text(run)}")
+            warn(outcome_line(f"{n_ended}/{len(runs)}", run, width_of(sys.stderr)))
 
         swept.train(options.jobs, ended)
     if swept.stopped_by is not None:
@@ -66,7 +67,7 @@ def sweep(arguments: Sequence[str]) -> int:
         )
         return swept.exit_code
     settings = swept.best_first
-    say(table(settings), end="")
+    say(table(settings, width_of(sys.stdout)), end="")
     test = {
         name.removeprefix("test_"): value
         for name, value in spreads(settings[0]).items()
@@ -99,13 +100,26 @@ def _write_page(swept: Sweep) -> None:
         warn(f"report.html is not written: {error}")
 
 
-def _outcome_text(run: SweepRun) -> str:
-    """How a run ended, for people who wait."""
+def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
+    """How a run ended: the longest line that fits into `width` columns, if given."""
     if run.code:
-        return f"{run.status}: {run.reason}"
+        return wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
     validation = {
         name.removeprefix("validation_"): value
         for name, value in run.figures.items()
         if name.startswith("validation_")
     }
-    return f"validation {figures_text(validation)}  {duration(run.figures['train_seconds'])}"
+    figures, time = figures_text(validation), duration(run.figures["train_seconds"])
+    short = run.short_title
+    lines = [
+        "  ".join(parts)
+        for parts in (
+            [place, run.title, f"validation {figures}", time],
+            [place, short, f"validation {figures}", time],
+            [place, short, figures, time],
+            [place, short, figures],
+            [place, short, " ".join(figures.split()[:2])],
+            [place, short],
+        )
+    ]
+    return next((line for line in lines if width is None or len(line) < width), lines[-1])

@@ -47,6 +47,12 @@ class SweepRun:
         return " ".join([*values, f"seed={self.config.seed}"])
 
     @property
+    def short_title(self) -> str:
+        """The title, with the last word of each key."""
+        values = (f"{key.split('.')[-1]}={value}" for key, value in self.values.items())
+        return " ".join([*values, f"seed={self.config.seed}"])
+
+    @property
     def folder(self) -> str:
         """The name of its folder, of letters, digits, '.', '_' and '-' only.
 
@@ -124,17 +130,21 @@ def best_first(settings: Sequence[Setting], by: str) -> list[Setting]:
     return sorted(settings, key=place)
 
 
-def table(settings: Sequence[Setting]) -> str:
-    """The settings as text: one line each, means and deviations of the validation figures."""
+def table(settings: Sequence[Setting], width: int | None = None) -> str:
+    """The settings as text: one line each, means and deviations of the validation figures.
+
+    width: of the terminal, which may have no room for whole keys and for the last figures.
+    """
     names = _compared(settings)
     titles = [name.replace("validation_", "validation ").replace("train_", "") for name in names]
-    lines = [[*settings[0][0].values, "runs", *titles, ""]]
+    keys = [key if width is None else key.split(".")[-1] for key in settings[0][0].values]
+    lines = [[*keys, "runs", *titles, ""]]
     for setting in settings:
         found = spreads(setting)
         cells = [spread_text(found[name]) if found else "-" for name in names]
         runs = f"{n_finished(setting)}/{len(setting)}"
         lines.append([*setting[0].values.values(), runs, *cells, unfinished(setting)])
-    return aligned(lines)
+    return aligned(lines, width=width)
 
 
 def csv_text(settings: Sequence[Setting]) -> str:
