@@ -14,6 +14,7 @@ from minidl.data.cells import date_format, date_parts, key, moment, text_of
 from minidl.data.kinds import Tally
 from minidl.data.schema import Schema
 from minidl.data.tables import TableError, read_table, table_of
+from minidl.data.textfiles import Format
 
 NAN = np.nan
 
@@ -85,6 +86,16 @@ def test_keys_are_one_text_for_equal_cells():
     assert key("2020-01-02") == key("2020-01-02T00:00:00") == key("2020-01-02 00:00:00+00:00")
     assert len({key(text) for text in ("yes", "Yes", "10_19", "1019", "none", "1,5")}) == 6
     assert text_of(np.float32(0.1)) == "0.1" and text_of(np.float64(5)) == "5"
+
+
+def test_a_decimal_comma_of_a_label_is_a_frames_point(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\n" + "k;x\n1,5;x\n2,50;y\n" * 5)
+    form = Format(";", decimal=",")
+    table = read_table(tmp_path / "t.csv", form)
+    schema = Schema.infer(table, {"a": "category"}, decimal=",")
+    frame = pd.DataFrame({"a": ["k", 1.5, 2.5], "b": ["x", "x", "y"]})
+    expected = [[2, 0], [0, 0], [1, 1]]
+    assert schema.encode(frame).tolist() == schema.encode(table)[:3].tolist() == expected
 
 
 @pytest.mark.parametrize(

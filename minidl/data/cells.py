@@ -72,13 +72,18 @@ def text_of(cell: Any) -> str:
     return str(cell).strip()
 
 
-def key(text: str) -> str:
-    """Return the one text for all texts that mean the same cell."""
+def key(text: str, decimal: str = ".") -> str:
+    """Return the one text for all texts that mean the same cell.
+
+    With a decimal comma, "1,5" and "1.5" are the same, as a file and a data frame write it.
+    """
     if text.isdecimal():
         return text.lstrip("0") or "0"
     if text.lower() in ("true", "false"):
         return text.lower()
     value = number(text)
+    if value is None and decimal != ".":
+        value = number(text, decimal)
     if value is not None and math.isfinite(value):
         whole = value.is_integer() and abs(value) < 1e15
         return str(int(value)) if whole else f"{value:.15g}"

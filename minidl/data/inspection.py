@@ -62,7 +62,7 @@ def inspect(path: str, target: str) -> Inspection:
         try:
             meant, note = ColumnSchema.infer(rest, name, decimal=form.decimal)
         except TableError as error:
-            meant, note = ColumnSchema.infer(rest, name, "category")
+            meant, note = ColumnSchema.infer(rest, name, "category", decimal=form.decimal)
             warnings.append(f"{error}: taken for a category")
         kinds[name] = f"date {meant.form}" if meant.form not in ("", "iso") else meant.kind
         reasons[name] = _reason(meant, column, note)

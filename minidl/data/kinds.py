@@ -104,7 +104,7 @@ class ColumnSchema:
             return cls(name, "ignore"), note
         if kind == "category":
             column = column.as_texts()
-            labels, note = _labels(name, column, max_labels)
+            labels, note = _labels(name, column, decimal, max_labels)
             gaps = column.values < 0
             return cls(name, "category", labels, gaps=_share(gaps)), note
         if kind == "date" and not form:
@@ -152,8 +152,8 @@ class ColumnSchema:
     def _reader(self, decimal: str) -> Callable[[str], float | None]:
         """From the text of a cell to its number, or None."""
         if self.kind == "category":
-            places = {key(label): float(code) for code, label in enumerate(self.labels)}
-            return lambda text: places.get(key(text))
+            places = {key(label, decimal): float(j) for j, label in enumerate(self.labels)}
+            return lambda text: places.get(key(text, decimal))
         if self.kind == "number":
             return lambda text: declared_number(text, decimal)
 
@@ -223,13 +223,16 @@ def _first(table: Table, name: str, column: Column, wanted: np.ndarray) -> tuple
     return f"{table.where(row)}: column {name!r} holds {text!r}", text
 
 
-def _labels(name: str, column: Column, max_labels: int) -> tuple[tuple[str, ...], str]:
+def _labels(
+    name: str, column: Column, decimal: str, max_labels: int
+) -> tuple[tuple[str, ...], str]:
     """Return the most frequent labels of a column of texts, equal keys as one, and a note or ""."""
     counts: dict[str, int] = {}
     spelled: dict[str, str] = {}  # each key's first text in the order of the alphabet
     for text, count in sorted(zip(column.texts or (), column.counts().tolist(), strict=True)):
-        counts[key(text)] = counts.get(key(text), 0) + count
-        spelled.setdefault(key(text), text)
+        same = key(text, decimal)
+        counts[same] = counts.get(same, 0) + count
+        spelled.setdefault(same, text)
     kept, note = list(counts), ""
     if len(counts) > max_labels:
         often = sorted(counts, key=lambda each: -counts[each])[:max_labels]

@@ -55,7 +55,7 @@ def target_of(
     meant, by_text = ColumnSchema(name, "number"), column.texts is not None
     if by_text and task != "regression":
         most = table.n_rows + 1
-        meant, _ = ColumnSchema.infer(table, name, "category", max_labels=most)
+        meant, _ = ColumnSchema.infer(table, name, "category", decimal=decimal, max_labels=most)
     values = meant.encode(table, column, decimal, Tally())
     notes = []
     gaps = np.isnan(values)
