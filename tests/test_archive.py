@@ -376,6 +376,7 @@ def test_a_missing_hash_and_one_that_is_too_long(tmp_path):
     ("header", "reason"),
     [
         (npy("<f4", (2**40,)), "has 0 bytes, which shape (1099511627776,)"),
+        (npy("<f4", (10**12, 0)), "is empty and claims the shape (1000000000000, 0)"),
         (npy("<f4", (-2, -3), bytes(24)), "which shape (-2, -3)"),
         (npy("<f4", (3,), bytes(11)), "has 11 bytes"),
         (npy("<f4", (3,), bytes(13)), "has 13 bytes"),

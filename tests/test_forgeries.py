@@ -308,6 +308,14 @@ HOSTILE = {
         d.pop("classes"), a.pop("classes.counts"),
         a.update({"classes-numbers": np.array([1.0, np.nan])}))),
     "a bias that is a text": ("image", lambda d, a: d["layers"][0].update(bias="yes")),
+    "a center for other outputs": ("table_features", lambda d, a: d["loss"].update(
+        center=[1.0] * 3, scale=[1.0] * 3)),
+    "scores of other outputs": ("table_features", lambda d, a: a.update(
+        conformal_scores=np.zeros((20, 3)))),
+    "a number of a hundred digits": ("image", lambda d, a: d.update(notes={"n": 10**100})),
+    "a hundred layers on a million features": ("image", lambda d, a: (
+        d.update(n_features=2**20, views=None, layers=[{"name": "relu"}] * 100),
+        a.update({"params": np.zeros(0, "f4"), "fitted.n_features": np.array(2**20)}))),
     "images without pixels": ("image", lambda d, a: d["views"].update(image_shape=[12, 1, 0])),
     "images below 0": ("image", lambda d, a: d["views"].update(image_shape=[3, 4, -1])),
 }  # fmt: skip
@@ -319,7 +327,9 @@ def test_a_hostile_file_is_one_clear_error(tmp_path, name):
     base(kind).save(tmp_path / "model.npz")
     arrays, document = read_archive(tmp_path / "model.npz", kind="model", newest_version=2)
     change(document, arrays)
-    assert outcome(forged(tmp_path / "forged.npz", arrays, document)) is not None
+    error = outcome(forged(tmp_path / "forged.npz", arrays, document))
+    assert error is not None
+    assert ("numbers of a row" in str(error)) == (name == "a hundred layers on a million features")
 
 
 def test_means_of_labels_survive_a_file(tmp_path):
