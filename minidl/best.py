@@ -17,6 +17,8 @@ from minidl.model import Sequential
 from minidl.optimizers import BLOCK
 from minidl.training_state import Progress
 
+VECTORS = ("params", "buffers")  # of a model, as they are named in a state
+
 
 @dataclass
 class EarlyStopping:
@@ -43,7 +45,6 @@ class WeightAverage:
     """
 
     def __init__(self, decay: float, *vectors: Array) -> None:
-        require("decay", decay, 0 < decay < 1, "in (0, 1)")
         self.decay = decay
         self.n_updates = 0
         self.vectors = tuple(vector.copy() for vector in vectors)
@@ -56,17 +57,6 @@ class WeightAverage:
             for first in range(0, vector.size, BLOCK):
                 part = slice(first, first + BLOCK)
                 average[part] += (1 - d) * (vector[part] - average[part])
-
-    def state(self) -> dict[str, Any]:
-        """Return what a later `restore` needs: the averages of two vectors, and their count."""
-        params, buffers = self.vectors
-        return {"n_updates": self.n_updates, "params": params, "buffers": buffers}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state()` returned."""
-        self.n_updates = state["n_updates"]
-        for average, name in zip(self.vectors, ("params", "buffers"), strict=True):
-            average[:] = state[name]
 
 
 class BestWeights:
@@ -98,7 +88,7 @@ class BestWeights:
         self._sign = -1 if self.monitor in loss_function.lower_is_better else 1
         self._vectors, self._progress = (model.params, model.buffers), progress
         self._average = None if self.ema is None else WeightAverage(self.ema, *self._vectors)
-        self._kept: tuple[Array, Array] | None = None
+        self._kept: tuple[Array, ...] | None = None
 
     def after_step(self) -> None:
         """Take the weights of one more step into the average."""
@@ -158,21 +148,23 @@ class BestWeights:
         """Return the arrays that training goes on from; copy or write them before the next step."""
         state: dict[str, Any] = {}
         if self._average is not None:
-            state["average"] = self._average.state()
+            state["average"] = {"n_updates": self._average.n_updates}
+            state["average"] |= dict(zip(VECTORS, self._average.vectors, strict=True))
         if self._kept is not None:
-            state["best"] = dict(zip(("params", "buffers"), self._kept, strict=True))
+            state["best"] = dict(zip(VECTORS, self._kept, strict=True))
         return state
 
     def restore(self, state: Mapping[str, Any], progress: Progress) -> None:
         """Take over what `state()` returned, and `progress` for the one so far."""
         self._progress = progress
         if self._average is not None:
-            self._average.restore(state["average"])
+            self._average.n_updates = state["average"]["n_updates"]
+            self._average.vectors = tuple(state["average"][name].copy() for name in VECTORS)
         best = state.get("best")
-        self._kept = None if best is None else (best["params"].copy(), best["buffers"].copy())
+        self._kept = None if best is None else tuple(best[name].copy() for name in VECTORS)
 
-    def _copy(self) -> tuple[Array, Array]:
-        return self._vectors[0].copy(), self._vectors[1].copy()
+    def _copy(self) -> tuple[Array, ...]:
+        return tuple(vector.copy() for vector in self._vectors)
 
     def _fill(self, values: tuple[Array, ...]) -> None:
         for vector, value in zip(self._vectors, values, strict=True):

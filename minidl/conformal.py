@@ -32,6 +32,17 @@ class Scored:
             raise AttributeError("this model has no errors for rows that were held out")
         return self.conformal_scores
 
+    def _threshold(self, coverage: float) -> Array:
+        """Return the score, (n,), that a share `coverage` of new rows stays below.
+
+        It is the ceil((n + 1) * coverage)-th smallest of n scores; infinite where n is too small.
+        """
+        scores = self._scores()
+        require("coverage", coverage, 0 < coverage < 1, "in (0, 1)")
+        rank = math.ceil((len(scores) + 1) * coverage)
+        found: Array = scores[rank - 1] if rank <= len(scores) else np.full(scores.shape[1], np.inf)
+        return found
+
 
 class LabelSets(Scored):
     """Sets of classes in place of one class."""
@@ -40,10 +51,13 @@ class LabelSets(Scored):
         """Return which classes may be the true one, (n_samples, n_classes) bool.
 
         The set of a row holds its true class with probability `coverage`, in (0, 1), on average
-        over rows from the same source as the training rows.
+        over rows from the same source as the training rows; the most likely class always is in it.
         Raises AttributeError for a regression, and where no rows were held out.
         """
-        return label_set(self.predict_proba(X), self._scores(), coverage)
+        p = self.predict_proba(X)
+        sets: Array = 1 - p <= self._threshold(coverage)[0]
+        sets[np.arange(len(p)), p.argmax(axis=1)] = True
+        return sets
 
 
 class Intervals(Scored):
@@ -59,7 +73,9 @@ class Intervals(Scored):
         values = self.predict(X)
         if values.dtype.kind != "f":
             raise AttributeError("predict_interval is for regressions; this model is a classifier")
-        return interval(values, self._scores(), coverage)
+        width = self._threshold(coverage)
+        width = width[0] if values.ndim == 1 else width
+        return np.stack([values - width, values + width], axis=-1)
 
 
 def kept_scores(scores: Array) -> Array:
@@ -83,34 +99,3 @@ def check_scores(scores: Array | None, n: int) -> None:
         raise ValueError(f"its conformal scores must be {n} columns of numbers that are at least 0")
     if (np.diff(scores, axis=0) < 0).any():
         raise ValueError("its conformal scores must be sorted")
-
-
-def threshold(scores: Array, coverage: float) -> Array:
-    """Return the score, (n,), that a share `coverage` of new rows stays below.
-
-    It is the ceil((n + 1) * coverage)-th smallest of n scores; infinite where n is too small.
-    """
-    require("coverage", coverage, 0 < coverage < 1, "in (0, 1)")
-    n = len(scores)
-    rank = math.ceil((n + 1) * coverage)
-    if rank > n:
-        return np.full(scores.shape[1:], np.inf)
-    found: Array = scores[rank - 1]
-    return found
-
-
-def interval(values: Array, scores: Array, coverage: float) -> Array:
-    """Return the lower and upper end for each value, (..., 2)."""
-    width = threshold(scores, coverage)
-    width = width[0] if values.ndim == 1 else width
-    return np.stack([values - width, values + width], axis=-1)
-
-
-def label_set(probabilities: Array, scores: Array, coverage: float) -> Array:
-    """Return which classes are in the set of each row, (n_samples, n_classes) bool.
-
-    The most likely class always is.
-    """
-    sets: Array = 1 - probabilities <= threshold(scores, coverage)[0]
-    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
-    return sets

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from minidl import LayerNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, fit
-from minidl.best import WeightAverage
+from minidl.best import BestWeights, WeightAverage
 from minidl.groups import ParameterGroup
 from minidl.layers import Sigmoid, Tanh
 from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
@@ -333,7 +333,7 @@ def test_the_average_of_weights_is_its_recurrence(decay):
         (lambda: Adam(eps=0.0), "eps must be positive, got 0.0"),
         (lambda: RMSprop(decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
         (lambda: RMSprop(eps=math.inf), "eps must be positive, got inf"),
-        (lambda: WeightAverage(1.0, np.ones(1)), r"decay must be in \(0, 1\), got 1.0"),
+        (lambda: BestWeights(ema=1.0), r"ema must be in \(0, 1\), got 1.0"),
         (lambda: two_layers(max_norm=0.0), "max_norm must be positive, got 0.0"),
         (lambda: two_layers(weights=-1.0), "learning_rate_multiplier must be at least 0, got -1"),
     ],
