@@ -54,8 +54,10 @@ class LabelSets(Scored):
         over rows from the same source as the training rows; the most likely class always is in it.
         Raises AttributeError for a regression, and where no rows were held out.
         """
-        p = self.predict_proba(X)
-        sets: Array = 1 - p <= self._threshold(coverage)[0]
+        p, limit = self.predict_proba(X), self._threshold(coverage)
+        if len(limit) > 1:
+            raise ValueError("predict_set is for one class a row, not for several labels a row")
+        sets: Array = 1 - p <= limit
         sets[np.arange(len(p)), p.argmax(axis=1)] = True
         return sets
 

@@ -124,6 +124,12 @@ def test_probabilities_are_a_row_for_each_row():
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
 
 
+def test_several_labels_a_row_have_no_set_of_classes():
+    whole = predictor(SigmoidCrossEntropy(), conformal_scores=np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="predict_set is for one class a row"):
+        whole.predict_set(ROWS)
+
+
 def test_two_classes_from_one_output(tmp_path):
     predictor(SigmoidCrossEntropy(), 1, classes=["no", "yes"]).save(tmp_path / "m.npz")
     found = load(tmp_path / "m.npz")
