@@ -757,7 +757,7 @@ static int multiply(Product *p, PyObject *bias, PyObject *mask) {
     Py_buffer bias_view, mask_view;
     if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return 0;
     /* A product with a single row or column is no gemm. NumPy has a fast way for the other ones. */
-    if (c->rows == 1 ? b->trans : c->columns == 1) return 0;
+    if (c->rows == 0 || (c->rows == 1 ? b->trans : c->columns == 1)) return 0;
     if (strcmp(a->view.format, format) || strcmp(b->view.format, format)) return 0;
     if (mixed(a, c) || mixed(b, c)) return 0;
     if (narrow && !(fits_narrow(a) && fits_narrow(b) && fits_narrow(c))) return 0;

@@ -467,6 +467,17 @@ def test_affine_maps_and_what_is_fused_with_them(m, k, n, n_threads, dtype):
 
 
 @compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m, k, n", [(0, 60, 256), (0, 3, 2), (1, 0, 5), (3, 0, 5), (0, 0, 4)])
+def test_products_without_rows_or_terms(m, k, n, dtype):
+    a, b, bias = np.ones((m, k), dtype), np.ones((k, n), dtype), np.ones(n, dtype)
+    out = np.full((m, n), np.nan, dtype)
+    for _ in range(1000):  # reads and writes beyond the arrays would show
+        assert np.array_equal(kernels.affine(a, b, bias, out), np.ones((m, n)))
+        assert np.array_equal(kernels.matmul(a, b, out), np.zeros((m, n)))
+        assert np.array_equal(kernels.matmul(a.T.copy().T, b, out), np.zeros((m, n)))
+
+
 def test_products_into_parts_of_arrays():
     rng = np.random.default_rng(0)
     a, b = floats(rng, 200, 300)[:, 10:210], floats(rng, 200, 100)
