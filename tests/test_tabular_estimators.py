@@ -413,6 +413,8 @@ def test_attributions_add_up_and_find_the_column(kind, y, fitted):
     total = explained.base + explained.values.sum(axis=1)
     np.testing.assert_allclose(total, explained.outputs, rtol=0, atol=1e-4)
     assert explained.values.shape == (ROWS, 5)
+    with pytest.raises(ValueError, match="output must be from 0 to"):
+        fitted[id(y)].explain(X, output=9)
     if y is VALUES:
         np.testing.assert_allclose(explained.outputs, fitted[id(y)].predict(X), rtol=1e-3)
         strength = dict(zip(explained.columns, np.abs(explained.values).mean(axis=0), strict=True))

@@ -32,10 +32,6 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    hidden_layer_sizes : int or array-like of int, default=(100,)
-        Units of each hidden layer.
-    activation : str, default='relu'
-        'identity', 'logistic', 'tanh', 'relu', or any other activation of a config.
     <shared>
     loss : str or dict, default='log_loss'
         In the notation of a config, 'softmax_cross_entropy' has an output for each class also for

@@ -98,6 +98,10 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
 
 
 PARAMETERS = """\
+hidden_layer_sizes : int or array-like of int, default=(100,)
+    Units of each hidden layer.
+activation : str, default='relu'
+    'identity', 'logistic', 'tanh', 'relu', or any other activation of a config.
 solver : {'adam', 'sgd', 'lbfgs', 'adamw'}, default='adam'
     Stochastic steps over batches, or L-BFGS over all rows at once: good for small data, and
     without dropout, batch normalization, or the parameters marked "stochastic" below.

@@ -27,10 +27,6 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         what is reported; 'poisson', half the Poisson deviance of exp(output), for y >= 0; or in
         the notation of a config: 'huber', 'mae', `{"quantile": 0.9}`, ... With several quantiles of
         one target, `predict` gives a column for each.
-    hidden_layer_sizes : int or array-like of int, default=(100,)
-        Units of each hidden layer.
-    activation : str, default='relu'
-        'identity', 'logistic', 'tanh', 'relu', or any other activation of a config.
     <shared>
 
     Attributes

@@ -14,6 +14,7 @@ from minidl.data.preprocessing.features import TableFeatures
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, TableError, table_of
 from minidl.kernels import Array
+from minidl.losses.loss import columns
 
 MAX_LABELS = 10_000  # of a category; the rarest ones beyond count as missing
 
@@ -68,7 +69,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             For a cell that does not fit its column, with its row, column and value.
         """
         self.fit_schema(X)
-        self.features_.fit(self.encode(X), None if y is None else _as_targets(y))
+        targets = None if y is None else columns(np.asarray(y), np.float64)
+        self.features_.fit(self.encode(X), targets)
         return self
 
     def fit_schema(self, X: Any) -> Self:
@@ -148,8 +150,3 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _as_targets(y: Any) -> Array:
-    targets = np.asarray(y, dtype=np.float64)
-    return targets[:, None] if targets.ndim == 1 else targets

@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
 
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.features import TableFeatures
+from minidl.errors import require
 from minidl.estimators.files import opened, save
 from minidl.estimators.labels import Labels, plain_targets
 from minidl.estimators.targets import ClassTargets, Targets
@@ -172,6 +173,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         of each row, or the first target.
         """
         check_is_fitted(self)
+        last = self.n_outputs_ - 1
+        require("output", output, output is None or 0 <= output <= last, f"from 0 to {last}")
         features = self.encoder_.features_
         inputs = features.transform(self.encoder_.encode(X))
         outputs = predict_outputs(self._model, inputs)
