@@ -18,8 +18,8 @@ from minidl.data.preprocessing import Unchanged
 from minidl.estimators.building import hidden_sizes, make_layers
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.files import opened, save
-from minidl.estimators.fitting import CURVES, Fitting, weight_lists
 from minidl.estimators.labels import Labels, plain_targets
+from minidl.estimators.network import CURVES, Network, weight_lists
 from minidl.estimators.targets import ClassTargets, Targets
 from minidl.evaluation import is_usable, predict_outputs
 from minidl.kernels import Array
@@ -31,7 +31,7 @@ ARCHITECTURE = ("activation", "dropout", "layers")  # what a fit that goes on ca
 FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
 
 
-class MLP(CallbackSupportMixin, Fitting):  # type: ignore[misc]
+class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
     """Base of the estimators."""
 
     loss: Any  # parameters of the subclasses

@@ -39,7 +39,7 @@ NOT_FINITE = (
 )
 
 
-class Fitting(Parameters):
+class Network(Parameters):
     """Parameters, and the training of a model on rows whose targets are encoded."""
 
     hidden_layer_sizes: Any  # parameters of the subclasses, where they stand first
