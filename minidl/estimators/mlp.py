@@ -86,7 +86,8 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
 
         X: {array-like, sparse matrix} of shape (n_samples, n_features).
         """
-        return self._targets.decide(self._outputs(X))
+        outputs = self._outputs(X)  # first of all, since it says what is not fitted
+        return self._targets.decide(outputs)
 
     def _outputs(self, X: Any) -> Array:
         """Check X, and return the model's outputs for it."""
