@@ -490,6 +490,16 @@ def test_products_into_parts_of_arrays():
 
 
 @compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_without_rows_writes_nothing(dtype):
+    """The rows beside the empty part would be written over, also by the bias."""
+    W, b, whole = np.ones((80, 256), dtype), np.ones(256, dtype), np.zeros((3, 256), dtype)
+    kernels.affine(np.ones((0, 80), dtype), W, b, whole[1:1])
+    kernels.matmul(np.ones((0, 80), dtype), W, whole[1:1])
+    assert not whole.any()
+
+
+@compiled
 def test_wrong_shapes_are_refused():
     a = np.zeros((200, 100), np.float32)
     with kernels.threads(2), pytest.raises(ValueError):
