@@ -53,13 +53,9 @@ class Parser(argparse.ArgumentParser):
         options.arguments += [one for one in rest if one != "--"]
         return options
 
-    def config(
-        self, arguments: Sequence[str], default: Path | None = None
-    ) -> tuple[Path, list[str]]:
+    def config(self, arguments: Sequence[str]) -> tuple[Path, list[str]]:
         """The one argument that names a config, and the overrides."""
         paths = [one for one in arguments if not is_override(one)]
-        if not paths and default is not None:
-            paths = [str(default)]
         if len(paths) != 1:
             given = f"got {len(paths)}: {', '.join(paths)}" if paths else "got none"
             raise ConfigError(f"{self.prog}: give one config file, {given}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minidl.commands.arguments import Parser, again
+from minidl.commands.arguments import Parser, again, is_override
 from minidl.config import Config, dump, load_config, schema_text
 from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
@@ -124,7 +124,9 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
                 f"{parser.prog}: {option} trains nothing and --resume goes on training; "
                 f"give {option} the run's config.yaml instead"
             )
-    config = _given_config(parser, options.arguments)
+    config = None  # the run's own is meant, perhaps with overrides
+    if not all(map(is_override, options.arguments)):
+        config = load_config(*parser.config(options.arguments))
     path = Path(options.resume)
     if options.resume == LATEST:
         where = ("runs", None) if config is None else (config.output.directory, config.name)
@@ -148,12 +150,6 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
         elif run.already_finished:
             return _nothing_left(folder)
         return _train(run, quiet=options.quiet)
-
-
-def _given_config(parser: Parser, arguments: Sequence[str]) -> Config | None:
-    """The config that is named; None where the run's own is meant, perhaps with overrides."""
-    path, overrides = parser.config(arguments, default=Path())
-    return None if path == Path() else load_config(path, overrides)
 
 
 def _nothing_left(folder: RunFolder) -> int:
