@@ -4,8 +4,8 @@
  * A function returns None, and has done nothing, for arrays that it is not made for. Work is cut
  * into as many parts as there are threads; the cut depends on the sizes alone, so the bits of a
  * result depend on the number of threads (products, the loss of softmax) or on nothing (all else),
- * never on timing. Each Python thread has a number of its own; all share one crew. No multiplication
- * is contracted with an addition, so elementwise results have NumPy's bits.
+ * never on timing. Each Python thread has a number of its own; all share one crew. No
+ * multiplication is contracted with an addition, so elementwise results have NumPy's bits.
  *
  * What depends on the type of the numbers, float32 or float64, stands once, in _passes.h.
  *
@@ -422,7 +422,8 @@ static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n
 static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     BatchNorm b;
     if (n_args != 7)
-        return PyErr_Format(PyExc_TypeError, "batch_norm takes x, gamma, beta, x_hat, y, stats, eps");
+        return PyErr_Format(PyExc_TypeError,
+                            "batch_norm takes x, gamma, beta, x_hat, y, stats, eps");
     b.eps = PyFloat_AsDouble(args[6]);
     if (PyErr_Occurred()) return NULL;
     if (!borrow(args, b.a, 6, "rrrwww")) Py_RETURN_NONE;
@@ -576,8 +577,8 @@ static PyObject *py_sparse(PyObject *self, PyObject *const *args, Py_ssize_t n_a
 /* ---- the update ---- */
 
 /* Run a step on n_arrays arrays, p, g and averages, with the settings that follow them. */
-static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings, Task step_float,
-                        Task step_double) {
+static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings,
+                        Task step_float, Task step_double) {
     for (int i = 0; i < n_settings; i++) {
         double value = PyFloat_AsDouble(args[n_arrays + i]);
         if (value == -1.0 && PyErr_Occurred()) return NULL;
@@ -814,7 +815,8 @@ static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 static PyMethodDef methods[] = {
     {"threads", py_threads, METH_NOARGS, "threads(): those of this Python thread"},
-    {"set_threads", py_set_threads, METH_O, "set_threads(n): for this Python thread; 0: none asked for"},
+    {"set_threads", py_set_threads, METH_O,
+     "set_threads(n): for this Python thread; 0: none asked for"},
     {"use_blas", FAST(py_use_blas),
      "use_blas(addresses of sgemm, dgemm, get and set the number of threads; whether sizes have "
      "32 bits)"},
@@ -833,8 +835,9 @@ static PyMethodDef methods[] = {
      "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
     {"probabilities", FAST(py_probabilities),
      "probabilities(logits, p): p = exp(logits) / the sum of its row"},
-    {"sparse", FAST(py_sparse), "sparse(data, indices, indptr, W, out, bias, relu, False): out = x @ W "
-     "+ bias, above 0, for x in CSR; sparse(..., dy, dW, None, False, True): dW = x.T @ dy"},
+    {"sparse", FAST(py_sparse),
+     "sparse(data, indices, indptr, W, out, bias, relu, False): out = x @ W + bias, above 0, for x "
+     "in CSR; sparse(data, indices, indptr, dy, dW, None, False, True): dW = x.T @ dy"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "

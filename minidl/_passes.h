@@ -162,10 +162,10 @@ VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *label
 
 /* p = exp(z - the largest of its row), which sums to 1 in each row. */
 VECTORISED static void TYPED(probabilities)(const REAL *z, REAL *p, Py_ssize_t rows, Py_ssize_t n) {
-    for (Py_ssize_t row = 0; row < rows; row++) {
-        REAL largest = z[row * n];
-        for (Py_ssize_t i = row * n; i < row * n + n; i++) largest = z[i] > largest ? z[i] : largest;
-        for (Py_ssize_t i = row * n; i < row * n + n; i++) p[i] = z[i] - largest;
+    for (Py_ssize_t row = 0; row < rows * n; row += n) {
+        REAL largest = z[row];
+        for (Py_ssize_t i = row; i < row + n; i++) largest = z[i] > largest ? z[i] : largest;
+        for (Py_ssize_t i = row; i < row + n; i++) p[i] = z[i] - largest;
     }
     for (Py_ssize_t i = 0; i < rows * n; i++) p[i] = TYPED(exp)(p[i]);
     for (Py_ssize_t row = 0; row < rows; row++, p += n) {
@@ -214,8 +214,8 @@ VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *r
     for (Py_ssize_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
-/* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, otherwise
- * into[i] += number * from[c]. Both are given from their column `first` on, `width` of them. */
+/* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, else
+ * into[i] += number * from[c]. Of both, it is `width` columns from `first` on. */
 static void TYPED(add_row)(Sparse *s, Py_ssize_t i, int transposed, Py_ssize_t first,
                            Py_ssize_t width) {
     Py_ssize_t n = s->a[1].view.shape[1], size = s->a[0].size;
