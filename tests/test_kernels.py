@@ -661,11 +661,3 @@ def test_an_unknown_choice_of_kernels_is_pointed_out(value, warned):
     environment = {**os.environ, "MINIDL_KERNELS": value}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert ("MINIDL_KERNELS=nmpy is ignored: its only value is numpy" in done.stderr) == warned
-
-
-@compiled
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_product_without_rows_writes_nothing(dtype):
-    around, b = np.full((2, 256), 7, dtype), np.ones((60, 256), dtype)
-    kernels.matmul(np.ones((5, 60), dtype)[:0], b, around[:0])
-    assert (around == 7).all()
