@@ -700,7 +700,7 @@ static void product_part(const void *arguments, int part, int parts) {
     /* Each part packs for itself what is not cut, so a long wide product is cut by columns. */
     int by_rows = n < 4 * m || k < 32;
     bounds(by_rows ? m : n, part, parts, &start, &stop);
-    if (start == stop || m == 0) return;
+    if (start == stop) return;
     int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
     int64_t rows = by_rows ? stop - start : m, columns = by_rows ? n : stop - start;
     /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
