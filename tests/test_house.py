@@ -62,7 +62,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "base", "common", "types", "misc"}
 MOST_LINES = 350
 # To be split, and not to grow.
 LONGER: dict[str, int] = {}
-PACKAGE_LINES = 22_250
+PACKAGE_LINES = 21_500
 
 # Underscore attributes that a module reads of objects of another module: named tuples and os have
 # methods of that kind, scikit-learn's callbacks need one, and a model lends its layers scratch
