@@ -246,6 +246,7 @@ raise SystemExit(status or not (out == again).all())
 @openblas
 @pytest.mark.skipif(not kernels.has_crew(), reason="the C extension was not built")
 def test_predictions_do_not_use_the_threads_of_the_blas():
+    """One row alone is multiplied in C without a BLAS, so that nothing is held for it."""
     before = all_threads()
     rng, spy = np.random.default_rng(0), Spy()
     X, y = rng.standard_normal((1000, 300)), rng.integers(0, 3, 1000)
@@ -253,7 +254,7 @@ def test_predictions_do_not_use_the_threads_of_the_blas():
                         Linear(50, 3, rng=rng, dtype=np.float64)])  # fmt: skip
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         predict_outputs(model, X)
-        predict_outputs(model, X[:1])
+        predict_outputs(model, X[:2])
         evaluate(model, SoftmaxCrossEntropy(), X, y)
         assert spy.counts == [1, 1, 1]
         assert numpys_threads() == 2
