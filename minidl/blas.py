@@ -79,7 +79,8 @@ class OpenBLAS:
         self.uses_openmp = function("openblas_get_parallel")() == _OPENMP
         self._get, self._set = functions[2:]
         self._wanted: dict[tuple[int, object], int] = {}  # by Python thread and request
-        self._before = self._held = 1
+        self._before = 1
+        self._held: int | None = None  # what it was last set to, while there are requests
 
     def threads(self) -> int:
         """Return the present number of threads."""
@@ -104,9 +105,10 @@ class OpenBLAS:
 
     def hold(self) -> None:
         """Set the number again if somebody else in this process has changed it meanwhile."""
-        if self._wanted and self._get() != self._held:
+        held = self._held
+        if held is not None and self._get() != held:
             with _changing:
-                self._set(self._held)
+                self._set(held)
 
     def forget_other_threads(self) -> None:
         """Drop the requests of threads that a forked child has not inherited."""
@@ -123,8 +125,12 @@ class OpenBLAS:
                 if not self._wanted:
                     self._before = self._get()
                 self._wanted[request] = n
-            self._held = min(self._wanted.values(), default=self._before)
-            self._set(self._held)
+            if self._wanted:
+                self._held = min(self._wanted.values())
+                self._set(self._held)
+            elif self._held is not None:  # None: Ctrl-C came before the request was made
+                self._set(self._before)
+                self._held = None
 
 
 def find(package: Path, extension: str) -> OpenBLAS | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Epoch(Mapping[str, Any]):
     """What one epoch gave: attributes, and a row of a table, as in `pandas.DataFrame(epochs)`.
 
@@ -20,13 +18,20 @@ class Epoch(Mapping[str, Any]):
     As a row, `epoch["validation_loss"]` is `epoch.validation["loss"]`.
     """
 
-    epoch: int
-    step: int
-    learning_rate: float
-    train: Mapping[str, float]
-    validation: Mapping[str, float]
-    seconds: float
-    improved: bool
+    # Not a data class: pandas before 3.1 would take its fields for the columns.
+    def __init__(
+        self,
+        epoch: int,
+        step: int,
+        learning_rate: float,
+        train: Mapping[str, float],
+        validation: Mapping[str, float],
+        seconds: float,
+        improved: bool,
+    ) -> None:
+        self.epoch, self.step, self.learning_rate = epoch, step, learning_rate
+        self.train, self.validation = train, validation
+        self.seconds, self.improved = seconds, improved
 
     def __getitem__(self, column: str) -> Any:
         return self._row()[column]
