@@ -109,3 +109,11 @@ def test_uneven_classes_are_pointed_out(load):
         "the target 'y' is uneven: 57 of 61 rows are of class 0; the balanced accuracy says more "
         "than the accuracy",
     )
+
+
+def test_a_column_that_alone_tells_the_class_is_pointed_out(load):
+    values, classes = np.random.default_rng(0).normal(size=100), np.arange(100) % 2
+    rows = [f"{v},{['no', 'yes'][c]},{'ba'[c]}" for v, c in zip(values, classes, strict=True)]
+    (told,) = [note for note in load("\n".join(["x,paid,y", *rows]), "y").notes if "alone" in note]
+    assert told.startswith("column 'paid' alone tells the target in 100.0% of the rows")
+    assert told.endswith("set data.drop: [paid]")
