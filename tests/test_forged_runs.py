@@ -1,4 +1,4 @@
-"""Checkpoints with a right hash whose contents were changed: refused, or the run goes on."""
+"""Checkpoints with a right hash whose contents were changed: one message, or the run goes on."""
 
 import shutil
 import warnings
@@ -10,7 +10,7 @@ from test_run import begin, end, stop_after  # noqa: F401 - begin is a fixture
 
 from minidl import checkpoint
 from minidl.archive import read_archive
-from minidl.errors import CheckpointError, ConfigError, DataError
+from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 
 TEXT = """
 data: {name: iris}
@@ -55,7 +55,8 @@ def resume_all(begin, tmp_path, n_values):  # noqa: F811
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 end(begin(TEXT), warn=lambda line: None)
-        except (CheckpointError, ConfigError, DataError) as error:
+        # Finite numbers that are too large cannot be told from those of a training: it diverges.
+        except (CheckpointError, ConfigError, DataError, DivergenceError) as error:
             assert len(str(error).splitlines()) <= 3 and len(str(error)) < 1000
             refused += 1
     return refused
