@@ -83,10 +83,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    prepare_streams()
-    # matplotlib warns where it cannot write to the home folder, and then does without.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
+        prepare_streams()
+        # matplotlib warns where it cannot write to the home folder, and then does without.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         say("", end="")  # whatever argparse wrote
         return code
