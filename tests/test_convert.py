@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from types import SimpleNamespace
 
@@ -165,6 +166,16 @@ def test_rows_without_a_target_can_be_left_out_and_files_are_kept_unless_forced(
     found = run("convert", table, *options)
     assert found.code == 2 and "--force" in found.err
     assert run("convert", table, *options, "--force").code == 0
+
+
+@pytest.mark.parametrize("name", conversion.FILES)
+def test_no_file_is_replaced_unasked(table, run, name):
+    file = table.parent / "pair" / name
+    file.parent.mkdir()
+    file.write_text("mine")
+    found = run("convert", table, "--target", "target", "--out", file.parent)
+    assert found.code == 2 and f"{name}: exists and is kept" in found.err
+    assert file.read_text() == "mine" and os.listdir(file.parent) == [name]
 
 
 def test_labels_that_the_sample_lacks_are_said(table, run, monkeypatch):

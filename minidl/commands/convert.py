@@ -47,7 +47,8 @@ def convert(arguments: Sequence[str]) -> int:
     if odd := [each for each in options.column if "=" not in each]:
         parser.error(f"--column takes NAME=KIND, got {odd[0]!r}")
     folder = Path(options.out)
-    refuse_existing(folder / "X.npy", force=options.force)
+    for name in conversion.FILES:
+        refuse_existing(folder / name, force=options.force)
     framed = options.table.lower().endswith(FRAMES)
     form = Format() if framed else detect_format(options.table, options.target)
     try:

@@ -19,6 +19,7 @@ from minidl.data.tables import Table, TableError, joined, table_of, tables_of
 from minidl.data.targets import Task, target_of
 from minidl.data.textfiles import Format, open_data
 
+FILES = ("X.npy", f"X.npy{MEANING}", "y.npy")
 SAMPLE_PIECES = 64  # of the table, from which it is told what its columns are
 
 
@@ -33,7 +34,7 @@ def convert(
     drop_missing_target: bool = False,
     dtype: Literal["float64", "float32"] = "float64",
 ) -> tuple[tuple[int, int], list[str]]:
-    """Write X.npy, y.npy and what their numbers mean; return the shape of X, and what to know.
+    """Write FILES: X, what its numbers mean, and y; return the shape of X, and what to know.
 
     The arguments are those of `data.path` for a table.  It is read twice, in pieces; in memory are
     one piece, SAMPLE_PIECES pieces at even distances at most, and the target.
@@ -79,7 +80,8 @@ def convert(
             raise TableError(f"{path}: has changed while it was read")
 
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / "X.npy", write)
+    X_file, meaning_file, y_file = (folder / name for name in FILES)
+    replace_file(X_file, write)
     low, high, gaps = map(np.array, zip(*ranges, strict=True))
     facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)
     described = []
@@ -92,8 +94,8 @@ def convert(
         described.append(column)
     state = replace(inferred, columns=tuple(described)).state()
     document = json.dumps({**json.loads(state.tobytes()), "classes": found.classes}).encode()
-    replace_file(folder / f"X.npy{MEANING}", lambda file: file.write(document))
-    replace_file(folder / "y.npy", lambda file: np.save(file, found.y))
+    replace_file(meaning_file, lambda file: file.write(document))
+    replace_file(y_file, lambda file: np.save(file, found.y))
     return shape, [*found.notes, *inferred.notes, *tally.messages()]
 
 
