@@ -92,7 +92,7 @@ def fit(
         blas_threads=blas_threads,
     )
     try:
-        yield from filter(None, training.steps())
+        yield from (epoch for epoch in training.steps() if epoch is not None)
     finally:
         with suppress(DivergenceError):  # it is on its way to the caller
             training.use_best()

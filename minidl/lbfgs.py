@@ -80,15 +80,19 @@ def fit_lbfgs(
         iteration += 1
         accepted[:] = x
         if callback is not None:
-            callback(iteration, objective.loss)
+            callback(iteration, objective.value)
 
     # NumPy's wheels and SciPy's each bring a BLAS of their own, whose threads fight for the cores.
+    threads = blas.automatic_threads(model.params.size * rows.X.shape[0])
     try:
-        with kernels.threads(1), blas.limited_to(1, SCIPYS_BLAS):
+        with (
+            kernels.threads(threads if kernels.has_crew() else 1),
+            blas.limited_to(1, SCIPYS_BLAS),
+        ):
             found = minimize(
-                objective,
+                objective.loss,
                 accepted.copy(),
-                jac=True,
+                jac=objective.gradient,
                 method="L-BFGS-B",
                 callback=after_iteration,
                 options={"maxiter": max_iterations, "maxfun": max_evaluations, "gtol": tolerance},
@@ -127,13 +131,16 @@ def _chunk_rows(model: Sequential, n_in: int) -> int:
 
 
 class _Objective:
-    """The flat vector, as float64, -> (loss, gradient)."""
+    """The loss and its gradient as functions of the flat vector, as float64.
+
+    SciPy asks for both at the same weights, for the loss first, which computes the gradient, too.
+    """
 
     def __init__(
         self, model: Sequential, loss_function: Loss, rows: Rows, weight_decay: float
     ) -> None:
         self.model, self.loss_function, self.weight_decay = model, loss_function, weight_decay
-        self.loss = math.nan
+        self.value, self._gradient, self._first = math.nan, np.empty(0), True
         self._total = loss_function.total_weight(rows.y, rows.sample_weight)
         self._chunks = [
             rows.select(slice(start, stop))
@@ -141,12 +148,13 @@ class _Objective:
         ]
         self._replica = model.replica()
         self._replica.lend_scratch()
-        self._first = True
+        self._replica.fuse()
 
-    def __call__(self, x: Array) -> tuple[float, Array]:
+    def loss(self, x: Array) -> float:
+        """Return the loss at x, and keep it and the gradient."""
         model = self._replica  # its `params` are the model's
         model.params[:] = x
-        loss, gradient = 0.0, None
+        loss = 0.0
         for i, chunk in enumerate(self._chunks, 1):
             outputs = model.forward(chunk.X)
             part, d_outputs = self.loss_function(outputs, chunk.y, chunk.sample_weight, self._total)
@@ -154,14 +162,17 @@ class _Objective:
             loss += part
             if self.weight_decay and i == len(self._chunks):
                 loss += model.add_l2(self.weight_decay)
-            if gradient is None:
-                gradient = model.grads.astype(np.float64)
+            if i == 1:
+                self._gradient = model.grads.astype(np.float64)
             else:
-                gradient += model.grads
+                self._gradient += model.grads
         if self._first and not math.isfinite(loss):
             raise DivergenceError(
                 f"the loss is {loss} at the first weights: scale the inputs, or start smaller"
             )
-        self._first, self.loss = False, loss
-        assert gradient is not None
-        return loss, gradient
+        self._first, self.value = False, loss
+        return loss
+
+    def gradient(self, x: Array) -> Array:
+        """Return the gradient at the x of the loss before."""
+        return self._gradient

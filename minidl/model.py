@@ -103,9 +103,8 @@ class Sequential:
         Faster, for a loop that is done with one step's arrays before the next begins. Returns the
         scratch, which can be lent again; `leave_loop` takes it back.
         """
-        layers = list(walk(self.layers))
-        lent = [Scratch() for _ in layers] if scratch is None else list(scratch)
-        for layer, own in zip(layers, lent, strict=True):
+        lent = [Scratch() for _ in self._inside] if scratch is None else list(scratch)
+        for layer, own in zip(self._inside, lent, strict=True):
             layer._scratch = own
         return lent
 
@@ -119,7 +118,7 @@ class Sequential:
 
     def leave_loop(self) -> None:
         """End `lend_scratch` and `fuse`: each result is an array of its own again."""
-        for layer in walk(self.layers):
+        for layer in self._inside:
             layer._scratch = None
         _fuse(self.layers, False)
 
@@ -245,7 +244,7 @@ class Sequential:
         self.layers = tuple(layers)
         if not self.layers:
             raise ParameterError("layers", "must not be empty")
-        inside = list(walk(self.layers))
+        self._inside = inside = list(walk(self.layers))  # all layers, those within others as well
         if len({id(layer) for layer in inside}) < len(inside):
             raise ValueError("layers must be different objects: one is used twice")
         for path, layer in walk_paths(self.layers):

@@ -11,6 +11,7 @@ from bench.cells import GRID, Cell, Problem, he_normal
 from bench.contenders import Child, Contender, installed
 from bench.measurements import take_turns
 from bench.results import benchmark
+from sklearn.naive_bayes import GaussianNB
 
 from minidl.schedules import OneCycle
 
@@ -100,7 +101,13 @@ def test_fits_are_the_same_work_for_each_contender():
     ours, theirs = calls["minidl"](), calls["scikit-learn"]()
     assert case == "iris, adam, float64" and ours.n_iter_ == theirs.n_iter_ == 100
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=0.1)
-    assert [list(calls) for _, calls in users.tables()] == [["minidl", "HistGradientBoosting"]] * 3
+
+
+def test_tables_are_fitted_by_what_is_installed(monkeypatch):
+    monkeypatch.setattr(users, "CatBoostClassifier", GaussianNB)
+    monkeypatch.setattr(users, "RealMLP_TD_Classifier", None)
+    names = ["minidl", "HistGradientBoosting", "CatBoost"]
+    assert [list(calls) for _, calls in users.tables()] == [names] * 3
 
 
 def test_scikit_learn_trains_the_same_cell():

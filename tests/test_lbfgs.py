@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl import Linear, ReLU, Sequential, evaluate
+from minidl import Linear, ReLU, Sequential, evaluate, kernels
 from minidl.errors import DivergenceError
 from minidl.layers import BatchNorm, Dropout, Residual, Tanh
 from minidl.lbfgs import fit_lbfgs
@@ -113,3 +113,25 @@ def test_a_loss_that_is_not_finite_at_the_start_is_said():
     with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="at the first weights"):
         fit_lbfgs(model, MSE(), (X * 1e200, Y))
     assert np.isfinite(model.params).all()
+
+
+@pytest.mark.skipif(not kernels.has_crew(), reason="NumPy alone makes the products")
+def test_each_point_is_computed_once_by_the_threads_that_pay(monkeypatch):
+    model, threads, n_forwards = deep(), [], 0
+
+    def counted(x, W, *rest):
+        nonlocal n_forwards
+        n_forwards += W.shape == (4, 8) and len(x) == len(X)
+        return affine(x, W, *rest)
+
+    affine = kernels.affine
+    monkeypatch.setattr("minidl.kernels.affine", counted)
+    monkeypatch.setattr("minidl.lbfgs.blas.automatic_threads", lambda n: 3)
+    found = fit_lbfgs(
+        model,
+        SoftmaxCrossEntropy(),
+        (X, LABELS),
+        max_iterations=5,
+        callback=lambda *_: threads.append(kernels._compiled.threads()),
+    )
+    assert threads == [3] * 5 and n_forwards == found.evaluations > 5

@@ -150,7 +150,9 @@ class Network(Parameters):
         bar = ProgressBar(total=n_epochs, unit="epochs", leave=True, disable=not self.progress)
         try:
             callbacks.epoch_begins()
-            for epoch in filter(None, training.steps()):
+            for epoch in training.steps():
+                if epoch is None:
+                    continue
                 ended = self._record(epoch, training, rule)
                 bar.set_description_str(f"loss {self.loss_:.4g}", refresh=False)
                 bar.update()

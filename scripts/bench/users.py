@@ -30,6 +30,14 @@ try:
     import onnxruntime
 except ImportError:
     onnxruntime = None
+try:
+    from catboost import CatBoostClassifier
+except ImportError:
+    CatBoostClassifier = None
+try:
+    from pytabkit import RealMLP_TD_Classifier
+except ImportError:
+    RealMLP_TD_Classifier = None
 
 SHORTEST = 0.05  # seconds; a call is repeated for at least this long
 Calls = dict[str, Callable[[], Any]]
@@ -96,9 +104,12 @@ def predictions(nets: Any = NETS, rows: Any = (1, 1000)) -> Iterator[tuple[str, 
 
 
 def tables() -> Iterator[tuple[str, Calls]]:
-    """Yield fits of tables: the tabular estimator, and the boosting that is at hand everywhere."""
-    boosting = HistGradientBoostingClassifier
-    makers = {"minidl": TabularClassifier, "HistGradientBoosting": boosting}
+    """Yield fits of tables: the tabular estimator, HistGradientBoosting, and what is installed."""
+    makers = {"minidl": TabularClassifier, "HistGradientBoosting": HistGradientBoostingClassifier}
+    if CatBoostClassifier is not None:
+        makers["CatBoost"] = partial(CatBoostClassifier, verbose=False, allow_writing_files=False)
+    if RealMLP_TD_Classifier is not None:
+        makers["RealMLP"] = RealMLP_TD_Classifier
     for read in (load_wine, load_breast_cancer, load_digits):
         name = read.__name__.removeprefix("load_")
         yield name, _fits(makers, {"random_state": 0}, *read(return_X_y=True))
