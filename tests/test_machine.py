@@ -1,6 +1,8 @@
 """What a run ran on is told in plain values."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 
 import numpy as np
@@ -26,9 +28,12 @@ def test_it_says_when_the_code_of_the_blas_was_chosen_by_the_environment(monkeyp
 
 def test_memory_is_measured_in_bytes():
     before = machine.peak_memory_bytes()
-    block = np.ones(2**23)
+    block = np.ones(2**25)
     assert block.nbytes // 2 < machine.peak_memory_bytes() < memory_bytes()
     assert machine.peak_memory_bytes() >= before
+    code = "from minidl.runs.machine import peak_memory_bytes; print(peak_memory_bytes())"
+    child = subprocess.check_output([sys.executable, "-c", code])
+    assert 5_000_000 < int(child) < block.nbytes  # not what its parent holds
 
 
 def test_the_time_of_day_has_its_zone():

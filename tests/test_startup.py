@@ -179,3 +179,24 @@ def test_closed_streams_change_no_status(begin, tmp_path, closed, config, code):
 def test_a_help_that_nobody_reads_is_no_failure_of_python(begin):
     with begin(["sh", "-c", f"{' '.join(minidl('train', '--print-schema'))} | true"]) as done:
         assert done.communicate() == ("", "")
+
+
+FIRST_STEP = """
+import os, sys
+from minidl.cli import main
+from minidl.training import Training
+
+def first(self):
+    step(self)
+    print(*{name.split(".")[0] for name in sys.modules}, flush=True)
+    os._exit(0)
+
+step, Training.step = Training.step, first
+main(["train", "digits", "--quiet", "--out", sys.argv[1]])
+"""
+
+
+def test_the_first_step_of_digits_waits_for_no_slow_import(tmp_path):
+    run = [sys.executable, "-c", FIRST_STEP, str(tmp_path / "run")]
+    imported = set(subprocess.check_output(run, text=True).split())
+    assert "minidl" in imported and not imported & {"sklearn", "scipy", "pandas", "matplotlib"}

@@ -5,8 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
+from scipy.sparse import csr_matrix
 
-from minidl.data.warping import Affine, Elastic, Warper, bilinear
+from minidl import kernels
+from minidl.data.warping import Affine, Elastic, PixelMap, Warper, bilinear
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (7, 12, 3)])
@@ -28,6 +30,18 @@ def test_warped_images_are_what_scipy_interpolates(shape):
                 mode="grid-constant",
             )
             assert np.allclose(found[..., channel], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_map_is_applied_as_a_sparse_matrix_of_scipy(dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    data, indices = rng.random(4 * 30, np.float32), rng.integers(0, 30, 4 * 30, np.int32)
+    x = rng.standard_normal((30, 7)).astype(dtype)
+    S = PixelMap(data, indices).astype(dtype)
+    expected = csr_matrix((S.data, S.indices, S.indptr), S.shape) @ x
+    assert np.array_equal(kernels.sparse_affine(S, x, None, np.empty_like(x)), expected)
+    monkeypatch.setattr(kernels, "_compiled", None)
+    assert np.array_equal(kernels.sparse_affine(S, x, None, np.empty_like(x)), expected)
 
 
 def test_the_displacements_of_an_affine_map_are_its_equation():

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.errors import require
 from minidl.kernels import Array
 
@@ -128,21 +129,36 @@ class Warper:
         for block, rows in blocks(first_row, len(X)):
             S = self._maps[(step * WARP_STRIDE + block) % self._n_maps]
             x = X[rows].T.astype(dtype, order="C").reshape(S.shape[1], -1)
-            pixels[:, rows] = (S @ x).reshape(len(pixels), -1)
+            warped = kernels.sparse_affine(S.astype(dtype), x, None, np.empty_like(x))
+            pixels[:, rows] = warped.reshape(len(pixels), -1)
         return pixels.T
 
-    def _draw(self, rng: np.random.Generator) -> list[Any]:
-        from scipy.sparse import csr_matrix
-
+    def _draw(self, rng: np.random.Generator) -> list[PixelMap]:
         n, height, width = self._n_maps, self._height, self._width
         fields = sum(warp.displacements(rng, n, height, width) for warp in self.warps)
-        columns, weights = bilinear(np.asarray(fields))
-        n_pixels = height * width
-        starts = np.arange(0, 4 * n_pixels + 1, 4, dtype=np.int32)
-        return [
-            csr_matrix((w.ravel(), c.ravel(), starts), shape=(n_pixels, n_pixels))
-            for c, w in zip(columns, weights, strict=True)
-        ]
+        maps = zip(*bilinear(np.asarray(fields)), strict=True)
+        return [PixelMap(w.reshape(-1), columns.reshape(-1)) for columns, w in maps]
+
+
+class PixelMap:
+    """A sparse matrix with four numbers a row, in the CSR format; SciPy takes long to import.
+
+    data: the numbers, (4 * n_pixels,).  indices: the column of each, int32.
+    """
+
+    format = "csr"
+
+    def __init__(self, data: Array, indices: Array) -> None:
+        self.data, self.indices = data, indices
+        self.indptr = np.arange(0, len(data) + 1, 4, dtype=np.int32)
+        self.shape = (len(data) // 4, len(data) // 4)
+
+    def astype(self, dtype: Any) -> PixelMap:
+        """Return the matrix in this dtype."""
+        return self if self.data.dtype == dtype else PixelMap(self.data.astype(dtype), self.indices)
+
+    def __matmul__(self, x: Array) -> Array:
+        return np.asarray(sum(self.data[i::4, None] * x[self.indices[i::4]] for i in range(4)))
 
 
 def bilinear(displacements: Array) -> tuple[Array, Array]:
