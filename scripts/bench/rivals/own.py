@@ -10,6 +10,7 @@ from bench.cells import Problem
 from bench.child import main, numpy_blas
 from minidl import SGD, Constant, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.blas import automatic_threads
+from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
 from minidl.training import Training
 
@@ -48,7 +49,7 @@ class Minidl:
 
     def outputs(self, x: Array) -> Any:
         """Return the logits."""
-        return self._model.forward(x, train=False)
+        return predict_outputs(self._model, x)
 
 
 if __name__ == "__main__":
