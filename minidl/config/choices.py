@@ -64,7 +64,6 @@ class Settings(BaseModel):
         strict=True,
         extra="forbid",
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 
@@ -136,8 +135,6 @@ class Choice(Settings):
 
     Each entry has a subclass, whose fields are the name and the options.
     """
-
-    model_config = ConfigDict(use_attribute_docstrings=False)  # a search that costs 3 ms a model
 
     name: str
     factory: ClassVar[Callable[..., Any]]

@@ -7,10 +7,13 @@ Reference: https://json-schema.org/draft/2020-12.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+from itertools import pairwise
 from typing import Any
 
-from minidl.config.choices import Family
+from minidl.config.choices import Choice, Family, Settings
 from minidl.config.settings import DATASET, FAMILIES, Config
 
 Schema = dict[str, Any]
@@ -21,14 +24,17 @@ def json_schema() -> Schema:
     schema = Config.model_json_schema()
     schema["required"].remove("name")  # the file's name is the default
     definitions = schema["$defs"]
+    for section in Settings.__subclasses__():
+        if section is not Choice:
+            _describe(section, schema if section is Config else definitions[section.__name__])
     for family in FAMILIES:
         definitions |= {_name(family, name): _options(family, name) for name in family.models}
         definitions[family.kind] = _notations(family)
-    section = definitions["Data"]
-    del section["properties"]["dataset"]  # its keys stand in the section itself
+    data = definitions["Data"]
+    del data["properties"]["dataset"]  # its keys stand in the section itself
     definitions["Data"] = {
-        "description": section["description"],
-        "properties": section["properties"],
+        "description": data["description"],
+        "properties": data["properties"],
         **definitions.pop(DATASET.kind),
         "unevaluatedProperties": False,
     }
@@ -37,6 +43,17 @@ def json_schema() -> Schema:
         "title": "minidl config",
         **json.loads(json.dumps(schema), object_hook=_tidy),
     }
+
+
+def _describe(section: type[Settings], schema: Schema) -> None:
+    """Add the texts below the fields of a section, which pydantic would read at each start."""
+    (tree,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(tree, ast.ClassDef)
+    for field, below in pairwise(tree.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                found = {"description": inspect.cleandoc(text), **schema["properties"][name]}
+                schema["properties"][name] = dict(sorted(found.items()))
 
 
 def _notations(family: Family) -> Schema:
