@@ -57,6 +57,10 @@ WRITTEN = {
     ),
     "tabs": ({"sep": "\t", "na_rep": "?"}, Format("\t")),
     "bars": ({"sep": "|", "na_rep": "NULL", "quoting": 1}, Format("|")),
+    "windows": (
+        {"sep": ";", "encoding": "cp1252", "na_rep": "…"},
+        Format(";", "cp1252", missing=("…",)),
+    ),
     "excel": ({"sep": "\t", "encoding": "utf-16"}, Format("\t", "utf-16")),
     "nothing": ({"na_rep": "-"}, Format(missing=("-",))),
 }
@@ -138,6 +142,59 @@ def test_a_regression_and_what_should_be_looked_at(capsys):
     assert cli.main(["train", "c.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
 
 
+def test_a_few_odd_cells_leave_a_column_of_numbers(capsys):
+    frame = FRAME[["age", "income", "gap", "y: z"]].astype(object)
+    frame.loc[3, "age"], frame.loc[4, "age"] = "#DIV/0!", "12abc"
+    frame.loc[5, "income"] = "$3,000.5"
+    frame["share"] = [f"{i}%" for i in range(N)]
+    frame["sum"] = [f"{i + 1},000" for i in range(N)]
+    frame["floor"] = ["1", "2", "3b", "4c"] * (N // 4)
+    frame.to_csv("a.csv", index=False, sep=";")
+    assert cli.main(["init", "a.csv", "--target", "y: z"]) == 0
+    err = capsys.readouterr().err
+    assert "a.csv:5: column 'age' holds '#DIV/0!': such cells (2) are taken for gaps" in err
+    assert "a.csv:7: column 'income' holds '$3,000.5': such cells (1) are read as numbers" in err
+    assert "column 'share' holds '0%': such cells (120)" in err and "taken for a category" in err
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    data = load_config("a.yaml").data.dataset.build()
+    assert data.feature_names == ("age", "income", "gap", "share", "sum", "floor")
+    assert np.isnan(data.X[3:5, 0]).all() and np.isnan(data.X[:, 0]).sum() == 2
+    assert data.X[5, 1] == 3000.5 and np.array_equal(data.X[:, 3], range(N))
+    assert np.array_equal(data.X[:, 4], np.arange(1, N + 1) * 1000)
+
+
+def test_a_target_of_numbers_with_an_odd_cell(capsys):
+    pd.DataFrame({"x": RNG.normal(size=N), "y": [*range(N - 2), "-", "NA"]}).to_csv("a.csv")
+    assert cli.main(["init", "a.csv", "--target", "y"]) == 0
+    out, err = capsys.readouterr()
+    assert "Regression" in out and "missing in 2 of 120 rows" in err
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "cells, decimal",
+    [
+        (["1.234,5", "12"], ","),
+        (["94,710", "710", "1,234,567"], "."),
+        (["1.234", "0.5"], "."),
+        (["1,234", "0,5"], ","),
+        (["1.500", "2.250"], "."),
+        (["$1,234.5"], "."),
+    ],
+)
+def test_the_decimal_mark_is_told_from_groups_of_digits(cells, decimal):
+    Path("a.csv").write_text("x;y\n" + "".join(f"{cell};1\n" for cell in cells))
+    assert detect_format("a.csv").decimal == decimal
+
+
+def test_the_task_can_be_said(capsys):
+    pd.DataFrame({"x": RNG.normal(size=N), "y": [4, 6, 8] * 40}).to_csv("a.csv", index=False)
+    for task in ("classification", "regression"):
+        arguments = ["init", "a.csv", "--target", "y", "--task", task, "--force"]
+        assert cli.main(arguments) == 0 and task.capitalize() in capsys.readouterr().out
+        assert cli.main(["train", "a.yaml", "--out", task, "--quiet", "train.epochs=1"]) == 0
+
+
 def test_a_file_without_a_header(capsys):
     FRAME[["age", "income", "y: z"]].to_csv("a.csv", index=False, header=False)
     assert cli.main(["init", "a.csv", "--target", "column_3"]) == 0
@@ -171,6 +228,9 @@ def test_what_cannot_be_begun_is_one_line(capsys):
         assert cli.main(["init", *arguments]) == code
         err = capsys.readouterr().err
         assert reason in err and err.count("\n") == 1
+    pd.DataFrame({"x": range(9), "y": 1}).to_csv("c.csv", index=False)
+    assert cli.main(["init", "c.csv", "--target", "y"]) == 3
+    assert "the target 'y' is 1 in all rows: name another" in capsys.readouterr().err
     Path("a.yaml").write_text("mine")
     assert cli.main(["init", "a.csv", "--target", "y: z"]) == 2
     assert "a.yaml: exists and is kept" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from minidl import load
-from minidl.runs import trained
+from minidl.data import textfiles
+from minidl.data.tables import tables_of
 
 TEXT = """\
 data: {name: file, path: train.csv, target: buys, validation: 0, test: 20}
@@ -117,7 +118,8 @@ def test_standard_input_and_gzip(run, monkeypatch):
 
 def test_pieces_give_the_same_rows(run, monkeypatch):
     expected = run("predict run train.csv --proba")[1]
-    monkeypatch.setattr(trained, "ROWS", 1)
+    monkeypatch.setattr(textfiles, "BLOCK", 64)
+    monkeypatch.setitem(tables_of.__kwdefaults__, "rows", 1)
     assert run("predict run train.csv --proba")[1] == expected
 
 
@@ -128,8 +130,7 @@ def test_an_output_file_is_whole_and_kept(run):
     Path("p.csv").write_text("mine")
     code, _, err = run("predict run train.csv --out p.csv")
     assert (
-        code == 2
-        and err == "p.csv: exists and is kept; choose another file, or replace it by --force\n"
+        code == 2 and err == "p.csv: exists and is kept; choose another, or replace it by --force\n"
     )
     assert Path("p.csv").read_text() == "mine"
     assert run("predict run train.csv --out p.csv --force")[0] == 0
@@ -195,6 +196,9 @@ def test_what_cannot_be_done_is_said_in_a_line(run, arguments, code, said):
 def test_a_pipe_without_an_end_is_refused(run):
     os.mkfifo("pipe")
     assert "pipe: is not a file" in run("predict run pipe")[2]
+    code, _, err = run("predict run train.csv --out pipe --force")
+    assert code == 2 and "pipe: is not a regular file and is kept" in err
+    assert not os.path.isfile("pipe")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(run, monkeypatch):
@@ -230,6 +234,27 @@ def test_a_file_is_measured_where_its_target_is_known(run):
     predicted = [row[0] for row in table(run("predict run more.csv")[1])[1:]]
     right = np.mean([p == row[4] for p, row in zip(predicted, lines, strict=True)][9:])
     assert json.loads(out)["metrics"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_several_labels_are_measured_from_a_file(minidl):
+    from sklearn.datasets import make_multilabel_classification
+
+    Path("config.yaml").write_text(
+        "data: {name: multilabel_classification, n_samples: 80, test: 0}\n"
+        "model: [linear: 8, relu, linear: auto]\nloss: sigmoid_cross_entropy\n"
+        "train: {epochs: 2, batch_size: 16}\n"
+    )
+    assert minidl("train config.yaml --quiet --out run")[0] == 0
+    X, y = make_multilabel_classification(30, n_classes=5, random_state=1)
+    names = [f"x{j}" for j in range(20)]
+    write("t.csv", np.hstack([y, X]).astype(int).tolist(), [*"01234", *names])
+    code, out, err = minidl("evaluate run t.csv --json")
+    assert (code, err) == (0, "") and len(json.loads(out)["classes"]) == 5
+    right = (load("run/model.npz").predict(X) == y).all(axis=1).mean()
+    assert json.loads(out)["metrics"]["accuracy"]["value"] == pytest.approx(right)
+    write("t.csv", np.hstack([y[:, 1:], X]).astype(int).tolist(), [*"1234", *names])
+    code, _, err = minidl("evaluate run t.csv")
+    assert code == 3 and "t.csv: has no column '0' for the target; " in err
 
 
 @pytest.mark.parametrize(

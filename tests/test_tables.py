@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 from minidl.data import textfiles
+from minidl.data.arrays import is_idx
+from minidl.data.datasets import load_dataset
 from minidl.data.tables import TableError, read_table, table_of, tables_of
 from minidl.data.textfiles import Format, open_data
 from minidl.errors import DataError
@@ -133,6 +135,28 @@ def test_lines_may_end_in_any_way(write):
         assert cells(table.columns["b"]) == [2, 4] and table.lines.tolist() == [2, 3]
 
 
+def test_comments_above_the_names_and_delimiters_at_the_ends_of_lines(write):
+    for above in ("# a, b\n#\n", "#a\n", "sep=,\n", ""):
+        table = read_table(write(above + "a,b,\n1,2,\n3,4,\n"))
+        assert list(table.columns) == ["a", "b"] and cells(table.columns["b"]) == [2, 4]
+        assert table.where(0).endswith(f":{above.count(chr(10)) + 2}")
+    table = read_table(write('# of 2020\n#a,b\n1,"2,5"\n'))
+    assert list(table.columns) == ["#a", "b"] and cells(table.columns["b"]) == ["2,5"]
+    assert cells(read_table(write("# x\n1,2\n"), Format(header=False)).columns["column_2"]) == [2]
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a-images-idx3-ubyte.gz", "a.svm.gz", "a.npy.gz"])
+def test_a_damaged_gzipped_file_is_said_in_a_line(tmp_path, name):
+    rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(9999))
+    whole = bytearray(gzip.compress(rows, mtime=0))
+    for damaged in (whole[:-9], whole[:500] + b"?" * 40 + whole[540:], whole[:10] + b"?" * 99):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"^.*{name}:.*$"):
+            load_dataset("file", path=str(tmp_path / name), target="0" if "npy" in name else "a")
+    with pytest.raises(DataError, match="cannot be read"):
+        is_idx(str(tmp_path / name))
+
+
 def test_a_column_may_turn_into_texts_late(write, monkeypatch):
     monkeypatch.setattr(textfiles, "BLOCK", 64)
     text = "a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(100)) + "x,1\n" + "7,2\n" * 50
@@ -154,7 +178,9 @@ def test_a_column_may_turn_into_texts_late(write, monkeypatch):
         ("a,b\n1,2\n\n1,2,3\n", ":4: 3 cells, but 2 columns"),
         ('a,b\n1,"2\n3,4\n', ":2: a quote is opened and never closed"),
         ('a,b\n"1";2\n', """:2: ',' expected after '"'; where cells are not divided by ',', set"""),
-        ("a;b\n1,5;2\n", ":2: 2 cells, but 1 column; where cells are not divided by ','"),
+        ("a;b\n1,5;2\n", ":2: 2 cells, but 1 column; delete lines above the names of the columns;"),
+        ("# a;b\n", ": is empty"),
+        ("a,b,\n1,2,\n1,2,3\n", ":1: column 3 of 3 has no name"),
         (b"a,b\n1,2\n\xff,2\n", ":3: byte 0xff is not utf-8 text; set data.encoding"),
         (b"a,b\n1,2\n1,\0\n", ":3: holds a zero byte"),
         (b"PAR1....", ": is not a text file, but a Parquet file; name it .parquet"),

@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import minidl
 from minidl.config import load_config
-from minidl.data.preprocessing import TableFeatures
+from minidl.data.preprocessing.features import TableFeatures
 from minidl.data.schema import Schema
 from minidl.data.tables import table_of
 from minidl.errors import CheckpointError

@@ -25,7 +25,7 @@ from minidl import (
 from minidl.best import BestWeights
 from minidl.data.augmentation import Mixup
 from minidl.data.batches import Rows, transformed
-from minidl.data.preprocessing import Standard, Unit
+from minidl.data.preprocessing.scaling import Standard, Unit
 from minidl.errors import DivergenceError
 from minidl.evaluation import predict_outputs
 from minidl.layers import BatchNorm, Dropout, Tanh

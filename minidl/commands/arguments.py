@@ -64,10 +64,10 @@ class Parser(argparse.ArgumentParser):
 
 def refuse_existing(out: Path, *, force: bool) -> None:
     """Raise ConfigError where an output file exists and may not be replaced."""
+    if os.path.exists(out) and not os.path.isfile(out):  # such as /dev/null
+        raise ConfigError(f"{out}: is not a regular file and is kept; choose another")
     if os.path.lexists(out) and not force:
-        raise ConfigError(
-            f"{out}: exists and is kept; choose another file, or replace it by --force"
-        )
+        raise ConfigError(f"{out}: exists and is kept; choose another, or replace it by --force")
 
 
 def is_override(argument: str) -> bool:

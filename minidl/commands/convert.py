@@ -9,10 +9,8 @@ from typing import get_args
 
 from minidl.commands.arguments import Parser, refuse_existing
 from minidl.data import conversion
-from minidl.data.frames import FRAMES
 from minidl.data.inspection import detect_format
 from minidl.data.targets import Task
-from minidl.data.textfiles import Format
 from minidl.errors import ParameterError
 from minidl.terminal import say, warn
 
@@ -49,8 +47,7 @@ def convert(arguments: Sequence[str]) -> int:
     folder = Path(options.out)
     for name in conversion.FILES:
         refuse_existing(folder / name, force=options.force)
-    framed = options.table.lower().endswith(FRAMES)
-    form = Format() if framed else detect_format(options.table, options.target)
+    form = detect_format(options.table, options.target)
     try:
         (n_rows, n_columns), notes = conversion.convert(
             options.table,

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl.commands.arguments import Parser
 from minidl.config import load_config
+from minidl.data.tables import listed
 from minidl.errors import ConfigError, DataError
 from minidl.kernels import Array
 from minidl.report.metrics import Measures, measure
@@ -24,11 +25,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     parser = Parser(
         "evaluate",
         "Measure a trained model on the test part of its run, or on the rows of a file whose "
-        "target column is filled. Intervals hold 95 % of the values on resampled rows.",
+        "target (or that of each label) is filled. Intervals hold 95 % of the values on resamples.",
     )
     parser.add_argument("model", metavar="RUN|MODEL", help="a run folder, or a model file")
     parser.add_argument("data", metavar="DATA", nargs="?", help="a file (default: the test part)")
-    parser.add_argument("--target", metavar="COLUMN", help="default: that of the training")
+    parser.add_argument(
+        "--target", metavar="COLUMN", action="append", default=[], help="default: as in training"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
     trained = Trained.find(options.model)
@@ -58,26 +61,25 @@ def _test_part(trained: Trained, path: str) -> tuple[str, Array, Array]:
     experiment = Experiment(load_config(folder.config))
     if (test := experiment.test) is None:
         raise ConfigError(f"{path}: the run set no test part aside; name a file with rows")
-    what = f"the {len(test)} test rows of {experiment.dataset.name}"
+    source = Path(experiment.dataset.path or experiment.dataset.name).name
+    what = f"the {len(test)} test rows of {source}"
     return what, trained.predictor.outputs(test.X), test.y
 
 
-def _file(trained: Trained, data: str, target: str | None) -> tuple[str, Array, Array]:
+def _file(trained: Trained, data: str, given: Sequence[str]) -> tuple[str, Array, Array]:
     """The rows of a file that have a target."""
-    target = target or trained.data.get("target")
-    if target is None:
-        raise ConfigError("the model does not say what it predicts; name it by --target COLUMN")
-    table = trained.table(data, target)
-    targets = trained.targets(table, target)
-    known = ~np.isnan(targets)
+    names = trained.target_names(given)
+    table = trained.table(data, names)
+    targets, named = trained.targets(table, names), listed(list(map(repr, names)))
+    known = ~np.isnan(targets.reshape(len(targets), -1)).any(axis=1)
     if not known.any():
-        raise DataError(f"{table.source}: the target {target!r} is missing in all rows")
+        raise DataError(f"{table.source}: the target {named} is missing in all rows")
     if n_gaps := int((~known).sum()):
-        warn(f"{n_gaps} of {len(known)} rows have no target {target!r}: left out")
-    found = trained.predict(table.taken(np.flatnonzero(known)))
+        warn(f"{n_gaps} of {len(targets)} rows have no target {named}: left out")
+    found = trained.predict(table.taken(np.flatnonzero(known)), names)
     for message in trained.tally.messages():
         warn(message)
-    dtype = np.float64 if trained.classes is None else np.int64
+    dtype = np.float64 if trained.classes is None or len(names) > 1 else np.int64
     return f"the {len(found.outputs)} rows of {data}", found.outputs, targets[known].astype(dtype)
 
 

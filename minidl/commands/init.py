@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, again, refuse_existing
 from minidl.config import default_name, quoted
 from minidl.data.inspection import Inspection, inspect
+from minidl.data.targets import Task
 from minidl.data.textfiles import Format
 from minidl.shipped import shipped_configs
 from minidl.terminal import say, warn
@@ -28,13 +30,14 @@ def init(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("data", metavar="FILE", help="the table")
     parser.add_argument("--target", metavar="NAME", required=True, help="the column to predict")
+    parser.add_argument("--task", choices=get_args(Task), default="auto", help="default: auto")
     parser.add_argument("--out", metavar="CONFIG", help="default: the file's name with .yaml")
     parser.add_argument("--force", action="store_true", help="replace a config that exists")
     options = parser.parse_args(arguments)
     name = default_name(Path(re.sub(r"\.gz$", "", options.data)))
     out = Path(options.out or f"{name}.yaml")
     refuse_existing(out, force=options.force)
-    found = inspect(options.data, options.target)
+    found = inspect(options.data, options.target, options.task)
     text = config_text(found, name, _relative(options.data, out), options.target)
     replace_file(out, lambda file: file.write(text.encode()))
     for warning in found.warnings:
@@ -105,7 +108,7 @@ def _recipe(task: str, n_rows: int) -> str:
 def _task(found: Inspection) -> str:
     classes = found.target.classes
     if classes is None:
-        return "Regression: the target holds many different numbers"
+        return "Regression: the target holds numbers"
     names = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
     return f"Classification: the target holds {len(classes)} classes, {names}"
 

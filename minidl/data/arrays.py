@@ -155,7 +155,7 @@ def read_idx(path: str) -> np.ndarray:
             raise DataError(f"{path}: claims {shape} values: more than there is memory")
         try:
             data = file.read(n_bytes + 1)
-        except (OSError, EOFError) as error:
+        except OSError as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
     if len(data) != n_bytes:
         raise DataError(f"{path}: claims {shape} values and holds {len(data)} bytes")
@@ -178,17 +178,13 @@ def _idx_header(path: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[A
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES:
             raise DataError(f"{path}: is not an IDX file")
         shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, struct.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     return shape, np.dtype(IDX_TYPES[start[2]])
 
 
 def _of_arrays(
-    path: str,
-    X: Any,
-    y: Any,
-    X_test: Any = None,
-    y_test: np.ndarray | None = None,
+    path: str, X: Any, y: Any, X_test: Any = None, y_test: np.ndarray | None = None
 ) -> Dataset:
     """Return the data set of arrays; X of 3 or 4 dimensions is images."""
     shape = None
@@ -210,8 +206,7 @@ def _of_arrays(
     few = y.ndim == 1 and len(np.unique(everything)) <= 20
     if y.dtype.kind == "f" and few and bool((everything == np.round(everything)).all()):
         everything = everything.astype(np.int64)
-    whole = X.dtype.kind == "b"
-    arrays = {"X": X.astype(np.uint8) if whole else X, "y": everything}
+    arrays = {"X": X.astype(np.uint8) if X.dtype.kind == "b" else X, "y": everything}
     if everything.ndim == 1 and everything.dtype.kind in "iu" and not few and shape is None:
         arrays["y"] = everything.astype(np.float64)  # a regression on whole numbers
     data = dataset_of("file", arrays)

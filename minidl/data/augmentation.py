@@ -93,11 +93,7 @@ class Erasing(Change):
         return np.asarray((start <= i) & (i < start + n_erased))
 
 
-AUGMENTATIONS: dict[str, type[Change] | type[Warp]] = {
-    "shift": Shift,
-    "erasing": Erasing,
-    **WARPS,
-}
+AUGMENTATIONS: dict[str, type[Change] | type[Warp]] = {"shift": Shift, "erasing": Erasing, **WARPS}
 
 
 class ImageAugmentation:

@@ -34,6 +34,7 @@ _CODE = re.compile(r"^\d+(E\d+|e\d{3,})$", re.MULTILINE)
 _SWAPPED = str.maketrans(".,", ",.")
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _PADDED = re.compile(r"^0\d+$", re.MULTILINE)
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,'\s])\d{3}(\1\d{3})*(\.\d*)?")  # "1,234,567.89"
 
 
 def is_missing(text: str, words: Iterable[str] = ()) -> bool:
@@ -107,13 +108,22 @@ def number(text: str, decimal: str = ".") -> float | None:
 def declared_number(text: str, decimal: str = ".") -> float | None:
     """Return the number of a text in a column that the user calls one of numbers, or None.
 
-    There true and yes are 1, false and no are 0, "$5" is 5 and "5%" is 5.
+    There true and yes are 1, false and no are 0; further as in `signed_number`.
     """
-    if (value := number(text, decimal)) is not None:
-        return value
-    if (value := _WORDS.get(text.lower())) is not None:
-        return value
-    return number(text.strip("$€£¥% "), decimal)
+    value = _WORDS.get(text.lower())
+    return signed_number(text, decimal) if value is None else value
+
+
+def signed_number(text: str, decimal: str = ".") -> float | None:
+    """Return the number of a text, also with a sign or groups of digits, or None.
+
+    "$5" and "5%" are 5, "1,234.5" and "1'234.5" are 1234.5; with a decimal comma "1.234,5" is.
+    """
+    text = text.strip("$€£¥% ")
+    grouped = text if decimal == "." else text.translate(_SWAPPED)
+    if (found := _GROUPED.fullmatch(grouped)) is not None:
+        return float(grouped.replace(found[1], ""))
+    return number(text, decimal)
 
 
 def is_code(text: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -12,12 +13,11 @@ import numpy as np
 
 from minidl.atomic import replace_file
 from minidl.data.arrays import MEANING
-from minidl.data.frames import FRAMES, frames_of
 from minidl.data.kinds import Tally
 from minidl.data.schema import Schema
-from minidl.data.tables import Table, TableError, joined, table_of, tables_of
-from minidl.data.targets import Task, target_of
-from minidl.data.textfiles import Format, open_data
+from minidl.data.tables import TableError, joined, pieces_of
+from minidl.data.targets import Task, column_of_target, target_of
+from minidl.data.textfiles import Format
 
 FILES = ("X.npy", f"X.npy{MEANING}", "y.npy")
 SAMPLE_PIECES = 64  # of the table, from which it is told what its columns are
@@ -41,24 +41,20 @@ def convert(
     dtype: float64 gives the bits of training from the table itself, float32 takes half the space.
     """
     targets, sample, step = [], [], 1
-    for number, piece in enumerate(_pieces(path, form, target)):
-        if target not in piece.columns:
-            target_of(piece, target)  # raises
+    pieces = partial(pieces_of, path, form, rows=1, literal=(target,))
+    for number, piece in enumerate(pieces()):
+        column_of_target(piece, target)  # raises where there is none
         targets.append(piece.without(set(piece.columns) - {target}))
         if number % step == 0:
             sample.append(piece.without([target]))
         if len(sample) > SAMPLE_PIECES:
             sample, step = sample[::2], 2 * step
-    if not targets:
-        raise TableError(f"{path}: holds no row")
-    all_targets = joined(targets)
     words, decimal = form.missing, form.decimal
-    found = target_of(
-        all_targets, target, task, drop_missing=drop_missing_target, decimal=decimal, words=words
-    )
+    all_targets = joined(targets, decimal)
+    found = target_of(all_targets, target, task, form, drop_missing=drop_missing_target)
     kept = np.zeros(all_targets.n_rows, bool)
     kept[found.rows] = True
-    inferred = Schema.infer(joined(sample), columns, missing=words, decimal=decimal)
+    inferred = Schema.infer(joined(sample, decimal), columns, missing=words, decimal=decimal)
     unlimited = (replace(each, low=np.nan, high=np.nan, gaps=1.0) for each in inferred.columns)
     schema, shape = replace(inferred, columns=tuple(unlimited)), (len(found.y), len(inferred.used))
     tally, ranges = Tally(), []
@@ -67,7 +63,7 @@ def convert(
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         done = 0
-        for piece in _pieces(path, form, target):
+        for piece in pieces():
             rows = kept[done : done + piece.n_rows]
             done += piece.n_rows
             if done > len(kept):
@@ -97,12 +93,3 @@ def convert(
     replace_file(meaning_file, lambda file: file.write(document))
     replace_file(y_file, lambda file: np.save(file, found.y))
     return shape, [*found.notes, *inferred.notes, *tally.messages()]
-
-
-def _pieces(path: str, form: Format, target: str) -> Iterator[Table]:
-    if path.lower().endswith(FRAMES):
-        for frame in frames_of(path):
-            yield replace(table_of(frame), source=path)
-        return
-    with open_data(path) as file:
-        yield from tables_of(file, form, path, rows=1, literal=(target,))

@@ -62,22 +62,10 @@ def file(
             "must name a column; names such as 2015, null, '#x' or 'a: b' stand in quotes: "
             'target: "#x"',
         )
-    form = Format(
-        delimiter or ("\t" if name.endswith(TABS) else ","),
-        encoding,
-        header,
-        decimal,
-        tuple(missing),
-    )
+    mark = delimiter or ("\t" if name.endswith(TABS) else ",")
+    form = Format(mark, encoding, header, decimal, tuple(missing))
     table = read_table(path, form, literal=(target,))
-    found = target_of(
-        table,
-        target,
-        task,
-        drop_missing=drop_missing_target,
-        decimal=decimal,
-        words=form.missing,
-    )
+    found = target_of(table, target, task, form, drop_missing=drop_missing_target)
     if unknown := [each for each in drop if each not in table.columns]:
         raise ParameterError("drop", f"must name columns of the table, got {unknown[0]!r}")
     table = table.without([target, *drop])

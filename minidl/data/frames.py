@@ -35,6 +35,8 @@ def frames_of(path: str) -> Iterator[Any]:
     with open_data(path):
         scan = polars.scan_parquet(path, glob=False)
     n_rows = _read(path, lambda: scan.select(polars.len()).collect().item())
+    if n_rows == 0:
+        raise DataError(f"{path}: holds no row")
     rows = max(1, CELLS // max(1, len(_read(path, scan.collect_schema))))
     for start in range(0, n_rows, AT_ONCE * rows):
         frame = _read(path, scan.slice(start, AT_ONCE * rows).collect)

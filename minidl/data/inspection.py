@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minidl.data.cells import is_code, is_missing, number
+from minidl.data.cells import is_code, is_padded, number, signed_number
 from minidl.data.dataset import Dataset
-from minidl.data.frames import read_frame
-from minidl.data.kinds import ColumnSchema, Tally
+from minidl.data.frames import FRAMES
+from minidl.data.kinds import ColumnSchema, Tally, first_cell
 from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
-from minidl.data.tables import Column, Table, TableError, read_table, table_of
-from minidl.data.targets import Target, target_of
-from minidl.data.textfiles import Format, open_data
+from minidl.data.tables import Column, Table, TableError, read_table
+from minidl.data.targets import MAX_CLASSES, Target, Task, target_of
+from minidl.data.textfiles import COMMENTS, Format, n_comments, open_data, rows_of
 from minidl.errors import DataError
 
 SAMPLE = 2**18  # bytes from which the format of a file is told
 DELIMITERS = ",;\t|"
+LINES = 1000  # of the sample, at most
 MOST_WORDS = 3  # a column of numbers has at most as many texts that mark a gap
+BAD, MOST_BAD = 0.1, 20  # or so many different ones, in this share of its cells
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,27 @@ class Inspection:
     n_rows: int
 
 
-def inspect(path: str, target: str) -> Inspection:
+def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
     """Look at a file and tell what it holds.  Raises DataError for what is no table."""
-    frame = read_frame(path)
-    if frame is None:
-        form = detect_format(path, target)
+    form = detect_format(path, target)
+    table = read_table(path, form, literal=(target,))
+    given, words, warnings = _odd_cells(table, target, form.decimal)
+    if words:
+        form = replace(form, missing=words)
         table = read_table(path, form, literal=(target,))
-        words = _gap_words(table, target, form)
-        if words:
-            form = replace(form, missing=words)
-            table = read_table(path, form, literal=(target,))
-    else:
-        form, table = Format(), replace(table_of(frame), source=path)
-    found = target_of(table, target, drop_missing=True, decimal=form.decimal, words=form.missing)
+    if given.pop(target, "") and task == "auto":
+        task = "regression"
+    found = target_of(table, target, task, form, drop_missing=True)
+    if found.classes is not None and len(found.classes) == 1:
+        label = found.classes[0]
+        raise TableError(f"{path}: the target {target!r} is {label!r} in all rows: name another")
     rest = table.without([target]).taken(found.rows)
     kinds: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    warnings = list(found.notes)
+    warnings += found.notes
     for name, column in rest.columns.items():
         try:
-            meant, note = ColumnSchema.infer(rest, name, decimal=form.decimal)
+            meant, note = ColumnSchema.infer(rest, name, given.get(name), decimal=form.decimal)
         except TableError as error:
             meant, note = ColumnSchema.infer(rest, name, "category", decimal=form.decimal)
             warnings.append(f"{error}: taken for a category")
@@ -85,35 +87,34 @@ def detect_format(path: str, target: str | None = None) -> Format:
 
     target: the name of a column, if known: a first line that holds it is a header.
     """
-    with open_data(path) as file:
-        try:
+    if path.lower().endswith(FRAMES):
+        return Format()
+    try:
+        with open_data(path) as file:
             data = file.read(SAMPLE)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
-        if len(data) == SAMPLE:
-            data = data[: data.rfind(b"\n") + 1] or data
-    encoding = _encoding(path, data)
+            if len(data) == SAMPLE:
+                data = data[: data.rfind(b"\n") + 1] or data
+        encoding = _encoding(path, data)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     lines = data.decode(encoding, "replace").lstrip("\ufeff").splitlines()
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise DataError(f"{path}: is empty")
-    delimiter = max(DELIMITERS, key=lambda mark: _fits(lines, mark))
-    if not (rows := _rows(lines, delimiter)):
+    lines = [line for line in lines[:LINES] if line.strip()]
+    table = [line for line in lines if not line.startswith(COMMENTS)]
+    delimiter = max(DELIMITERS, key=lambda mark: _fits(table, mark))
+    if not (rows := rows_of(lines[n_comments(lines, delimiter) :], delimiter)):
         raise DataError(f"{path}: is no text of rows and columns")
     cells = [cell for row in rows[1:] for cell in row]
-    commas = sum("," in cell and number(cell, ",") is not None for cell in cells)
-    points = sum("." in cell and number(cell) is not None for cell in cells)
-    decimal = "," if delimiter != "," and commas > points else "."
-    first = rows[0]
-    if target is not None and target in first:
-        header = True
-    else:
-        plain = [number(cell, decimal) is not None for cell in first]
-        below = [
-            all(number(row[j], decimal) is not None for row in rows[1:20] if j < len(row))
-            for j in range(len(first))
-        ]
-        header = not any(a and b for a, b in zip(plain, below, strict=True)) or len(rows) == 1
+
+    def n_with(mark: str, other: str) -> int:
+        marked = (cell for cell in cells if mark in cell and signed_number(cell, other) is None)
+        return sum(signed_number(cell, mark) is not None for cell in marked)
+
+    decimal = "," if delimiter != "," and n_with(",", ".") > n_with(".", ",") else "."
+
+    def is_plain(j: int) -> bool:
+        return all(number(row[j], decimal) is not None for row in rows[:20] if j < len(row))
+
+    header = target in rows[0] or len(rows) == 1 or not any(map(is_plain, range(len(rows[0]))))
     return Format(delimiter, encoding, header, decimal)  # type: ignore[arg-type]
 
 
@@ -128,47 +129,54 @@ def _encoding(path: str, data: bytes) -> str:
             while text.read(2**20):
                 pass
         except UnicodeDecodeError:
-            return "latin-1"
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+            odd = {*data} & {*range(0x80, 0xA0)}  # in Latin-1 these are no characters
+            return "cp1252" if odd and not odd & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "latin-1"
     return "utf-8"
 
 
 def _fits(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
     """How well a delimiter divides the lines: the share that has the cells of the first."""
-    counts = [len(row) for row in _rows(lines, delimiter)]
+    counts = [len(row) for row in rows_of(lines, delimiter)]
     if not counts or counts[0] == 1:
         return 0.0, 0
     return sum(n == counts[0] for n in counts) / len(counts), counts[0]
 
 
-def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    try:
-        read = csv.reader(lines[:1000], delimiter=delimiter, skipinitialspace=True)
-        return [[cell.strip() for cell in row] for row in read]
-    except csv.Error:
-        return []
+def _odd_cells(
+    table: Table, target: str, decimal: str
+) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
+    """The kinds of columns of numbers that hold other cells too, texts that mark a gap, and notes.
 
-
-def _gap_words(table: Table, target: str, form: Format) -> tuple[str, ...]:
-    """The few texts in columns of numbers that can only mark a gap, such as "-" or "unknown"."""
+    Such as "$5" and "1,234"; and a few like "-" or "#DIV/0!", which can only mark a gap.
+    """
+    kinds: dict[str, str] = {}
     words: set[str] = set()
+    notes: list[str] = []
     for name, column in table.columns.items():
-        if name == target or column.texts is None:
+        texts = column.texts
+        if not texts or column.declared or (name == target and len(texts) <= MAX_CLASSES):
             continue
-        plain = np.array([number(text, form.decimal) is not None for text in column.texts])
-        odd = [text for text, fits in zip(column.texts, plain, strict=True) if not fits]
-        counts = column.counts()
-        if not 0 < len(odd) <= MOST_WORDS or counts[plain].sum() < counts.sum() / 2:
+        plain = np.array([number(text, decimal) is not None for text in texts])
+        read = np.array([signed_number(text, decimal) is not None for text in texts])
+        coded = any(is_padded(text) or is_code(text) for text in texts)
+        odd = np.array(texts)[~read].tolist()
+        share = column.counts()[~read].sum() / (~column.gaps).sum()
+        marks = 2 * share <= 1 and len(odd) <= MOST_WORDS and len(texts) > 10
+        marks = marks and not any(c.isdigit() for text in odd for c in text)
+        if coded or plain.all() or not (marks or (share <= BAD and len(odd) <= MOST_BAD)):
             continue
-        if len(column.texts) > 10 and not any(c.isdigit() for text in odd for c in text):
-            words |= {text for text in odd if not is_missing(text) and not is_code(text)}
-    return tuple(sorted(words))
+        kinds[name] = "number"
+        words |= set(odd)
+        for some, said in ((read & ~plain, "read as numbers"), (~read, "taken for gaps")):
+            if some.any():
+                where = np.append(some, False)[column.values]
+                place, _ = first_cell(table, name, column, where)
+                notes.append(f"{place}: such cells ({where.sum()}) are {said}")
+    return kinds, tuple(sorted(words)), notes
 
 
 def _different(column: Column) -> np.ndarray:
-    values = column.values[column.values >= 0] if column.texts is not None else column.values
-    return np.unique(values[~np.isnan(values)])
+    return np.unique(column.values[~column.gaps])
 
 
 def _reason(meant: ColumnSchema, column: Column, note: str) -> str:

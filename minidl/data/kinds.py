@@ -103,10 +103,8 @@ class ColumnSchema:
         if kind == "ignore":
             return cls(name, "ignore"), note
         if kind == "category":
-            column = column.as_texts()
-            labels, note = _labels(name, column, decimal, max_labels)
-            gaps = column.values < 0
-            return cls(name, "category", labels, gaps=_share(gaps)), note
+            labels, note = _labels(name, column.as_texts(), decimal, max_labels)
+            return cls(name, "category", labels, gaps=_share(column.gaps)), note
         if kind == "date" and not form:
             form = ISO
             if column.declared != "date":
@@ -133,7 +131,7 @@ class ColumnSchema:
             values = np.array([*map(read, column.texts), None], np.float64)[column.values]
             unread = np.isnan(values) & (column.values >= 0)
             if unread.any():
-                place, text = _first(table, self.name, column, unread)
+                place, text = first_cell(table, self.name, column, unread)
                 if self.kind != "category":
                     form = f" as {self.form}" if self.form not in ("", ISO) else ""
                     raise TableError(
@@ -156,12 +154,8 @@ class ColumnSchema:
             return lambda text: places.get(key(text, decimal))
         if self.kind == "number":
             return lambda text: declared_number(text, decimal)
-
-        def seconds(text: str) -> float | None:
-            found = moment(text, ISO)
-            return moment(text, self.form) if found is None and self.form else found
-
-        return seconds
+        forms = dict.fromkeys((ISO, self.form or ISO))
+        return lambda text: next((s for f in forms if (s := moment(text, f)) is not None), None)
 
 
 def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str, str]:
@@ -202,7 +196,7 @@ def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str
 def _mixed(table: Table, name: str, column: Column, fits: np.ndarray, decimal: str) -> TableError:
     """The error for a column of numbers and other texts, with what can be set."""
     bad = ~np.append(fits, True)[column.values]  # gaps fit
-    place, text = _first(table, name, column, bad)
+    place, text = first_cell(table, name, column, bad)
     advice = [f"data.columns: {{{yaml_key(name)}: category}} if its cells are labels"]
     if is_code(text) or declared_number(text, decimal) is not None:
         advice.append(f"data.columns: {{{yaml_key(name)}: number}} to read it as a number")
@@ -216,7 +210,7 @@ def _mixed(table: Table, name: str, column: Column, fits: np.ndarray, decimal: s
     )
 
 
-def _first(table: Table, name: str, column: Column, wanted: np.ndarray) -> tuple[str, str]:
+def first_cell(table: Table, name: str, column: Column, wanted: np.ndarray) -> tuple[str, str]:
     """Return where the first wanted cell is and what it holds, for a message; and its text."""
     row = int(wanted.argmax())
     text = (column.texts or ())[column.values[row]]

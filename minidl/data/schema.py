@@ -17,7 +17,7 @@ import numpy as np
 
 from minidl.data.cells import text_of
 from minidl.data.kinds import KINDS, MAX_LABELS, ColumnSchema, Kind, Tally
-from minidl.data.tables import Table, TableError, matched, table_of
+from minidl.data.tables import Column, Table, TableError, listed, table_of
 from minidl.errors import ParameterError, require
 
 
@@ -114,7 +114,7 @@ class Schema:
             values: np.ndarray = X.astype(np.float64)
         else:
             table = table_of(X, self.missing)
-            columns = matched(table, [column.name for column in self.columns], self.names)
+            columns = _matched(table, [column.name for column in self.columns], self.names)
             values = np.empty((table.n_rows, len(used)))
             for j, meant in enumerate(used):
                 column = columns[meant.name]
@@ -169,6 +169,28 @@ class Schema:
         if len({column.name for column in columns}) < len(columns):
             raise ValueError("its schema names a column twice")
         return cls(columns, missing, decimal)
+
+
+def _matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> Mapping[str, Column]:
+    """Return the needed columns, by name; by position where the table's names were made up.
+
+    names: all columns at training; needed: those that the model uses.  Raises TableError with all
+    that are missing.
+    """
+    if table.positional and not set(needed) <= set(table.columns):
+        given = list(table.columns.values())
+        for expected in (names, needed):
+            if len(given) == len(expected):
+                by_place = dict(zip(expected, given, strict=True))
+                return {name: by_place[name] for name in needed}
+        raise TableError(f"{table.source} must have {len(needed)} columns, got {len(given)}")
+    if missing := [name for name in needed if name not in table.columns]:
+        unknown = [name for name in table.columns if name not in names]
+        raise TableError(
+            f"{table.source} must have the columns that the model was trained with; missing: "
+            f"{listed(missing)}; unknown: {listed(unknown) or 'none'}"
+        )
+    return {name: table.columns[name] for name in needed}
 
 
 def _restored(given: Mapping[str, Any]) -> ColumnSchema:

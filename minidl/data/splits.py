@@ -178,15 +178,14 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: b
     bad = np.isinf(values) if gaps_allowed else ~np.isfinite(values)
     if not bad.any():
         return
-    first = np.unravel_index(int(bad.argmax()), values.shape)
-    value, row = values[first], int(first[0])
-    column: int | None = int(first[1]) if values.ndim == 2 else None
+    place = np.unravel_index(int(bad.argmax()), values.shape)
+    value, (row, *column) = values[place], map(int, place)
     if values is not array:
-        row, column = int(np.searchsorted(array.indptr, row, "right")) - 1, int(array.indices[row])
+        row, column = int(np.searchsorted(array.indptr, row, "right")) - 1, [array.indices[row]]
     where = f"row {row}"
-    if column is not None:
+    if column:
         names = dataset.feature_names if array_name.startswith("X") else None
-        where += f", column {column}" + (f" ({names[column]})" if names else "")
+        where += f", column {column[0]}" + (f" ({names[column[0]]})" if names else "")
     raise DataError(
         f"{dataset.name}: {array_name} holds {value} at {where}: "
         + ("fill in or drop what is missing" if np.isnan(value) else "every value must be finite")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from minidl.data.cells import blank, is_missing, is_word, numbers, text_of
-from minidl.data.frames import read_frame
+from minidl.data.frames import FRAMES, frames_of, read_frame
 from minidl.data.textfiles import Block, Format, TextTable, open_data
 from minidl.errors import DataError
 
@@ -52,6 +52,11 @@ class Column:
         texts = tuple(map(text_of, different[~gap]))  # gaps are sorted last
         return Column(places, texts, self.declared)
 
+    @property
+    def gaps(self) -> np.ndarray:
+        """Which rows lack a value, (n_rows,)."""
+        return np.asarray(np.isnan(self.values) if self.texts is None else self.values < 0)
+
     def counts(self) -> np.ndarray:
         """Return how often each of the texts occurs."""
         assert self.texts is not None
@@ -86,11 +91,7 @@ class Table:
 
     def where(self, row: int) -> str:
         """Return the place of a row for a message: its line in the file, or its row from 0."""
-        return (
-            f"{self.source}, row {row}"
-            if self.lines is None
-            else (f"{self.source}:{self.lines[row]}")
-        )
+        return f"{self.source}" + (f", row {row}" if self.lines is None else f":{self.lines[row]}")
 
     def taken(self, rows: np.ndarray) -> Table:
         """Return the table of these rows."""
@@ -115,7 +116,8 @@ def read_table(
     Raises DataError for a file that cannot be read as such, with the line.
     """
     if (frame := read_frame(path)) is not None:
-        return replace(table_of(frame), source=str(path))
+        words = () if form is None else form.missing
+        return replace(table_of(frame, words), source=str(path))
     with open_data(path) as file:
         text = TextTable(file, form or Format(), str(path))
         return _gathered(text, text.blocks(), literal)
@@ -135,14 +137,25 @@ def tables_of(
     literal: as for `read_table`.  keep: columns that are wanted in `written` too.
     """
     text = TextTable(file, form or Format(), source, as_written=bool(keep))
-    waiting: list[Block] = []
+    waiting, n_rows, n_given = list[Block](), 0, 0
     for block in text.blocks():
         waiting.append(block)
-        if sum(len(each.lines) for each in waiting) >= rows:
+        n_rows += len(block.lines)
+        if n_rows >= n_given + rows:
             yield _gathered(text, waiting, literal, keep)
-            waiting = []
-    if waiting:
+            waiting, n_given = [], n_rows
+    if waiting or not n_rows:
         yield _gathered(text, waiting, literal, keep)
+
+
+def pieces_of(path: str, form: Format, **options: Any) -> Iterator[Table]:
+    """Yield the tables of some rows each of a file.  options: of `tables_of`, for a text file."""
+    if path.lower().endswith(FRAMES):
+        for frame in frames_of(path):
+            yield replace(table_of(frame, form.missing), source=path)
+        return
+    with open_data(path) as file:
+        yield from tables_of(file, form, path, **options)
 
 
 def table_of(X: Any, words: Sequence[str] = ()) -> Table:
@@ -208,11 +221,9 @@ class Gatherer:
     def add(self, cells: np.ndarray | Sequence[str]) -> None:
         """Add cells: plain numbers with NaN for gaps, or texts."""
         if self._places is None:
-            values = (
-                cells
-                if isinstance(cells, np.ndarray)
-                else numbers(cells, self._decimal, self._words)
-            )
+            values: Any = cells
+            if not isinstance(cells, np.ndarray):
+                values = numbers(cells, self._decimal, self._words)
             if values is not None:
                 blank(values, self._words)
                 self._parts.append(values)
@@ -280,11 +291,14 @@ def _gathered(
     if not lines:
         raise DataError(f"{text.source}: holds no row")
     columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))
+    if text.open_end and not columns.pop(text.names[-1]).gaps.all():
+        n = len(text.names)
+        raise DataError(f"{text.source}:1: column {n} of {n} has no name")
     all_lines = np.concatenate(lines)
     return Table(columns, len(all_lines), text.source, all_lines, not form.header, written)
 
 
-def joined(tables: Sequence[Table]) -> Table:
+def joined(tables: Sequence[Table], decimal: str = ".") -> Table:
     """Return the rows of several tables with the same columns as one table."""
     columns = {}
     for name, first in tables[0].columns.items():
@@ -293,7 +307,7 @@ def joined(tables: Sequence[Table]) -> Table:
             columns[name] = replace(first, values=np.concatenate([part.values for part in parts]))
             continue
         places = _Places()
-        values = np.concatenate(list(map(places.coded, parts)))
+        values = np.concatenate([places.coded(part, decimal) for part in parts])
         columns[name] = Column(values, tuple(places), first.declared)
     lines = None if tables[0].lines is None else np.concatenate([each.lines for each in tables])
     n_rows = sum(each.n_rows for each in tables)
@@ -306,28 +320,6 @@ def _array(rows: Any) -> np.ndarray:
         return np.asarray(rows, dtype=object)
     except ValueError as error:
         raise TableError(f"X must be a table: {error}") from None
-
-
-def matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> Mapping[str, Column]:
-    """Return the needed columns, by name; by position where the table's names were made up.
-
-    names: all columns at training; needed: those that the model uses.  Raises TableError with all
-    that are missing.
-    """
-    if table.positional and not set(needed) <= set(table.columns):
-        given = list(table.columns.values())
-        for expected in (names, needed):
-            if len(given) == len(expected):
-                by_place = dict(zip(expected, given, strict=True))
-                return {name: by_place[name] for name in needed}
-        raise TableError(f"{table.source} must have {len(needed)} columns, got {len(given)}")
-    if missing := [name for name in needed if name not in table.columns]:
-        unknown = [name for name in table.columns if name not in names]
-        raise TableError(
-            f"{table.source} must have the columns that the model was trained with; missing: "
-            f"{listed(missing)}; unknown: {listed(unknown) or 'none'}"
-        )
-    return {name: table.columns[name] for name in needed}
 
 
 def listed(names: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from minidl.data.cells import is_word
 from minidl.data.kinds import ColumnSchema, Tally
-from minidl.data.tables import Table, TableError, listed
+from minidl.data.tables import Column, Table, TableError, listed
+from minidl.data.textfiles import Format
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -36,27 +37,22 @@ def target_of(
     table: Table,
     name: str,
     task: Task = "auto",
+    form: Format | None = None,
     *,
     drop_missing: bool = False,
-    decimal: str = ".",
-    words: tuple[str, ...] = (),
 ) -> Target:
     """Return the target column of that name.
 
     task auto: text, or up to MAX_CLASSES different whole numbers, are classes; else a regression.
-    drop_missing: whether rows without a target are left out.
+    form: how the table was written.  drop_missing: whether rows without a target are left out.
     Raises TableError for a column that is not there, for gaps, and for labels in a regression.
     """
-    if name not in table.columns:
-        raise TableError(
-            f"{table.source}: has no column {name!r} for the target" + _known(table, name)
-        )
-    column = table.columns[name]
+    column, form = column_of_target(table, name), form or Format()
     meant, by_text = ColumnSchema(name, "number"), column.texts is not None
     if by_text and task != "regression":
-        most = table.n_rows + 1
+        most, decimal = table.n_rows + 1, form.decimal
         meant, _ = ColumnSchema.infer(table, name, "category", decimal=decimal, max_labels=most)
-    values = meant.encode(table, column, decimal, Tally())
+    values = meant.encode(table, column, form.decimal, Tally())
     notes = []
     gaps = np.isnan(values)
     if gaps.any():
@@ -96,7 +92,7 @@ def target_of(
         f"the target {name!r} holds {label!r} ({(y == code).sum()} rows), which is taken "
         f"for a class; if it marks a gap, set data.missing: [{label}]"
         for code, label in enumerate(labels)
-        if is_word(str(label), words)
+        if is_word(str(label), form.missing)
     ]
     return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
 
@@ -117,8 +113,13 @@ def _uneven(name: str, y: np.ndarray, classes: tuple[Any, ...]) -> list[str]:
     return notes
 
 
-def _known(table: Table, name: str) -> str:
-    near = get_close_matches(name, table.columns, n=3)
-    if near:
-        return f"; did you mean {' or '.join(map(repr, near))}?"
-    return f"; it has {listed(list(table.columns))}"
+def column_of_target(table: Table, name: str) -> Column:
+    """Return the column of that name.  Raises TableError with the nearest ones."""
+    if name in table.columns:
+        return table.columns[name]
+    hint = f"it has {listed(list(table.columns))}"
+    if near := get_close_matches(name, table.columns, n=3):
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+    elif len(table.columns) == 1:
+        hint += ": are its cells divided by another data.delimiter?"
+    raise TableError(f"{table.source}: has no column {name!r} for the target; {hint}")

@@ -12,8 +12,9 @@ import gzip
 import io
 import os
 import stat
+import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from minidl.errors import DataError, require
 
 BLOCK = 3 * 2**14  # bytes, for up to 64 columns; what larger ones hold leaves the cache
 MAX_LINE = 2**24  # bytes
+COMMENTS = ("#", "sep=")  # the second is Excel's, above all
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.
 SIGNATURES = {
@@ -78,7 +80,7 @@ def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
         if stat.S_ISREG(status.st_mode) and status.st_size > 0:
             if file.peek(2)[:2] != b"\x1f\x8b":
                 return file
-            unzipped = gzip.GzipFile(fileobj=file)
+            unzipped = _Unzipped(fileobj=file)
             unzipped.myfileobj = file  # type: ignore[assignment]  # closed with it
             return unzipped  # type: ignore[return-value]
         file.close()
@@ -89,6 +91,13 @@ def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     raise DataError(f"{path}: {'is empty' if stat.S_ISREG(status.st_mode) else 'is not a file'}")
+
+
+class _Unzipped(gzip.GzipFile):
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.close()
+        if isinstance(error, OSError | EOFError | zlib.error):
+            raise DataError(f"{self.name}: cannot be read: {error}") from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -112,6 +121,7 @@ class TextTable:
     names: of the columns, stripped; an empty first one, as pandas writes above its index, is "".
     source: what messages call the file.
     as_written: whether all cells are wanted as texts.
+    open_end: whether the first line ends with a delimiter, so that the last column has no name.
     """
 
     def __init__(
@@ -131,6 +141,9 @@ class TextTable:
         self.names = [name.strip() for name in first]
         if not form.header:
             self.names = [f"column_{number}" for number in range(1, len(first) + 1)]
+        self.open_end = len(first) > 1 and not self.names[-1]
+        if self.open_end:
+            self.names[-1] = f"column_{len(first)}"
         self._first = None if form.header else (first, self._line)
         self._check_names()
 
@@ -208,13 +221,18 @@ class TextTable:
         for signature, kind in SIGNATURES.items():
             if start.startswith(signature):
                 raise DataError(f"{self.source}: is not a text file, but {kind}")
-        row: list[str] = []
+        lines = [self._read(0)]
+        while lines[-1].startswith(COMMENTS):
+            lines.append(self._read(0))
+        n, row = n_comments(lines, self.form.delimiter), list[str]()
+        self._line += n
+        line = "".join(lines[n:])
         while not row:
-            line = self._read(0)
             if not line:
                 raise DataError(f"{self.source}: is empty")
             self._pending.extend(io.StringIO(line, newline=""))
             row = self._row(self._line + 1)
+            line = self._read(0) if not row else ""
         if len(row) > MAX_COLUMNS:
             raise DataError(
                 f"{self.source}:1: {len(row)} columns; at most {MAX_COLUMNS} can be read"
@@ -228,12 +246,13 @@ class TextTable:
                 raise DataError(f"{where}: column {number} of {len(names)} has no name")
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise DataError(f"{where}: two columns are named {twice!r}")
+            raise DataError(f"{where}: two columns are named {twice!r}: rename one")
 
     def _ragged(self, row: Sequence[str], line: int) -> str:
-        one = len(self.names) == 1
-        columns = "1 column" + self._advice() if one else f"{len(self.names)} columns"
-        return f"{self.source}:{line}: {len(row)} cells, but {columns}"
+        said = f"{self.source}:{line}: {len(row)} cells, but {len(self.names)} column"
+        if len(self.names) > 1:
+            return f"{said}s"
+        return f"{said}; delete lines above the names of the columns{self._advice()}"
 
     def _advice(self) -> str:
         return f"; where cells are not divided by {self.form.delimiter!r}, set data.delimiter"
@@ -244,7 +263,7 @@ class TextTable:
             data: bytes = self._file.read(size)
             if not data.endswith(b"\n") and (data or not size):
                 data += self._file.readline(MAX_LINE)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{self.source}: cannot be read: {error}") from error
         if len(data) >= MAX_LINE + size:
             raise DataError(f"{self.source}:{self._line + 1}: a line of over {MAX_LINE} bytes")
@@ -270,6 +289,25 @@ class TextTable:
             return None
         self._line += 1
         return self._pending.popleft()
+
+
+def n_comments(lines: Sequence[str], delimiter: str) -> int:
+    """Return how many lines at the top begin with `COMMENTS` and hold no names.
+
+    A last one with "#" names the columns if it has as many cells as the line below it.
+    """
+    n = next((i for i, line in enumerate(lines) if not line.startswith(COMMENTS)), len(lines))
+    widths = {*map(len, rows_of(lines[n - 1 : n + 1], delimiter))}
+    return n - 1 if n and len(widths) == 1 and lines[n - 1][0] == "#" else n
+
+
+def rows_of(lines: Iterable[str], delimiter: str) -> list[list[str]]:
+    """Return the cells of lines, stripped; no rows where the lines are no table."""
+    try:
+        read = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in read]
+    except csv.Error:
+        return []
 
 
 def _one_byte_ends(file: IO[bytes], encoding: str, source: str) -> tuple[Any, str]:

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from minidl.data.batches import Rows
-from minidl.data.preprocessing import Unchanged
+from minidl.data.preprocessing.scaling import Unchanged
 from minidl.estimators.building import hidden_sizes, make_layers
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.files import opened, save

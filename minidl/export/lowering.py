@@ -11,14 +11,10 @@ import numpy as np
 
 from minidl import layers as kinds
 from minidl.data.kinds import KINDS, ColumnSchema
-from minidl.data.preprocessing import (
-    PiecewiseLinear,
-    Preprocessing,
-    QuantileTransform,
-    Scaling,
-    SmoothClip,
-    TableFeatures,
-)
+from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.preprocessing.features import TableFeatures
+from minidl.data.preprocessing.scaling import Scaling
+from minidl.data.preprocessing.tabular import PiecewiseLinear, QuantileTransform, SmoothClip
 from minidl.data.schema import Schema
 from minidl.errors import ConfigError
 from minidl.export.graph import Value, concat

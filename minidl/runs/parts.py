@@ -13,7 +13,7 @@ from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Augment
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows
-from minidl.data.preprocessing import Preprocessing
+from minidl.data.preprocessing.contract import Preprocessing
 from minidl.data.splits import Split
 from minidl.errors import MinidlError, ParameterError
 from minidl.losses import Loss
@@ -47,7 +47,7 @@ def fitted_preprocessing(config: Config, dataset: Dataset, train: Split) -> Prep
         raise config.error(
             "data.preprocessing",
             f"{preprocessing.name} takes numbers only, but the table has categories or missing "
-            "values; use smooth_clip, quantile or piecewise_linear",
+            "values; use table_features, smooth_clip, quantile or piecewise_linear",
             "data.name",
         )
     return preprocessing.fit(train.X)

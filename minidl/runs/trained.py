@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from minidl.data.cells import number, text_of
-from minidl.data.frames import read_frame
 from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.schema import Schema
-from minidl.data.tables import ROWS, Table, TableError, read_table, table_of, tables_of
-from minidl.data.textfiles import Format, open_data
+from minidl.data.tables import Table, TableError, joined, pieces_of, tables_of
+from minidl.data.targets import column_of_target
+from minidl.data.textfiles import COMMENTS, Format, open_data
 from minidl.errors import ConfigError
 from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
@@ -90,14 +88,13 @@ class Trained:
         labels = self.predictor.classes
         return None if labels is None else [text_of(label) for label in labels]
 
-    def predictions(self, path: str, keep: tuple[str, ...] = ()) -> Iterator[Predictions]:
+    def predictions(self, path: str, keep: Sequence[str] = ()) -> Iterator[Predictions]:
         """Predict the rows of a file, "-" for standard input, in pieces of some 65,000 rows.
 
         keep: columns that are wanted as they are written.  Raises DataError for columns that are
         missing and for cells that do not fit their column.
         """
-        table = None
-        for table in self._tables(path, keep):
+        for table in self._tables(path, keep=keep):
             if self.unused is None:
                 if absent := [name for name in keep if name not in table.columns]:
                     raise TableError(f"{table.source}: has no column {absent[0]!r} to keep")
@@ -106,10 +103,8 @@ class Trained:
                 unknown = [name for name in table.columns if name not in known]
                 self.unused = [] if table.positional else unknown
             yield self.predict(table, keep)
-        if table is None:
-            raise TableError(f"{path}: holds no row")
 
-    def predict(self, table: Table, keep: tuple[str, ...] = ()) -> Predictions:
+    def predict(self, table: Table, keep: Sequence[str] = ()) -> Predictions:
         """Predict the rows of one table."""
         predictor, loss_function = self.predictor, self.predictor.loss_function
         inputs = table.without(keep) if predictor.feature_names is None else table
@@ -132,43 +127,50 @@ class Trained:
             predicted = labels[np.minimum(predicted, len(labels) - 1)]
         return Predictions(table, outputs, predicted, p)
 
-    def table(self, path: str, target: str) -> Table:
-        """The whole table of a file whose target is known."""
+    def target_names(self, given: Sequence[str]) -> list[str]:
+        """The columns that hold the targets, if none are given: one, or of several labels each."""
+        if given or self._of_labels:
+            return list(given or self.classes or ())
+        if (name := self.data.get("target")) is None:
+            raise ConfigError("the model does not say what it predicts; name it by --target COLUMN")
+        return [name]
+
+    def table(self, path: str, targets: Sequence[str]) -> Table:
+        """The whole table of a file whose targets are known."""
+        return joined([*self._tables(path, rows=2**62, literal=targets)])
+
+    def targets(self, table: Table, names: Sequence[str]) -> Array:
+        """The targets of a table, a column or several: class numbers, or numbers; NaN for gaps.
+
+        Raises TableError.
+        """
+        columns, tally = [], Tally()
+        for name in names:
+            meant = ColumnSchema(name, "number")
+            if self.classes is not None and not self._of_labels:
+                meant = ColumnSchema(name, "category", labels=tuple(self.classes))
+            column = column_of_target(table, name)
+            columns.append(meant.encode(table, column, self._schema.decimal, tally))
+            if tally.counts:
+                raise TableError(
+                    f"{table.source}: the target {name!r} holds labels that the model does not "
+                    f"know, such as {tally.examples[name, 'unseen']!r}"
+                )
+        return columns[0] if len(names) == 1 else np.stack(columns, axis=1)
+
+    @property
+    def _of_labels(self) -> bool:
+        """Whether a row may have several labels."""
+        model, n_inputs = self.predictor.model, self.predictor.preprocessing.n_out
+        return self.predictor.loss_function.task == "multilabel" and model.output_size(n_inputs) > 1
+
+    def _tables(self, path: str, **options: Any) -> Iterator[Table]:
         if path == STANDARD_INPUT:
-            (table,) = tables_of(sys.stdin.buffer, self._form(sys.stdin.buffer, path), rows=2**62)
-            return table
-        with open_data(path) as file:
-            form = self._form(file, path)
-        return read_table(path, form, literal=(target,))
-
-    def targets(self, table: Table, name: str) -> Array:
-        """The targets of a table: class numbers, or numbers. Raises TableError."""
-        if name not in table.columns:
-            near = get_close_matches(name, table.columns, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TableError(f"{table.source}: has no column {name!r} for the target{hint}")
-        meant = ColumnSchema(name, "number")
-        if self.classes is not None:
-            meant = ColumnSchema(name, "category", labels=tuple(self.classes))
-        column = table.columns[name]
-        values = meant.encode(table, column, self._schema.decimal, tally := Tally())
-        if tally.counts:
-            raise TableError(
-                f"{table.source}: the target {name!r} holds labels that the model does not know, "
-                f"such as {tally.examples[name, 'unseen']!r}"
-            )
-        return values
-
-    def _tables(self, path: str, keep: tuple[str, ...]) -> Iterator[Table]:
-        if path != STANDARD_INPUT and (frame := read_frame(path)) is not None:
-            whole = table_of(frame)
-            for start in range(0, whole.n_rows, ROWS):
-                yield whole.taken(np.arange(start, min(start + ROWS, whole.n_rows)))
-            return
-        source = nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else open_data(path)
-        with source as file:
-            name = "standard input" if path == STANDARD_INPUT else path
-            yield from tables_of(file, self._form(file, path), name, keep=keep)
+            file = sys.stdin.buffer
+            return tables_of(file, self._form(file, path), **options)
+        with open_data(path) as opened:
+            form = self._form(opened, path)
+        return pieces_of(path, form, **options)
 
     def _form(self, file: IO[bytes], path: str) -> Format:
         """How a file is written: as the training table was, with the delimiter that fits."""
@@ -176,19 +178,21 @@ class Trained:
         options.setdefault("decimal", self._schema.decimal)
         options["missing"] = tuple(options.get("missing", self._schema.missing))
         encoding = options.get("encoding", "utf-8")
-        first = file.peek(2**16).split(b"\n", 1)[0] if hasattr(file, "peek") else b""
-        cells = first.decode(encoding, "replace").lstrip("\ufeff").strip()
-        if not options.get("header", True) or not cells:
+        start = file.peek(2**16).decode(encoding, "replace") if hasattr(file, "peek") else ""
+        lines = start.lstrip("\ufeff").splitlines()
+        n = next((i for i, line in enumerate(lines, 1) if not line.startswith(COMMENTS)), 1)
+        if not options.get("header", True) or not lines:
             return Format(**options)
         names = {column.name for column in self._schema.columns}
 
         def n_known(delimiter: str) -> int:
-            return len(names & {cell.strip(' "') for cell in cells.split(delimiter)})
+            cells = (cell.strip(' "') for line in lines[:n] for cell in line.split(delimiter))
+            return len(names & {*cells})
 
         given = options.get("delimiter", "\t" if ".tsv" in path.lower() else ",")
         options["delimiter"] = max([given, *DELIMITERS], key=n_known)
         if not n_known(options["delimiter"]):  # rather a row of numbers than names
-            row = cells.replace(options["decimal"], ".").split(options["delimiter"])
+            row = lines[n - 1].replace(options["decimal"], ".").split(options["delimiter"])
             options["header"] = any(number(cell) is None for cell in row)
         return Format(**options)
 

@@ -7,59 +7,24 @@ of each in a YAML file. NumPy only.
 from collections.abc import Mapping
 from typing import Any
 
+from minidl.data.preprocessing import features, scaling, tabular
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.preprocessing.features import TableFeatures
-from minidl.data.preprocessing.scaling import (
-    GlobalStandard,
-    MinMax,
-    Robust,
-    Scaling,
-    Standard,
-    Unchanged,
-    Unit,
-)
-from minidl.data.preprocessing.tabular import (
-    PiecewiseLinear,
-    QuantileTransform,
-    SmoothClip,
-    Tabular,
-)
 from minidl.errors import CheckpointError
 
-__all__ = [
-    "PREPROCESSINGS",
-    "GlobalStandard",
-    "MinMax",
-    "PiecewiseLinear",
-    "Preprocessing",
-    "QuantileTransform",
-    "Robust",
-    "Scaling",
-    "SmoothClip",
-    "Standard",
-    "TableFeatures",
-    "Tabular",
-    "Unchanged",
-    "Unit",
-    "from_state",
-]
-
-PREPROCESSINGS: dict[str, type[Preprocessing]] = {
-    kind.name: kind
-    for kind in (
-        Unchanged,
-        Unit,
-        GlobalStandard,
-        Standard,
-        MinMax,
-        Robust,
-        SmoothClip,
-        QuantileTransform,
-        PiecewiseLinear,
-        TableFeatures,
-    )
-}
-PREPROCESSINGS["mean_std"] = GlobalStandard  # its former name, in older configs and model files
+_KINDS: tuple[type[Preprocessing], ...] = (
+    scaling.Unchanged,
+    scaling.Unit,
+    scaling.GlobalStandard,
+    scaling.Standard,
+    scaling.MinMax,
+    scaling.Robust,
+    tabular.SmoothClip,
+    tabular.QuantileTransform,
+    tabular.PiecewiseLinear,
+    features.TableFeatures,
+)
+PREPROCESSINGS = {kind.name: kind for kind in _KINDS}
+PREPROCESSINGS["mean_std"] = scaling.GlobalStandard  # in older files
 
 
 def from_state(name: str, arrays: Mapping[str, Any]) -> Preprocessing:
