@@ -122,7 +122,10 @@ def refuse_noise(model: Sequential) -> None:
 
 
 def _chunk_rows(model: Sequential, n_in: int) -> int:
-    """As many rows as have activations of the size of the gradient, which each chunk adds to."""
+    """As many rows as have activations of the size of the gradient, which each chunk adds to.
+
+    Chunks have between once and twice so many.
+    """
     n_activations = 0
     for layer in model.layers:
         n_in = layer.output_size(n_in)
@@ -142,10 +145,10 @@ class _Objective:
         self.model, self.loss_function, self.weight_decay = model, loss_function, weight_decay
         self.value, self._gradient, self._first = math.nan, np.empty(0), True
         self._total = loss_function.total_weight(rows.y, rows.sample_weight)
-        self._chunks = [
-            rows.select(slice(start, stop))
-            for start, stop in batch_bounds(rows.X.shape[0], _chunk_rows(model, rows.X.shape[1]))
-        ]
+        n_rows, n_in = rows.X.shape
+        n_chunks = max(1, n_rows // _chunk_rows(model, n_in))  # a short last one costs a gradient
+        bounds = batch_bounds(n_rows, -(-n_rows // n_chunks))
+        self._chunks = [rows.select(slice(start, stop)) for start, stop in bounds]
         self._replica = model.replica()
         self._replica.lend_scratch()
         self._replica.fuse()
