@@ -151,6 +151,7 @@ def test_ratios_are_medians_of_those_in_each_repeat():
     assert "| T 6-3, 8 | 3.00 | 0.75 | 0.50 | 0.75 | 3.00 | 1.50 |" in text
     assert "Matrix products: minidl: openblas 0.3 Zen; JAX jit: Eigen." in text
     assert "Set in the environment: OPENBLAS_CORETYPE=Haswell." in text
+    assert "NumPy's BLAS runs the code for SkylakeX." in text
 
 
 def test_a_child_that_fails_says_why():
@@ -195,7 +196,7 @@ def test_the_script_prints_the_tables_and_names_a_blas_kernel_that_was_set(tmp_p
 
 
 def _part(results):
-    machine = {"processor": "P", "cores": 2, "python": sys.version.split()[0]}
+    machine = {"processor": "P", "cores": 2, "python": "3", "blas_core": "SkylakeX"}
     return {
         "machine": machine,
         "environment": {"OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": None},

@@ -135,7 +135,8 @@ def _conditions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
     variables = [f"{name}={value}" for name, value in part["environment"].items() if value]
     text = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
-    text += f"{libraries}.  \nSet in the environment: {', '.join(variables) or 'nothing'}.  \n"
+    text += f"{libraries}; NumPy's BLAS runs the code for {machine['blas_core']}.  \n"
+    text += f"Set in the environment: {', '.join(variables) or 'nothing'}.  \n"
     runs = ", ".join(
         f"{name} {one['repeats']} ({one['cores_busy_elsewhere']:.2f})"
         for name, one in parts.items()

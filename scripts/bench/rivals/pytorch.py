@@ -46,7 +46,8 @@ class PyTorch:
             fused=True,
         )
         self._loss = torch.compile(self._mean_loss) if self._compiled else self._mean_loss
-        kernel = f"{'MKL' if torch.backends.mkl.is_available() else 'OpenBLAS'} in PyTorch, "
+        library = "MKL" if torch.backends.mkl.is_available() else "OpenBLAS"
+        kernel = f"{library} in PyTorch, which does not tell its kernel; other passes: "
         kernel += torch.backends.cpu.get_cpu_capability()
         return {"threads": torch.get_num_threads(), "blas": kernel}
 
