@@ -171,6 +171,17 @@ def test_a_target_of_numbers_with_an_odd_cell(capsys):
     assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
 
 
+def test_words_for_a_gap_in_a_target_of_classes(capsys):
+    y = ["yes", "no", "NA", "None"] * 30
+    pd.DataFrame({"x": RNG.normal(size=N), "y": y}).to_csv("a.csv", index=False)
+    assert cli.main(["init", "a.csv", "--target", "y"]) == 0
+    out, err = capsys.readouterr()
+    assert "3 classes, None, no, yes" in out and "holds 'NA': taken for a gap" in err
+    assert "missing in 30 of 120 rows" in err and "holds 'None' (30 rows), which is taken" in err
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    assert load("run/model.npz").classes == ["None", "no", "yes"]
+
+
 @pytest.mark.parametrize(
     "cells, decimal",
     [
@@ -230,7 +241,7 @@ def test_what_cannot_be_begun_is_one_line(capsys):
         assert reason in err and err.count("\n") == 1
     pd.DataFrame({"x": range(9), "y": 1}).to_csv("c.csv", index=False)
     assert cli.main(["init", "c.csv", "--target", "y"]) == 3
-    assert "the target 'y' is 1 in all rows: name another" in capsys.readouterr().err
+    assert "the target 'y' is 1 in all rows" in capsys.readouterr().err
     Path("a.yaml").write_text("mine")
     assert cli.main(["init", "a.csv", "--target", "y: z"]) == 2
     assert "a.yaml: exists and is kept" in capsys.readouterr().err

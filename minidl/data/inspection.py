@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minidl.data.cells import is_code, is_padded, number, signed_number
+from minidl.data.cells import is_code, is_padded, is_word, number, signed_number
 from minidl.data.dataset import Dataset
 from minidl.data.frames import FRAMES
 from minidl.data.kinds import ColumnSchema, Tally, first_cell
 from minidl.data.leaks import leaks
 from minidl.data.schema import Schema
 from minidl.data.tables import Column, Table, TableError, read_table
-from minidl.data.targets import MAX_CLASSES, Target, Task, target_of
-from minidl.data.textfiles import COMMENTS, Format, n_comments, open_data, rows_of
+from minidl.data.targets import MAX_CLASSES, Target, Task, column_of_target, target_of
+from minidl.data.textfiles import COMMENTS, DELIMITERS, Format, n_comments, open_data, rows_of
 from minidl.errors import DataError
 
 SAMPLE = 2**18  # bytes from which the format of a file is told
-DELIMITERS = ",;\t|"
 LINES = 1000  # of the sample, at most
 MOST_WORDS = 3  # a column of numbers has at most as many texts that mark a gap
 BAD, MOST_BAD = 0.1, 20  # or so many different ones, in this share of its cells
@@ -54,11 +53,9 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         task = "regression"
     found = target_of(table, target, task, form, drop_missing=True)
     if found.classes is not None and len(found.classes) == 1:
-        label = found.classes[0]
-        raise TableError(f"{path}: the target {target!r} is {label!r} in all rows: name another")
+        raise TableError(f"{path}: the target {target!r} is {found.classes[0]!r} in all rows")
     rest = table.without([target]).taken(found.rows)
-    kinds: dict[str, str] = {}
-    reasons: dict[str, str] = {}
+    kinds, reasons = dict[str, str](), dict[str, str]()
     warnings += found.notes
     for name, column in rest.columns.items():
         try:
@@ -71,13 +68,13 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         if meant.kind != "ignore" and len(_different(column)) <= 1:
             kinds[name], reasons[name] = "ignore", "the same in all rows"
         if kinds[name] == "ignore":
-            warnings.append(f"column {name!r} is left out: {reasons[name]}")
+            note = f"column {name!r} is left out: {reasons[name]}"
+        warnings += [note] if note else []
     if set(kinds.values()) <= {"ignore"}:
         said = "; ".join(f"{name!r} {reasons[name]}" for name in list(kinds)[:5])
         raise TableError(f"{path}: has no column to learn from: {said or 'only the target'}")
     schema = Schema.infer(rest, kinds, missing=form.missing, decimal=form.decimal)
-    X = schema.encode(rest, Tally())
-    data = Dataset("", X, found.y, classes=found.classes, schema=schema)
+    data = Dataset("", schema.encode(rest, Tally()), found.y, classes=found.classes, schema=schema)
     warnings += leaks(data)
     return Inspection(form, found, kinds, reasons, warnings, table.n_rows)
 
@@ -136,10 +133,9 @@ def _encoding(path: str, data: bytes) -> str:
 
 def _fits(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
     """How well a delimiter divides the lines: the share that has the cells of the first."""
-    counts = [len(row) for row in rows_of(lines, delimiter)]
-    if not counts or counts[0] == 1:
-        return 0.0, 0
-    return sum(n == counts[0] for n in counts) / len(counts), counts[0]
+    counts = [*map(len, rows_of(lines, delimiter)), 1]
+    n = counts[0]
+    return (counts.count(n) / len(counts), n) if n > 1 else (0.0, 0)
 
 
 def _odd_cells(
@@ -149,11 +145,15 @@ def _odd_cells(
 
     Such as "$5" and "1,234"; and a few like "-" or "#DIV/0!", which can only mark a gap.
     """
-    kinds: dict[str, str] = {}
-    words: set[str] = set()
-    notes: list[str] = []
+    kinds, texts = dict[str, str](), column_of_target(table, target).texts or ()
+    words = {text for text in texts if is_word(text) and text.lower() != "none"}
+    notes = [
+        f"the target {target!r} holds {text!r}: taken for a gap, as data.missing says; if it is a "
+        "class, take it out there"
+        for text in sorted(words)
+    ]
     for name, column in table.columns.items():
-        texts = column.texts
+        texts = column.texts or ()
         if not texts or column.declared or (name == target and len(texts) <= MAX_CLASSES):
             continue
         plain = np.array([number(text, decimal) is not None for text in texts])

@@ -25,6 +25,7 @@ from minidl.errors import DataError, require
 
 BLOCK = 3 * 2**14  # bytes, for up to 64 columns; what larger ones hold leaves the cache
 MAX_LINE = 2**24  # bytes
+DELIMITERS = ",;\t|"
 COMMENTS = ("#", "sep=")  # the second is Excel's, above all
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.

@@ -16,7 +16,7 @@ from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, TableError, joined, pieces_of, tables_of
 from minidl.data.targets import column_of_target
-from minidl.data.textfiles import COMMENTS, Format, open_data
+from minidl.data.textfiles import COMMENTS, DELIMITERS, Format, open_data
 from minidl.errors import ConfigError
 from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
@@ -24,7 +24,6 @@ from minidl.predictor import Predictor, load
 from minidl.runs.folder import RunFolder
 
 STANDARD_INPUT = "-"
-DELIMITERS = ",;\t|"
 FORMAT = tuple(field.name for field in fields(Format))
 
 
