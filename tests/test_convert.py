@@ -178,6 +178,27 @@ def test_no_file_is_replaced_unasked(table, run, name):
     assert file.read_text() == "mine" and os.listdir(file.parent) == [name]
 
 
+@pytest.mark.parametrize("last", conversion.FILES)
+def test_a_conversion_cut_off_leaves_no_old_file_beside_a_new_one(table, run, monkeypatch, last):
+    options = [table, "--target", "target", "--out", table.parent / "pair"]
+    assert run("convert", *options).code == 0
+    (table.parent / "c.yaml").write_text(CONFIG.format(path="pair/X.npy", target="y.npy"))
+    replace_file = conversion.replace_file
+
+    def cut_off(path, write):
+        def cut(file):
+            write(file)
+            raise KeyboardInterrupt
+
+        replace_file(path, cut if path.name == last else write)
+
+    monkeypatch.setattr(conversion, "replace_file", cut_off)
+    table.write_text(table.read_text().replace("yes", "maybe"))
+    assert run("convert", *options, "--force").code == 130
+    found = run("train", table.parent / "c.yaml")
+    assert found.code == 3 and "y.npy" in found.err and found.err.count("\n") == 1
+
+
 def test_labels_that_the_sample_lacks_are_said(table, run, monkeypatch):
     monkeypatch.setattr(conversion, "SAMPLE_PIECES", 1)
     lines = table.read_text().splitlines()

@@ -16,7 +16,7 @@ from minidl.ranks import Ranks
 from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import signal_name, stop_with_standard_input
-from minidl.runs.job import build_together, follow, lead
+from minidl.runs.job import build_together, train_together
 from minidl.runs.run import Run
 from minidl.terminal import (
     OutputError,
@@ -38,9 +38,7 @@ def train(arguments: Sequence[str]) -> int:
     ranks = Ranks.of_this_job()
     if ranks is None:
         return _train_alone_or_lead(arguments, None)
-    if ranks.rank > 0:
-        return follow(ranks)
-    return lead(ranks, lambda: _train_alone_or_lead(arguments, ranks))
+    return train_together(ranks, lambda: _train_alone_or_lead(arguments, ranks))
 
 
 def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:

@@ -57,6 +57,7 @@ def convert(
     inferred = Schema.infer(joined(sample, decimal), columns, missing=words, decimal=decimal)
     unlimited = (replace(each, low=np.nan, high=np.nan, gaps=1.0) for each in inferred.columns)
     schema, shape = replace(inferred, columns=tuple(unlimited)), (len(found.y), len(inferred.used))
+    X_file, meaning_file, y_file = (folder / name for name in FILES)
     tally, ranges = Tally(), []
 
     def write(file: IO[bytes]) -> None:
@@ -74,9 +75,9 @@ def convert(
             file.write(X.astype(dtype).data)
         if done != len(kept):
             raise TableError(f"{path}: has changed while it was read")
+        y_file.unlink(missing_ok=True)  # and is written last: old and new files are never a pair
 
     folder.mkdir(parents=True, exist_ok=True)
-    X_file, meaning_file, y_file = (folder / name for name in FILES)
     replace_file(X_file, write)
     low, high, gaps = map(np.array, zip(*ranges, strict=True))
     facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import weakref
+from collections import deque
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ import numpy as np
 from minidl.errors import DataError
 from minidl.kernels import Array, take_rows
 
-BLOCK_BYTES = 1 << 20  # read at a time
+BLOCK_BYTES = 1 << 17  # read at a time
 WINDOW_BLOCKS = 64  # whose rows are shuffled together
 CACHED_BLOCKS = 3 * WINDOW_BLOCKS  # a part of the rows may be spread over more blocks of the file
 SAMPLE_ROWS = 100_000  # for statistics that need all values at once, such as quantiles
+
+_ABSENT = -(1 << 62)
 
 
 class DiskRows:
@@ -47,9 +51,9 @@ class DiskRows:
         self._numbers: Array | None = None  # of the rows in the file, for a part of them
         self._whole = self
         self._cache = np.empty((0, shape[1]), self.dtype)
-        self._slot_of = np.full(-(-shape[0] // self.block_rows), -1)
-        self._block_in = np.full(CACHED_BLOCKS, -1)
-        self._next_slot = 0
+        self._cached: deque[int] = deque()  # blocks, the oldest first
+        # Of each block: how far a row in the cache is behind its place in the file, or _ABSENT.
+        self._shift = np.full(-(-shape[0] // self.block_rows), _ABSENT)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -84,22 +88,18 @@ class DiskRows:
         for start in range(0, len(self), self.block_rows):
             yield self[start : start + self.block_rows]
 
-    def min(self, axis: int | None = None, initial: float | None = None) -> Any:
+    def min(self, axis: int | None = None, initial: Any = None) -> Any:
         """Return the least value of each column, or with axis None of all."""
-        return _reduced(np.minimum, [rows.min(axis=axis) for rows in self.chunks()], initial)
+        return reduce(np.minimum, (rows.min(axis, initial=initial) for rows in self.chunks()))
 
-    def max(self, axis: int | None = None, initial: float | None = None) -> Any:
+    def max(self, axis: int | None = None, initial: Any = None) -> Any:
         """Return the largest value of each column, or with axis None of all."""
-        return _reduced(np.maximum, [rows.max(axis=axis) for rows in self.chunks()], initial)
+        return reduce(np.maximum, (rows.max(axis, initial=initial) for rows in self.chunks()))
 
     def sample_numbers(self) -> Array:
         """Return the numbers of SAMPLE_ROWS rows at even distances, or of all if they are fewer."""
         n = min(len(self), SAMPLE_ROWS)
         return np.arange(n) * len(self) // n
-
-    def sample(self) -> Array:
-        """Return the rows of `sample_numbers`."""
-        return self[self.sample_numbers()]
 
     def shuffled(self, rng: np.random.Generator) -> Array:
         """Return all row numbers once, in an order that reads each block of the file once.
@@ -157,24 +157,35 @@ class DiskRows:
     def _take(self, numbers: Array) -> Array:
         """The rows of these numbers, through the cache of blocks."""
         blocks = numbers // self.block_rows
-        wanted = np.unique(blocks)
-        if len(wanted) > CACHED_BLOCKS:
-            return np.concatenate([self._read(n, n + 1) for n in numbers.tolist()])
+        places = numbers + self._shift[blocks]
+        if (absent := places < 0).any():
+            missing = np.unique(blocks[absent]).tolist()
+            if len(missing) <= CACHED_BLOCKS:
+                self._load(missing)
+                places = numbers + self._shift[blocks]
+            if (places < 0).any():  # the cache is too small for them
+                return np.concatenate([self._read(n, n + 1) for n in numbers.tolist()])
+        out = np.empty((len(numbers), self.shape[1]), self.dtype)
+        return take_rows(self._cache, places, out) if len(numbers) else out
+
+    def _load(self, blocks: list[int]) -> None:
+        """Read blocks into the cache, in the places of the oldest ones."""
         if not len(self._cache):
             self._cache = np.empty((CACHED_BLOCKS * self.block_rows, self.shape[1]), self.dtype)
-        for block in wanted[self._slot_of[wanted] < 0].tolist():
-            while self._block_in[self._next_slot] in wanted:
-                self._next_slot = (self._next_slot + 1) % CACHED_BLOCKS
-            slot, self._next_slot = self._next_slot, (self._next_slot + 1) % CACHED_BLOCKS
-            if (old := self._block_in[slot]) >= 0:
-                self._slot_of[old] = -1
+        if hasattr(os, "posix_fadvise"):  # the system then reads them all at once
+            for block in blocks:
+                at = self._offset + block * self.block_rows * self._row_bytes
+                os.posix_fadvise(self._fd, at, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
+        for block in blocks:
             start, stop = block * self.block_rows, min((block + 1) * self.block_rows, len(self))
-            first = slot * self.block_rows
+            first = len(self._cached) * self.block_rows
+            if len(self._cached) == CACHED_BLOCKS:
+                oldest = self._cached.popleft()
+                first = oldest * self.block_rows + int(self._shift[oldest])
+                self._shift[oldest] = _ABSENT
             self._read(start, stop, self._cache[first : first + stop - start])
-            self._slot_of[block], self._block_in[slot] = slot, block
-        where = self._slot_of[blocks] * self.block_rows + numbers % self.block_rows
-        out = np.empty((len(numbers), self.shape[1]), self.dtype)
-        return take_rows(self._cache, where, out) if len(numbers) else out
+            self._shift[block] = first - start
+            self._cached.append(block)
 
 
 def _pread(fd: int, view: memoryview, at: int) -> int:
@@ -189,25 +200,14 @@ def _pread(fd: int, view: memoryview, at: int) -> int:
 
 def npy_rows(path: str) -> DiskRows:
     """Return the rows of a .npy file; each row of more dimensions is flattened."""
-    with open(path, "rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, in_columns, dtype = read(file)
-        except ValueError as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
-        offset = file.tell()
-    on_disk = dtype in (np.uint8, np.float32, np.float64) and len(shape) > 1
-    if not on_disk or in_columns:
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")  # which reads the header alone
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    on_disk = found.dtype in (np.uint8, np.float32, np.float64) and found.ndim > 1
+    if not on_disk or not found.flags.c_contiguous:
         raise DataError(
             f"{path}: rows that stay on the disk must be uint8, float32 or float64 in C order, got "
-            f"{dtype} of shape {shape}"
+            f"{found.dtype} of shape {found.shape}"
         )
-    return DiskRows(path, offset, shape, dtype)
-
-
-def _reduced(of: np.ufunc, found: list[Any], initial: float | None) -> Any:
-    least = of.reduce(np.array(found), axis=0)
-    return least if initial is None else of(least, initial)
+    return DiskRows(path, found.offset, found.shape, found.dtype)

@@ -23,37 +23,32 @@ from minidl.terminal import warn
 COMPARED = ("minidl", "numpy", "blas", "blas_core", "kernels", "products_on", "processor")
 
 
-def lead(ranks: Ranks, command: Callable[[], int]) -> int:
-    """Run a command on rank 0, which may train on all ranks; return its exit code."""
+def train_together(ranks: Ranks, command: Callable[[], int]) -> int:
+    """Run a command on rank 0, and the steps of its run on the others; return the exit code."""
     try:
-        code = command()
-    except DivergenceError:  # in the same step on all ranks
-        raise
-    except MinidlError as error:
-        if ranks.phase == "training":
-            warn(str(error))
-            ranks.abort(error.exit_code)
-        dismiss(ranks)
+        code = command() if ranks.rank == 0 else _follow(ranks)
+    except (MinidlError, SystemExit) as error:
+        if ranks.phase == "training" and not isinstance(error, DivergenceError):
+            ranks.abort(error)  # the others do not know of it
+        _dismiss(ranks)
+        if ranks.rank > 0 and isinstance(error, MinidlError):  # rank 0 says it
+            return error.exit_code
         raise
     except BaseException as error:
-        ranks.abort_by(error)
-    dismiss(ranks)
+        ranks.abort(error)
+    _dismiss(ranks)
     return code
 
 
-def dismiss(ranks: Ranks) -> None:
+def _dismiss(ranks: Ranks) -> None:
     """Let the other ranks end, if they wait for what rank 0 sends."""
-    if ranks.phase == "waiting":
-        ranks.share(None)
-        ranks.phase = "ended"
+    if ranks.rank == 0 and ranks.phase == "waiting":
+        ranks.comm.bcast(None)
 
 
-def follow(ranks: Ranks) -> int:
-    """Do the part of a rank other than 0; return its exit code."""
-    try:
-        text = ranks.share()
-        if text is None:
-            return 0
+def _follow(ranks: Ranks) -> int:
+    text = ranks.comm.bcast(None)
+    if text is not None:
         with Interrupts() as interrupts:
             ranks.asks_to_stop = lambda: interrupts.received or 0
             experiment = build_together(ranks, parse(text, "config of rank 0"))
@@ -64,34 +59,24 @@ def follow(ranks: Ranks) -> int:
                 for _ in training.steps():
                     if ranks.stop:
                         break
-        return 0
-    except MinidlError as error:  # rank 0 says it, unless only this rank knows of it
-        if ranks.phase == "training" and not isinstance(error, DivergenceError):
-            warn(f"rank {ranks.rank}: {error}")
-            ranks.abort(error.exit_code)
-        return error.exit_code
-    except BaseException as error:
-        ranks.abort_by(error)
+    return 0
 
 
 def build_together(ranks: Ranks, config: Config) -> Experiment:
     """Build the experiment on all ranks; raise the error of any of them, or a difference."""
     if ranks.rank == 0:
-        ranks.share(dump(config))
+        ranks.comm.bcast(dump(config))
     ranks.phase = "building"
-    experiment, problem = None, None
+    problem = None
     try:
         announce = warn if ranks.rank == 0 else lambda text: None
         experiment = build_or_fall_back(config, announce, ranks)
     except MinidlError as error:
         problem = error
-    problems = ranks.gather(None if problem is None else str(problem))
-    if problem is not None:
-        raise problem
-    for rank, said in enumerate(problems):
-        if said is not None:
-            raise ConfigError(f"rank {rank}: {said}")
-    assert experiment is not None
+    problems = ranks.comm.allgather(None if problem is None else str(problem))
+    said = [f"rank {rank}: {text}" for rank, text in enumerate(problems) if text is not None]
+    if said:
+        raise problem or ConfigError(said[0])
     described = machine.describe()
     ranks.compare(
         {

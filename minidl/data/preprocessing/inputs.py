@@ -69,7 +69,7 @@ class TableInputs(Preprocessing):
     def _rows_to_fit(self, X: Any) -> np.ndarray:
         """Return rows, or a sample of those on the disk.  Raises DataError."""
         self._check_rows(X)
-        X = X.sample() if isinstance(X, DiskRows) else X
+        X = X[X.sample_numbers()] if isinstance(X, DiskRows) else X
         if not isinstance(X, np.ndarray):
             raise DataError(f"preprocessing {self.name}: X is sparse, and must be dense")
         return X

@@ -197,7 +197,7 @@ class Robust(Scaling):
     name = "robust"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
-        X = X.sample() if isinstance(X, DiskRows) else X
+        X = X[X.sample_numbers()] if isinstance(X, DiskRows) else X
         low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
         return median, high - low
 
