@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from minidl.data.batches import Transform
 from minidl.errors import ConfigError, MinidlError
-from minidl.evaluation import ROWS_AT_ONCE, Views, predict_outputs
+from minidl.evaluation import ROWS_AT_ONCE, predict_outputs
 from minidl.kernels import Array
 from minidl.model import Sequential
 from minidl.shards import block_size, shard_bounds, tree_sum
@@ -27,6 +28,8 @@ from minidl.shards import block_size, shard_bounds, tree_sum
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 SHARED_MEMORY = "/dev/shm"
 SHARED_BYTES = 16 << 20  # of it that MPICH takes for each rank, and some to spare
+
+FORWARDED = 0.2  # seconds in which mpiexec writes what a rank has said, before it ends all
 
 
 class Ranks:
@@ -85,6 +88,7 @@ class Ranks:
         kind = "" if isinstance(error, MinidlError) else f"{type(error).__name__}: "
         sys.stdout.flush()
         print(f"rank {self.rank}: {kind}{error}", file=sys.stderr, flush=True)
+        time.sleep(FORWARDED)
         code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
         self.comm.Abort(code)
         raise SystemExit(code)
@@ -131,7 +135,7 @@ class Ranks:
         """
         start, stop = self._bounds[self.rank]
         own = self._parts[self.rank] = gradient[start:stop]
-        others = [rank for rank in range(self.size) if rank != self.rank]
+        others = [(self.rank + k) % self.size for k in range(1, self.size)]
         self._window.Fence()
         for rank in others:
             self._window.Get(self._parts[rank], rank, start)
@@ -149,18 +153,13 @@ class Ranks:
         tree_sum(list(everyone[:n_active, :-1]), scalars)
 
     def predict_outputs(
-        self,
-        model: Sequential,
-        X: Any,
-        *,
-        transform: Transform | None = None,
-        views: Views | None = None,
+        self, model: Sequential, X: Any, *, transform: Transform | None = None
     ) -> Array:
         """`minidl.evaluation.predict_outputs`, a part of the rows on each rank."""
         n_rows = X.shape[0]
         first, last = shard_bounds(-(-n_rows // ROWS_AT_ONCE), self.size)[self.rank]
         own = X[first * ROWS_AT_ONCE : min(last * ROWS_AT_ONCE, n_rows)]
-        outputs = predict_outputs(model, own, transform=transform, views=views)
+        outputs = predict_outputs(model, own, transform=transform)
         return np.concatenate(self.comm.allgather(outputs if first < last else outputs[:0]))
 
 

@@ -13,6 +13,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -125,19 +126,15 @@ class DiskRows:
         found = os.stat(self.path)
         key = [found.st_size, found.st_mtime_ns, self._offset, self.dtype.str, *self._whole.shape]
         beside = Path(f"{self.path}.sha256.json")
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(beside.read_text())
             if kept["of"] == key:
                 return str(kept["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
         digest = hashlib.sha256()
         for rows in self._whole.chunks():
             digest.update(rows.data)
-        try:
+        with suppress(OSError):  # where the folder cannot be written, it is computed each time
             beside.write_text(json.dumps({"of": key, "sha256": digest.hexdigest()}))
-        except OSError:  # a folder that cannot be written: computed each time
-            pass
         return digest.hexdigest()
 
     def _read(self, start: int, stop: int, out: Array | None = None) -> Array:

@@ -27,12 +27,17 @@ def train_together(ranks: Ranks, command: Callable[[], int]) -> int:
     """Run a command on rank 0, and the steps of its run on the others; return the exit code."""
     try:
         code = command() if ranks.rank == 0 else _follow(ranks)
-    except (MinidlError, SystemExit) as error:
+    except MinidlError as error:
         if ranks.phase == "training" and not isinstance(error, DivergenceError):
             ranks.abort(error)  # the others do not know of it
+        if ranks.rank == 0:
+            warn(str(error))
+        if ranks.phase != "waiting":  # no rank ends the job before rank 0 has said it
+            ranks.comm.Barrier()
         _dismiss(ranks)
-        if ranks.rank > 0 and isinstance(error, MinidlError):  # rank 0 says it
-            return error.exit_code
+        return error.exit_code
+    except SystemExit:  # of the parser of arguments
+        _dismiss(ranks)
         raise
     except BaseException as error:
         ranks.abort(error)
