@@ -63,14 +63,19 @@ class Ranks:
             return None
         check_shared_memory(started * SHARED_BYTES)
         try:
+            import mpi4py
+
+            mpi4py.rc(initialize=False, finalize=True)
             from mpi4py import MPI
         except ImportError as error:
             raise ConfigError(
                 f'a job of {started} ranks needs mpi4py: pip install "minidl[mpi]" ({error})'
             ) from error
-        world = MPI.COMM_WORLD
-        if world.Get_size() != started:
-            library = MPI.Get_library_version().splitlines()[0].strip(" \x00")
+        world, library = MPI.COMM_WORLD, MPI.Get_library_version().splitlines()[0].strip(" \x00")
+        is_foreign = "OMPI_COMM_WORLD_SIZE" in os.environ and "Open MPI" not in library
+        if not is_foreign and not MPI.Is_initialized():  # under a foreign one it may fail
+            MPI.Init_thread()
+        if is_foreign or world.Get_size() != started:
             raise ConfigError(
                 f"mpiexec started {started} processes, and each is alone: that mpiexec is not of "
                 f"the MPI that mpi4py uses, {library}; use {sys.prefix}/bin/mpiexec"
