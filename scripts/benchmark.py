@@ -20,6 +20,7 @@ from pathlib import Path
 from bench import scaling
 from bench.cells import GRID
 from bench.contenders import NAMES, installed
+from bench.measurements import Plan
 from bench.results import PARTS, benchmark
 
 
@@ -71,16 +72,9 @@ def main(arguments: list[str]) -> int:
     chosen = installed(options.contenders)
     if missing := [name for name in options.contenders if NAMES[name] not in chosen]:
         announce(f"not installed, left out: {', '.join(missing)}")
-    tables = benchmark(
-        options.out,
-        chosen,
-        parts=options.only,
-        cells=[GRID[name] for name in options.cells],
-        repeats=options.repeats,
-        mnist=mnist,
-        announce=announce,
-    )
-    print(tables, end="")
+    cells = [GRID[name] for name in options.cells]
+    plan = Plan(chosen, cells, options.repeats, mnist)
+    print(benchmark(options.out, plan, options.only, announce), end="")
     return 0
 
 

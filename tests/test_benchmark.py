@@ -2,18 +2,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import benchmark as script
 import numpy as np
 import pytest
-from bench import contenders, measurements, processes, tables, users
+from bench import contenders, measurements, results, users
 from bench.cells import GRID, Cell, Problem, he_normal
 from bench.contenders import Child, Contender, installed
-from bench.measurements import take_turns
+from bench.measurements import Plan, take_turns
 from bench.results import benchmark
 from sklearn.naive_bayes import GaussianNB
-
-from minidl.schedules import OneCycle
 
 TINY = Cell("T", (6, 5, 3), 8, 3)
 NAMES = ("minidl", "minidl NumPy only", "GEMMs 1 thread", "GEMMs all cores")
@@ -33,12 +32,12 @@ def test_cells_are_data_and_weights_of_the_sizes_that_they_say():
     assert [name for name, cell in GRID.items() if cell.name == name] == list("ABCDEFG")
 
 
-def test_the_learning_rates_of_the_race_are_those_of_one_cycle():
+def test_the_learning_rates_of_the_race_rise_and_fall_once():
     X, y = np.zeros((40, 6), np.float32), np.zeros(40, np.int64)
     problem = Problem(X, y, he_normal((6, 5, 3)), 4, learning_rate=0.1, epochs=3)
-    schedule = OneCycle(peak=problem.peak)
-    expected = [0.1 * schedule.factor(step, 30, 10) for step in range(30)]
-    np.testing.assert_allclose(problem.rates(0, 10) + problem.rates(10, 20), expected, rtol=1e-12)
+    rates = problem.rates(0, 10) + problem.rates(10, 20)
+    assert len(rates) == 30 and max(rates) == rates[6] == pytest.approx(0.1, rel=0.03)
+    assert rates[:7] == sorted(rates[:7]) and rates[6:] == sorted(rates[6:], reverse=True)
 
 
 def test_contenders_take_turns_in_another_order_each_time():
@@ -51,48 +50,47 @@ def test_contenders_take_turns_in_another_order_each_time():
 
 
 def test_steps_are_written_with_settings_machine_and_one_figure_a_repeat(tmp_path):
-    options = {"parts": ["steps"], "cells": [TINY], "repeats": 2, "announce": str}
-    text = benchmark(tmp_path, installed(NAMES), **options)
+    text = benchmark(tmp_path, Plan(installed(NAMES), [TINY], 2), ["steps"], str)
     assert (tmp_path / "benchmark.md").read_text() == text
-    assert "| T 6-5-3, 8 |" in text and "| geometric mean |" in text
+    assert "| T 6-5-3, 8 |" in text
     written = json.loads((tmp_path / "steps.json").read_text())
     assert written["machine"]["cores"] and written["versions"]["numpy"] == np.__version__
     assert abs(written["cores_busy_elsewhere"]) < 1 + written["machine"]["cores"]
-    cell = written["results"]["T"]
-    assert cell["cell"]["sizes"] == [6, 5, 3]
-    assert cell["settings"]["minidl NumPy only"]["kernels"] == "numpy"
-    assert cell["settings"]["minidl"]["blas"] in text  # name, version and kernel
-    assert set(cell["seconds"]) == set(NAMES)
-    assert all(len(times) == 2 and min(times) > 0 for times in cell["seconds"].values())
+    (settings,) = written["notes"].values()
+    assert settings["minidl NumPy only"]["kernels"] == "numpy"
+    assert settings["minidl"]["blas"] in text  # name, version and kernel
+    (seconds,) = written["results"].values()
+    assert set(seconds) == set(NAMES)
+    assert all(len(times) == 2 and min(times) > 0 for times in seconds.values())
 
 
 def test_a_later_part_joins_the_tables_of_the_folder(tmp_path):
-    options = {"cells": [TINY], "repeats": 1, "announce": str}
-    benchmark(tmp_path, installed(NAMES[:1]), parts=["imports"], **options)
-    text = benchmark(tmp_path, installed(NAMES[:1]), parts=["steps"], **options)
+    plan = Plan(installed(NAMES[:1]), [TINY], 1)
+    benchmark(tmp_path, plan, ["imports"], str)
+    text = benchmark(tmp_path, plan, ["steps"], str)
     assert "One training step" in text and "Import time" in text
 
 
 def test_beside_a_busy_process_and_alone():
-    results = measurements.steps(installed(NAMES[:1]), [TINY], 1, busy=True)["T"]
-    assert set(results["seconds"]) == set(results["busy_seconds"]) == {"minidl"}
-    assert "beside one busy process" in tables.markdown({"busy": _part({"T": results})})
+    found, _ = measurements.busy(Plan(installed([NAMES[0], NAMES[2]]), [TINY], 2))
+    assert found["T 6-5-3, 8"].keys() == {"minidl"}
+    assert all(0 < ratio < 1000 for ratio in found["T 6-5-3, 8"]["minidl"])
 
 
 def test_growth_of_time_and_memory():
-    results = measurements.growth(installed(["minidl"])[0], [TINY], 1)
-    assert 10_000_000 < results["T"]["bytes"]["minidl"][0] < 1_000_000_000
-    assert "| T 6-5-3, 8 |" in tables.markdown({"growth": _part(results)})
+    found, _ = measurements.growth(Plan(installed(["minidl"]), [TINY], 1))
+    assert 10 < found["T 6-5-3, 8"]["peak memory, MB"][0] < 1000
+    assert "| T 6-5-3, 8 |" in results.markdown({"growth": _part(found)})
 
 
 def test_predictions_take_turns_in_one_process(monkeypatch):
     monkeypatch.setattr(users, "SHORTEST", 0.0)
-    results = users.measure(users.predictions([(6, 5, 3)], [1, 20]), 2)
-    assert list(results) == ["6-5-3, 1 rows", "6-5-3, 20 rows"]
-    for times in results.values():
+    found = users.measure(users.predictions([(6, 5, 3)], [1, 20]), 2)
+    assert list(found) == ["6-5-3, 1 rows", "6-5-3, 20 rows"]
+    for times in found.values():
         assert {"minidl", "minidl's estimator", "scikit-learn"} <= set(times)
         assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in times.values())
-    assert "| geometric mean |" in tables.markdown({"prediction": _part(results)})
+    assert "| geometric mean |" in results.markdown({"prediction": _part(found)})
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -113,8 +111,8 @@ def test_tables_are_fitted_by_what_is_installed(monkeypatch):
 def test_scikit_learn_trains_the_same_cell():
     (contender,) = installed(["scikit-learn"])
     with Child(contender) as child:
-        child.prepare(TINY)
-        assert child.train(n_batches=3, warm_up=1) > 0
+        child.ask("prepare", **asdict(TINY))
+        assert child.ask("train", n_batches=3, warm_up=1) > 0
 
 
 def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
@@ -124,45 +122,42 @@ def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
     file = tmp_path / "mnist.npz"
     np.savez(file, x_train=x[:800], y_train=y[:800], x_test=x[800:], y_test=y[800:])
     chosen = installed(["minidl", "scikit-learn"])
-    results = processes.mnist_races(chosen, str(file), 0.98, 1)
-    assert set(results["seconds"]) == {"minidl", "scikit-learn"}
-    for name in results["seconds"]:
-        assert results["epochs"][name][0] <= 2 and results["accuracy"][name][0] >= 0.98
-    assert "98%" in tables.markdown({"mnist": _part(results)})
+    found, ends = measurements.races(Plan(chosen, repeats=1, mnist=file))
+    (seconds,) = found.values()
+    assert seconds.keys() == ends.keys() == {"minidl", "scikit-learn"}
+    assert all(end["epochs"] <= 2 and end["accuracy"] >= 0.98 for (end,) in ends.values())
+    assert "98%" in results.markdown({"mnist": _part(found, ends)})
 
 
 def test_ratios_are_medians_of_those_in_each_repeat():
-    assert tables.ratio([1.0, 9.0, 2.0], [2.0, 3.0, 4.0]) == 0.5
-    entry = {
-        "settings": {"minidl": {"blas": "openblas 0.3 Zen"}, "JAX jit": {"blas": "Eigen"}},
-        "cell": {"name": "T", "sizes": [6, 3], "batch_size": 8},
-        "seconds": {
-            "minidl": [3e-6, 3e-6],
-            "scikit-learn": [6e-6, 6e-6],
-            "JAX jit": [4e-6, 4e-6],
-            "JAX scan": [1e-6, 1e-6],
-            "GEMMs 1 thread": [2e-6, 2e-6],
-            "GEMMs all cores": [2.5e-3, 2.5e-3],
-        },
+    times = {
+        "minidl": [3e-6, 3e-6, 9e-6],
+        "scikit-learn": [6e-6, 6e-6, 3e-6],
+        "JAX jit": [4e-6, 4e-6, 4e-6],
+        "JAX scan": [1e-6, 1e-6, 1e-6],
+        "GEMMs all cores": [2.5e-3, 2.5e-3, 2.5e-3],
     }
-    text = tables.markdown({"steps": _part({"T": entry})})
-    assert "| T 6-3, 8 | 3 | 6 | 4 | 1 | 2 | 2,500 |" in text
-    assert "| the best rival | the best without scan | scikit-learn | JAX jit | JAX scan |" in text
-    assert "| T 6-3, 8 | 3.00 | 0.75 | 0.50 | 0.75 | 3.00 | 1.50 |" in text
+    settings = {"minidl": {"blas": "openblas 0.3 Zen"}, "JAX jit": {"blas": "Eigen"}}
+    part = _part({"T 6-3, 8": times, "U 6-3, 8": times}, {"T 6-3, 8": settings})
+    text = results.markdown({"steps": part})
+    assert "| GEMMs all cores | minidl by the best rival | without JAX scan |" in text
+    assert "| T 6-3, 8 | 3 | 6 | 4 | 1 | 2,500 | 3.00 | 0.75 |" in text
+    assert "| geometric mean |  |  |  |  |  | 3.00 | 0.75 |" in text
     assert "Matrix products: minidl: openblas 0.3 Zen; JAX jit: Eigen." in text
     assert "Set in the environment: OPENBLAS_CORETYPE=Haswell." in text
     assert "NumPy's BLAS runs the code for SkylakeX." in text
 
 
-def test_a_child_that_fails_says_why():
-    with pytest.raises(RuntimeError, match=r"^minidl ended in 'prepare': ZeroDivisionError"):
+def test_a_child_that_fails_says_why(capfd):
+    with pytest.raises(RuntimeError, match=r"^minidl ended in 'prepare'"):
         with Child(contenders.NAMES["minidl"]) as child:
-            child.prepare(Cell("T", (0, 3), 8, 3))
+            child.ask("prepare", **asdict(Cell("T", (0, 3), 8, 3)))
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_contenders_that_cannot_run_are_left_out(monkeypatch):
-    ghost = Contender("ghost", "rival", "no-such-distribution", ("own",))
-    toolless = Contender("toolless", "rival", "numpy", ("own",), tool="no-such-compiler")
+    ghost = Contender("ghost", "no-such-distribution", ("own",))
+    toolless = Contender("toolless", "numpy", ("own",), tool="no-such-compiler")
     monkeypatch.setattr(contenders, "NAMES", {"ghost": ghost, "toolless": toolless})
     assert installed(["ghost", "toolless"]) == []
 
@@ -195,7 +190,7 @@ def test_the_script_prints_the_tables_and_names_a_blas_kernel_that_was_set(tmp_p
     assert "OPENBLAS_CORETYPE=Haswell is set" in done.stderr
 
 
-def _part(results):
+def _part(found, notes=None):
     machine = {"processor": "P", "cores": 2, "python": "3", "blas_core": "SkylakeX"}
     return {
         "machine": machine,
@@ -203,5 +198,6 @@ def _part(results):
         "versions": {"numpy": "2"},
         "repeats": 1,
         "cores_busy_elsewhere": 0.125,
-        "results": results,
+        "results": found,
+        "notes": notes or {},
     }

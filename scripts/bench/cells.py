@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from minidl.kernels import Array
+from minidl.schedules import Constant, OneCycle, Schedule
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Problem:
     epochs: int | None = None
 
     momentum = 0.9
-    peak = 0.2
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -41,13 +41,18 @@ class Problem:
         """The number of batches."""
         return len(self.X) // self.batch_size
 
+    @property
+    def schedule(self) -> Schedule:
+        """What the learning rate is multiplied with in each step."""
+        return Constant() if self.epochs is None else OneCycle(peak=0.2)
+
     def rates(self, first_step: int, n_steps: int) -> list[float]:
         """Return the learning rates of consecutive steps."""
-        if self.epochs is None:
-            return [self.learning_rate] * n_steps
-        total = self.epochs * self.steps_per_epoch
-        shares = [(step + 0.5) / total for step in range(first_step, first_step + n_steps)]
-        return [self.learning_rate * min(t / self.peak, (1 - t) / (1 - self.peak)) for t in shares]
+        total = (self.epochs or 1) * self.steps_per_epoch
+        return [
+            self.learning_rate * self.schedule.factor(step, total, self.steps_per_epoch)
+            for step in range(first_step, first_step + n_steps)
+        ]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Cell:
     sizes: tuple[int, ...]
     batch_size: int
     n_batches: int
+
+    @property
+    def title(self) -> str:
+        """The row of the tables."""
+        return f"{self.name} {'-'.join(map(str, self.sizes))}, {self.batch_size}"
 
     def problem(self) -> Problem:
         """Return data and weights, the same ones for every contender."""

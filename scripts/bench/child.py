@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,13 +41,12 @@ def main(rival: Rival) -> None:
     """Do what the command line says: `race FILE ACCURACY`, or obey the lines of standard input."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    orders = map(json.loads, sys.stdin)
     if "race" in sys.argv:
         file, accuracy = sys.argv[-2:]
-        print(json.dumps(race(rival, file, float(accuracy))), file=answers, flush=True)
-        return
-    for line in sys.stdin:
-        order = json.loads(line)
-        print(json.dumps(_obey(rival, **order)), file=answers, flush=True)
+        orders = iter([("race", {"file": file, "accuracy": float(accuracy)})])
+    for command, arguments in orders:
+        print(json.dumps(COMMANDS[command](rival, **arguments)), file=answers, flush=True)
 
 
 def numpy_blas() -> str:
@@ -55,6 +55,21 @@ def numpy_blas() -> str:
         if pool["user_api"] == "blas" and "scipy.libs" not in pool["filepath"]:
             return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
     return "unknown"
+
+
+def prepare(rival: Rival, sizes: list[int], **cell: Any) -> dict[str, Any]:
+    """Let the rival get ready for a cell; return its settings."""
+    return rival.prepare(Cell(sizes=tuple(sizes), **cell).problem())
+
+
+def train(rival: Rival, n_batches: int, warm_up: int) -> float:
+    """Return the seconds a step, after the threads have worked for a while."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < WARM_UP:
+        rival.run(warm_up)
+    started = time.perf_counter()
+    rival.run(n_batches)
+    return (time.perf_counter() - started) / n_batches
 
 
 def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
@@ -85,21 +100,9 @@ def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
     return {"epochs": epoch, "accuracy": reached}
 
 
-def _obey(rival: Rival, command: str, **arguments: Any) -> Any:
-    if command == "prepare":
-        sizes = tuple(arguments.pop("sizes"))
-        return rival.prepare(Cell(sizes=sizes, **arguments).problem())
-    if command == "train":
-        return _train(rival, **arguments)
-    assert command == "peak_memory"
-    return peak_memory_bytes()
-
-
-def _train(rival: Rival, n_batches: int, warm_up: int) -> float:
-    """Seconds a step, after the threads have worked for a while."""
-    started = time.perf_counter()
-    while time.perf_counter() - started < WARM_UP:
-        rival.run(warm_up)
-    started = time.perf_counter()
-    rival.run(n_batches)
-    return (time.perf_counter() - started) / n_batches
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "prepare": prepare,
+    "train": train,
+    "race": race,
+    "peak_memory": lambda rival: peak_memory_bytes(),
+}

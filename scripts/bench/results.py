@@ -1,6 +1,6 @@
-"""Measures the parts that are asked for and keeps the results in a folder.
+"""Measures the parts that are asked for and keeps the results in a folder, with their tables.
 
-FOLDER/PART.json    the raw figures of each repeat, with the machine, versions and settings
+FOLDER/PART.json    the figures of each repeat, with the machine, versions and settings
 FOLDER/benchmark.md the tables of all parts that the folder holds
 """
 
@@ -10,76 +10,76 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Any
 
-from bench import measurements, processes, tables, users
-from bench.cells import GRID, GROWTH, Cell
-from bench.contenders import Contender
+from bench import measurements, users
+from bench.cells import GRID, GROWTH
+from bench.measurements import Plan, Results, Times, ratios
 from minidl.blas import THREAD_VARIABLES
 from minidl.runs import machine
 
-PARTS = ("steps", "busy", "fit", "prediction", "tabular", "growth", "memory", "imports", "mnist")
-ACCURACY = 0.98
 # OpenBLAS runs the kernel that the first one names, which may be slower than the processor's own.
 VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", *THREAD_VARIABLES)
 
 
-def benchmark(
-    folder: Path,
-    contenders: Sequence[Contender],
-    *,
-    parts: Sequence[str] = PARTS,
-    cells: Sequence[Cell] = (*GRID.values(),),
-    repeats: int = 7,
-    mnist: Path | None = None,
-    announce: Callable[[str], None] = print,
-) -> str:
-    """Measure, write the results into `folder`, and return the tables.
+def _users(cases: Callable[[], Any], plan: Plan) -> Results:
+    return users.measure(cases(), plan.repeats), {}
 
-    parts: names in PARTS.  mnist: path of mnist.npz, for the part of that name.
-    """
-    learners = [one for one in contenders if one.role != "floor"]
-    measure: dict[str, Callable[[], Any]] = {
-        "steps": lambda: measurements.steps(contenders, cells, repeats),
-        "busy": lambda: measurements.steps(learners, _shorter(cells), repeats, busy=True),
-        "fit": lambda: users.measure(users.fits(), repeats),
-        "prediction": lambda: users.measure(users.predictions(), repeats),
-        "tabular": lambda: users.measure(users.tables(), repeats),
-        "growth": lambda: measurements.growth(contenders[0], GROWTH, repeats),
-        "memory": lambda: measurements.peak_memory(learners, GRID["D"], repeats),
-        "imports": lambda: processes.import_times(contenders, repeats),
-        "mnist": lambda: processes.mnist_races(learners, str(mnist), ACCURACY, repeats),
-    }
+
+def _growth(plan: Plan) -> Results:
+    return measurements.growth(replace(plan, cells=GROWTH))
+
+
+def _memory(plan: Plan) -> Results:
+    return measurements.peak_memory(replace(plan, cells=[GRID["D"]]))
+
+
+# Of each part: what its table says, the factor of its figures, and what measures it.
+PARTS: dict[str, tuple[str, float, Callable[[Plan], Results]]] = {
+    "steps": ("One training step, microseconds", 1e6, measurements.steps),
+    "busy": ("Time of a step beside a busy process, by its time alone", 1.0, measurements.busy),
+    "fit": ("Fit of the estimators, milliseconds", 1e3, partial(_users, users.fits)),
+    "prediction": ("Probabilities, microseconds", 1e6, partial(_users, users.predictions)),
+    "tabular": ("Fit of a table, milliseconds", 1e3, partial(_users, users.tables)),
+    "growth": ("Growth with rows and width", 1.0, _growth),
+    "memory": ("Peak memory of a process that trains, MB", 1e-6, _memory),
+    "imports": ("Import time, seconds", 1.0, measurements.imports),
+    "mnist": ("From the start of a process to its end, seconds", 1.0, measurements.races),
+}
+
+
+def benchmark(
+    folder: Path, plan: Plan, parts: Sequence[str], announce: Callable[[str], None]
+) -> str:
+    """Measure the parts, write the results into `folder`, and return all its tables."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         announce(f"{part} ...")
         before = time.monotonic(), _busy_elsewhere()
-        measured = measure[part]()
+        measured, noted = PARTS[part][2](plan)
         elapsed, elsewhere = time.monotonic() - before[0], _busy_elsewhere() - before[1]
         results = {
-            "repeats": repeats,
+            "repeats": plan.repeats,
             "time": machine.now(),
             "machine": machine.describe(),
             "environment": {name: os.environ.get(name) for name in VARIABLES},
-            "versions": {one.package: one.version for one in contenders},
+            "versions": {one.package: one.version for one in plan.contenders},
             "cores_busy_elsewhere": round(elsewhere / elapsed, 3),
             "results": measured,
+            "notes": noted,
         }
         (folder / f"{part}.json").write_text(json.dumps(results, indent=1) + "\n")
-    found = {part: folder / f"{part}.json" for part in PARTS}
-    text = tables.markdown(
-        {part: json.loads(file.read_text()) for part, file in found.items() if file.exists()}
+    files = {part: folder / f"{part}.json" for part in PARTS}
+    text = markdown(
+        {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}
     )
     (folder / "benchmark.md").write_text(text)
     return text
-
-
-def _shorter(cells: Sequence[Cell]) -> list[Cell]:
-    """Fewer batches a pass: some contenders are a hundred times slower beside a busy process."""
-    return [replace(cell, n_batches=max(2, cell.n_batches // 4)) for cell in cells]
 
 
 def _busy_elsewhere() -> float:
@@ -95,3 +95,63 @@ def _busy_elsewhere() -> float:
         return math.nan
     used = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     return used - sum(os.times()[:4])
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the tables; `found` holds what was read from each part's file, by name."""
+    sections = []
+    for name, one in found.items():
+        title, factor, _ = PARTS[name]
+        sections += [f"### {title}", table(one["results"], factor)]
+        if name == "steps":
+            used = next(iter(one["notes"].values()))
+            kernels = (f"{who}: {settings['blas']}" for who, settings in used.items())
+            sections.append(f"Matrix products: {'; '.join(kernels)}.")
+        elif name == "mnist":
+            sections.append("\n".join(f"- {who}: {ends}" for who, ends in one["notes"].items()))
+    return "\n\n".join([*sections, _conditions(found)]) + "\n"
+
+
+def table(results: Mapping[str, Times], factor: float) -> str:
+    """Return a row for each case: medians, and minidl's time by that of the best rival."""
+    names = list(next(iter(results.values())))
+    rivals = [name for name in names if not name.startswith(("minidl", "GEMMs"))]
+    groups = {"minidl by the best rival": rivals}
+    if "JAX scan" in rivals:
+        groups["without JAX scan"] = [name for name in rivals if name != "JAX scan"]
+    if "minidl" not in names or not rivals:
+        groups = {}
+    shares: dict[str, list[float]] = {title: [] for title in groups}
+    rows = [["", *names, *groups], ["---"] * (1 + len(names) + len(groups))]
+    for case, times in results.items():
+        for title, members in groups.items():
+            best = min((times[name] for name in members), key=median)
+            shares[title].append(median(ratios(times["minidl"], best)))
+        figures = [_three_digits(factor * median(times[name])) for name in names]
+        rows.append([case, *figures, *(f"{each[-1]:.2f}" for each in shares.values())])
+    means = [f"{geometric_mean(each):.2f}" for each in shares.values()]
+    if means and len(results) > 1:
+        rows.append(["geometric mean", *[""] * len(names), *means])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _conditions(found: Mapping[str, Mapping[str, Any]]) -> str:
+    part = next(iter(found.values()))
+    described, versions = part["machine"], part["versions"]
+    libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
+    variables = [f"{name}={value}" for name, value in part["environment"].items() if value]
+    runs = ", ".join(
+        f"{name} {one['repeats']} ({one['cores_busy_elsewhere']:.2f})"
+        for name, one in found.items()
+    )
+    return (
+        f"{described['processor']}, {described['cores']} cores, Python {described['python']}, "
+        f"{libraries}; NumPy's BLAS runs the code for {described['blas_core']}.  \n"
+        f"Set in the environment: {', '.join(variables) or 'nothing'}.  \n"
+        f"Medians over repeats; in brackets the cores that other processes used: {runs}.  \n"
+        "Ratios are the median over the repeats of the ratio in each."
+    )
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{float(f'{number:.3g}'):,.0f}"

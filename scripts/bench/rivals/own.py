@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.cells import Problem
 from bench.child import main, numpy_blas
-from minidl import SGD, Constant, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
+from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.blas import automatic_threads
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
@@ -36,7 +36,7 @@ class Minidl:
             epochs=problem.epochs or 10**9,
             batch_size=problem.batch_size,
             rng=rng,
-            schedule=OneCycle(peak=problem.peak) if problem.epochs else Constant(),
+            schedule=problem.schedule,
             blas_threads=threads,
         )
         self._steps = training.steps()
