@@ -347,7 +347,7 @@ def test_a_data_set_of_openml_in_short(load, text):
 )
 def test_the_notations_of_a_choice_mean_the_same(load, text):
     config = load(f"data: digits\nmodel:\n  - {text}\n")
-    assert config.model == (sections.LAYER.models["linear"](name="linear", n_out=8),)
+    assert config.model == (sections.LAYER.model("linear")(name="linear", n_out=8),)
 
 
 def test_options_without_a_name_are_those_of_the_default(load):
@@ -404,7 +404,7 @@ def test_an_annotation_that_no_yaml_value_has_is_a_fault_of_the_program():
     def bad(*, callback: np.random.Generator = None): ...
 
     with pytest.raises(TypeError, match="toy bad, option callback: no YAML value is a "):
-        Family("toy", {"bad": bad}).models["bad"]
+        Family("toy", {"bad": bad}).model("bad")
 
 
 def test_sequences_are_lists_kept_as_tuples():
@@ -416,12 +416,12 @@ def test_sequences_are_lists_kept_as_tuples():
 
 
 def test_every_entry_of_every_registry_is_a_choice():
-    assert set(sections.LAYER.models) == set(LAYERS)
+    assert set(sections.LAYER.registry) == set(LAYERS)
     for family in sections.FAMILIES:
-        for name, model in family.models.items():
+        for name, model in ((name, family.model(name)) for name in family.registry):
             assert model.__doc__, name
             if family.default is not None:
-                assert family.default in family.models
+                assert family.default in family.registry
 
 
 class Around(Layer):
@@ -434,7 +434,7 @@ class Around(Layer):
 def nesting(monkeypatch):
     """A registry that has a layer of layers."""
     family = Family("layer", {**LAYERS, "around": Around})
-    for name in ("registry", "models", "validators"):
+    for name in ("registry", "model", "validator"):
         monkeypatch.setattr(sections.LAYER, name, getattr(family, name))
 
 
@@ -677,10 +677,10 @@ FRAGMENTS = [
     *(b"\xff", b"\x00", b"\t", b"#", b"%", b"---\n", b"1e999", b".nan", b"null", b'"\\ud800"'),
     *(b'"\\UFFFFFFFF"', b"9" * 50, b"auto", b"-1", b"? ", b"<<: ", b"residual: ", b"- relu\n  "),
 ]
-MODELS = [model for family in sections.FAMILIES for model in family.models.values()]
+MODELS = [model for family in sections.FAMILIES for model in map(family.model, family.registry)]
 WORDS = sorted(
     {"auto", "patience", "seconds", "weights"}
-    | {name for family in sections.FAMILIES for name in family.models}
+    | {name for family in sections.FAMILIES for name in family.registry}
     | {key for model in MODELS for key in model.model_fields}
     | {key for model in (Config, sections.Data, sections.Train) for key in model.model_fields}
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, reduce
 from operator import or_
@@ -211,11 +211,10 @@ class Family:
         trial: bool = True,
     ):
         self.kind, self.default, self.trial, self.registry = kind, default, trial, registry
-        self.models: Mapping[str, type[Choice]] = _WhenAsked(registry, self._model)
+        # Made when asked for: a model takes a millisecond, and a run needs a tenth of them.
+        self.model = cache(self._model)
         # A map from the name to its model, so that errors are located below the name.
-        self.validators: Mapping[str, TypeAdapter[dict[str, Choice]]] = _WhenAsked(
-            registry, lambda name: TypeAdapter(_dict[str, self.models[name]])
-        )
+        self.validator = cache(lambda name: TypeAdapter(_dict[str, self.model(name)]))
 
     @property
     def first_options(self) -> dict[str, str]:
@@ -230,7 +229,7 @@ class Family:
         if not isinstance(value, Mapping) or not value:
             raise _wrong(f"expected a {self.kind}, got {brief(value)}")
         if "name" not in value and self.default is not None:
-            if any(key in self.models[self.default].model_fields for key in value):
+            if any(key in self.model(self.default).model_fields for key in value):
                 value = {**value, "name": self.default}
         if "name" not in value:
             if len(value) > 1:
@@ -241,8 +240,8 @@ class Family:
                 inner = {self.first_options.get(name, ""): inner}
             value = {**(inner or {}), "name": name}
         name = value["name"]
-        if not isinstance(name, str) or name not in self.models:
-            known = list(self.models)
+        if not isinstance(name, str) or name not in self.registry:
+            known = list(self.registry)
             hint = did_you_mean(name, known) or f"; known: {', '.join(known) or 'none'}"
             what = f"unknown {self.kind} {brief(name)}" if name else f"the {self.kind} has no name"
             raise _wrong(what + hint)
@@ -256,7 +255,10 @@ class Family:
             return value
         spelled = self.spell_out(value)
         name = str(spelled["name"])
-        return self.validators[name].validate_python({name: spelled}, context=info.context)[name]
+        choice: Choice = self.validator(name).validate_python(
+            {name: spelled}, context=info.context
+        )[name]
+        return choice
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(self.validate)
@@ -288,27 +290,6 @@ def _options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for key, parameter in parameters_of(factory).items()
         if key not in SUPPLIED and (key not in SIZES or parameter.kind == parameter.KEYWORD_ONLY)
     }
-
-
-class _WhenAsked(Mapping[str, Any]):
-    """A map of the names of a registry to what is made of each when it is first looked up.
-
-    A model takes a millisecond to make, and a run needs a tenth of them.
-    """
-
-    def __init__(self, registry: Mapping[str, Any], make: Callable[[str], Any]) -> None:
-        self._registry, self._make = registry, cache(make)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._registry:
-            raise KeyError(name)
-        return self._make(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._registry)
-
-    def __len__(self) -> int:
-        return len(self._registry)
 
 
 def option_type(hint: Any, layers: Family) -> Any:

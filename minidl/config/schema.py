@@ -28,7 +28,7 @@ def json_schema() -> Schema:
         if section is not Choice:
             _describe(section, schema if section is Config else definitions[section.__name__])
     for family in FAMILIES:
-        definitions |= {_name(family, name): _options(family, name) for name in family.models}
+        definitions |= {_name(family, name): _options(family, name) for name in family.registry}
         definitions[family.kind] = _notations(family)
     data = definitions["Data"]
     del data["properties"]["dataset"]  # its keys stand in the section itself
@@ -58,9 +58,9 @@ def _describe(section: type[Settings], schema: Schema) -> None:
 
 def _notations(family: Family) -> Schema:
     """A bare name, `{name: ..., option: ...}` and `name: value`."""
-    required = {name: _required(family, name) for name in family.models}
+    required = {name: _required(family, name) for name in family.registry}
     references: dict[str, Schema] = {
-        name: {"$ref": f"#/$defs/{_name(family, name)}"} for name in family.models
+        name: {"$ref": f"#/$defs/{_name(family, name)}"} for name in family.registry
     }
     named: list[Schema] = [
         # A path alone names a file.
@@ -86,7 +86,7 @@ def _notations(family: Family) -> Schema:
 
 def _options(family: Family, name: str) -> Schema:
     """What may follow `name:`; a map of options, the first option alone, or nothing."""
-    schema = family.models[name].model_json_schema()
+    schema = family.model(name).model_json_schema()
     required = _required(family, name)
     first = family.first_options.get(name)
     kinds: list[Schema] = [{"type": "object" if required else ["object", "null"]}]
@@ -103,7 +103,7 @@ def _options(family: Family, name: str) -> Schema:
 
 
 def _required(family: Family, name: str) -> list[str]:
-    fields = family.models[name].model_fields
+    fields = family.model(name).model_fields
     return [key for key, field in fields.items() if key != "name" and field.is_required()]
 
 

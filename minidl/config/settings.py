@@ -87,18 +87,20 @@ class Data(Settings):
         own = [key for key in cls.model_fields if key != "dataset"]
         section = {key: data[key] for key in own if key in data}
         rest = {key: value for key, value in data.items() if key not in own}
-        short = [key for key in rest if key in DATASET.models]
+        short = [key for key in rest if key in DATASET.registry]
         if "name" not in rest and len(short) == 1:
             rest |= DATASET.spell_out({short[0]: rest.pop(short[0])})
         if "name" not in rest and "path" in rest:
             rest["name"] = "file"
         if isinstance(rest.get("name"), str):
             rest["name"] = known_name(rest["name"])
-        if model := DATASET.models.get(str(rest.get("name"))):
-            return {**section, "dataset": mark_unknown(rest, [*model.model_fields, *own])}
+        if (name := str(rest.get("name"))) in DATASET.registry:
+            known = [*DATASET.model(name).model_fields, *own]
+            return {**section, "dataset": mark_unknown(rest, known)}
         options = ["name"]
         if "name" in rest:  # an unknown one: what no data set takes is reported with it
-            options += {key for model in DATASET.models.values() for key in model.model_fields}
+            models = map(DATASET.model, DATASET.registry)
+            options += {key for model in models for key in model.model_fields}
         stray = Unknown([*own, *options])
         unknown = {key: stray for key in rest if key not in options}
         return {**section, **unknown, "dataset": {"name": rest.get("name")}}
