@@ -20,7 +20,7 @@ from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.runs import sweep as sweep_room
 from minidl.runs.comparison import SweepRun, best_first, csv_text, spreads, table, unfinished
 from minidl.runs.folder import RunFolder
-from minidl.runs.plan import plan, split_values
+from minidl.runs.sweep import plan, split_values
 from minidl.terminal import ProgressBar
 
 TEXT = """\
@@ -69,14 +69,14 @@ def rows_of(text):
         ("3", ["3"]),
         ("0.1, 0.3,1e-3", ["0.1", "0.3", "1e-3"]),
         ("", [""]),
-        (",1.0", ["", "1.0"]),
+        (",1.0", [",1.0"]),
         ("[a,b],[c]", ["[a,b]", "[c]"]),
         ("{name: sgd, learning_rate: 0.1}, adam", ["{name: sgd, learning_rate: 0.1}", "adam"]),
         ("[{a: [1,2]},3],{b: 4}", ["[{a: [1,2]},3]", "{b: 4}"]),
         ("'a,b',\"c,]\",d", ["'a,b'", '"c,]"', "d"]),
         ("{a: 'x},'},b", ["{a: 'x},'}", "b"]),
         ("it's,that's", ["it's", "that's"]),
-        ("a],b", ["a]", "b"]),
+        ("a],b", ["a],b"]),
         ("[a,b", ["[a,b"]),
     ],
 )

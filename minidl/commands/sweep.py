@@ -10,8 +10,7 @@ from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
 from minidl.runs.comparison import SweepRun, spread_text, spreads, table
 from minidl.runs.interrupts import signal_name
-from minidl.runs.plan import plan
-from minidl.runs.sweep import Sweep
+from minidl.runs.sweep import Sweep, plan
 from minidl.terminal import ProgressBar, duration, figures_text, say, warn, width_of, wrapped
 
 

@@ -24,8 +24,18 @@ from typing import Any, TextIO
 
 from minidl.atomic import is_leftover, remove_leftovers, replace_file, sync_folder
 from minidl.errors import CheckpointError, ConfigError
-from minidl.runs.lock import lock
 from minidl.runs.metrics import Metrics
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None  # type: ignore[assignment]
+
+FAR = 2**30  # Windows lets nobody read a locked byte: this one is behind the contents
 
 
 class RunFolder:
@@ -108,7 +118,7 @@ class RunFolder:
         """Take the lock, or raise ConfigError where another process holds it."""
         file = open(self.lock, "a+", encoding="utf-8")
         try:
-            lock(file)
+            _take_lock(file)
         except BlockingIOError:
             file.seek(0)
             holder = file.read(20).strip()
@@ -220,3 +230,18 @@ def _new_folder(parent: Path) -> Path:
         else:
             break
     return path
+
+
+def _take_lock(file: TextIO) -> None:
+    """Take the lock on an open file, at once; BlockingIOError where another process holds it.
+
+    Closing the file releases it. On a system without locks nothing is done.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(file.fileno(), FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(error.errno, "locked by another process") from error

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from minidl.atomic import replace_file, sync_folder
-from minidl.epoch import Epoch
 from minidl.errors import CheckpointError
+from minidl.progress import Epoch
 
 
 class Metrics:

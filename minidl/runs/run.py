@@ -19,9 +19,9 @@ from minidl import checkpoint, kernels
 from minidl.checkpoint import Checkpoint
 from minidl.config import CheckpointEvery, Config, differences, dump, parse
 from minidl.data.dataset import fingerprint
-from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import loss_and_metrics
+from minidl.progress import Epoch
 from minidl.runs import machine
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
