@@ -14,7 +14,6 @@ from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the o
 from minidl import layers, losses
 from minidl._version import __version__
 from minidl.best import EarlyStopping
-from minidl.epoch import Epoch
 from minidl.errors import (
     CheckpointError,
     ConfigError,
@@ -31,6 +30,7 @@ from minidl.losses import *  # noqa: F403
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop
 from minidl.predictor import Predictor, load, save
+from minidl.progress import Epoch
 from minidl.schedules import (
     Constant,
     Cosine,

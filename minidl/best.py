@@ -15,7 +15,7 @@ from minidl.kernels import Array
 from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import BLOCK
-from minidl.training_state import Progress
+from minidl.progress import Progress
 
 VECTORS = ("params", "buffers")  # of a model, as they are named in a state
 

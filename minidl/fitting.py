@@ -10,11 +10,11 @@ import numpy as np
 
 from minidl.best import BestWeights, EarlyStopping
 from minidl.data.batches import Augment, Rows, Transform
-from minidl.epoch import Epoch
 from minidl.errors import DivergenceError
 from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
+from minidl.progress import Epoch
 from minidl.schedules import Schedule
 from minidl.training import Training
 

@@ -17,7 +17,6 @@ from minidl.best import BestWeights
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
 from minidl.data.disk import DiskRows
 from minidl.divergence import ADVICE, explain_divergence
-from minidl.epoch import Epoch
 from minidl.errors import DivergenceError, ParameterError, require, require_instance
 from minidl.evaluation import loss_and_metrics, predict_outputs
 from minidl.kernels import Array
@@ -26,9 +25,9 @@ from minidl.losses import Loss
 from minidl.model import Sequential
 from minidl.optimizers import Optimizer
 from minidl.parallel import BatchStep
+from minidl.progress import Epoch, Progress, check_state
 from minidl.ranks import Ranks
 from minidl.schedules import Constant, Schedule
-from minidl.training_state import Progress, check_state
 
 TRAIN_METRIC_ROWS = 5000
 

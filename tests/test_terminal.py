@@ -14,7 +14,7 @@ import pytest
 
 from minidl import terminal
 from minidl.commands.train import epoch_line
-from minidl.epoch import Epoch
+from minidl.progress import Epoch
 from minidl.terminal import ProgressBar, duration, printable, say, warn, width_of
 
 FIGURES = {"loss": 0.12345, "accuracy": 0.98765}

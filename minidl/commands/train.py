@@ -10,8 +10,8 @@ from typing import Any
 
 from minidl.commands.arguments import Parser, again, is_override
 from minidl.config import Config, dump, load_config, schema_text
-from minidl.epoch import Epoch
 from minidl.errors import CheckpointError, ConfigError
+from minidl.progress import Epoch
 from minidl.ranks import Ranks
 from minidl.runs.experiment import Experiment, build_or_fall_back
 from minidl.runs.folder import RunFolder

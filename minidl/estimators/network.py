@@ -17,7 +17,6 @@ from sklearn.model_selection import train_test_split
 
 from minidl.best import BestWeights
 from minidl.data.batches import Rows
-from minidl.epoch import Epoch
 from minidl.errors import DivergenceError
 from minidl.estimators.building import chosen, optimizer_options
 from minidl.estimators.callbacks import FitCallbacks
@@ -29,6 +28,7 @@ from minidl.layers.linear import Linear
 from minidl.lbfgs import fit_lbfgs
 from minidl.model import Sequential, walk
 from minidl.optimizers import OPTIMIZERS, Optimizer
+from minidl.progress import Epoch
 from minidl.terminal import ProgressBar
 from minidl.training import Training
 
