@@ -45,7 +45,7 @@ def write_archive(
     previous: Path | None = None,
     may_hold_nan: tuple[str, ...] = (),
 ) -> None:
-    """Write an archive so that, whatever happens, a good file stands at `path` or `previous`.
+    """Write an archive so that a crash leaves a good file at `path` or at `previous`.
 
     Equal contents give equal bytes.
 
@@ -54,7 +54,7 @@ def write_archive(
     document  : JSON values; tuples come back as lists, at most 1 MiB as text
     kind      : what the file is ("checkpoint", "model"); `read_archive` asks for the same
     version   : of the layout of `arrays` and `document`, 1 or more
-    previous  : where the file that now stands at `path` is kept, in the same folder
+    previous  : where the present file at `path` is kept, in the same folder
 
     Raises `DivergenceError` for an array that is not finite, `CheckpointError` for what the disk
     refuses, `ValueError` for what an archive cannot hold; the old files are intact after each.
@@ -79,8 +79,8 @@ def read_archive(
     newest_version  : the newest layout the caller understands
     max_bytes       : of the file
 
-    Takes no more memory than the file's size and 64 MB, whatever the file claims.  The hash
-    finds damage; it is not a signature, so the caller still judges what the document says.
+    Takes at most the file's size and 64 MB of memory, whatever the file claims.  The hash finds
+    damage; it is not a signature, so the caller must check the contents of the document.
     """
     with opened_zip(Path(path), max_bytes) as (file_size, archive, members):
         if _DOCUMENT not in members:

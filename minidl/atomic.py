@@ -1,4 +1,4 @@
-"""Files replaced so that no crash, full disk or signal can lose both the old one and the new.
+"""Files are replaced so that no crash, full disk or signal loses both the old and the new one.
 
 The new file is written beside the old one, synced, and only then renamed over it; then the
 folder is synced.  Source: Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014
@@ -34,17 +34,17 @@ _ADVICE = {
 def replace_file(
     path: Path, write: Callable[[BinaryIO], object], *, previous: Path | None = None
 ) -> None:
-    """Write a new file at `path`; whatever happens, a good one stands there or at `previous`.
+    """Write a new file at `path`; a crash leaves a good file there or at `previous`.
 
     write     : given the open new file, writes its contents
-    previous  : where the file that now stands at `path` is kept, in the same folder
+    previous  : where the present file at `path` is kept, in the same folder
 
     Raises `CheckpointError` for what the disk refuses; the old files are intact after it, as
     they are after anything that `write` raises.
     """
     path = Path(path)
     if previous is not None and Path(previous).parent != path.parent:
-        raise ValueError(f"previous must stand in the folder of {path}, got {previous}")
+        raise ValueError(f"previous must be in the folder of {path}, got {previous}")
     temporary, link = _temporary(path), _temporary(path)
     try:
         with _retry(lambda: open(temporary, "xb")) as file:
@@ -67,13 +67,13 @@ def replace_file(
 def remove_leftovers(folder: Path) -> int:
     """Remove the temporary files that killed writers left in `folder`; return how many.
 
-    The caller is the folder's only writer (it holds the run's lock), so whoever left them is
-    dead.  A living writer whose file this takes fails with `CheckpointError`, and loses nothing.
+    The caller must be the only writer of the folder, that is, hold the lock of the run.  Another
+    writer whose file is removed fails with `CheckpointError` and loses nothing.
     """
     removed = 0
     for file in Path(folder).glob(".*.tmp"):
         if is_leftover(file.name):
-            with suppress(OSError):  # it only takes space
+            with suppress(OSError):  # it only takes up space
                 file.unlink()
                 removed += 1
     return removed
@@ -85,7 +85,7 @@ def is_leftover(name: str) -> bool:
 
 
 def _put_in_place(temporary: Path, path: Path, previous: Path | None, link: Path) -> None:
-    """Rename `temporary` to `path`, and what stood there to `previous`.
+    """Rename `temporary` to `path`, and the former file at `path` to `previous`.
 
     A second name for the old file (a hard link) makes it safe at every instant: `path` goes
     from the old file to the new, and the older `previous` stays until the new one is durable.

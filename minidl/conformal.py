@@ -1,4 +1,4 @@
-"""Sets and intervals that hold the truth with a given probability, whatever the model is.
+"""Sets and intervals that contain the true value with a given probability, for any model.
 
 Split-conformal prediction: the errors of predictions on rows that a model has not seen say how far
 its predictions for other rows are off. The guarantee holds on average over rows that come from the

@@ -1,6 +1,6 @@
-"""The failures that a user can cause or meet, each with the exit code of the command line.
+"""The expected failures, each with the exit code of the command line.
 
-Whatever is raised as one of these ends a command with its one clear message and no traceback.
+A command that is ended by one of these prints its message and no traceback.
 """
 
 from __future__ import annotations

@@ -46,9 +46,8 @@ def fit(
                          batch_size=128, rng=0):
             print(epoch.epoch, epoch.validation["accuracy"])
 
-    However the loop ends, also by `break`, an error or Ctrl-C, the model then holds the best
-    weights so far. Only where training diverges before there are any does it hold the weights with
-    which it diverged.
+    After the loop, also after `break`, an error or Ctrl-C, the model holds the best weights so far.
+    If training diverges before any weights were kept, it holds those with which it diverged.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Any layer, loss function or model against finite differences, naming the parameter that is wrong.
+"""Compares the backward pass of a layer, a loss function or a model with finite differences.
 
-Here stands also `jacobian`, which reads the derivative of one example off the backward pass.
+`jacobian` computes the derivative of one example from the backward pass.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def check_gradients(
     ----------
     model : a layer or a Sequential, of any dtype. It is copied, and the copy is in float64.
     x : (n_samples, n_in), an array or a SciPy CSR matrix, for which no "x" is checked.
-    loss_function, labels : the loss function and its targets; without them a random dy stands in.
+    loss_function, labels : the loss function and its targets; without them dy is random.
     seed : of the random dy and of the choice of entries.
     tolerance : the largest relative error that passes.
     max_entries : compare so many randomly chosen entries of each array, not all.
 
-    Noise repeats: each forward is that of step 0. Before the pass that counts each layer is led
-    through one with another x and dy, so that what is left over from a step before shows.
+    Noise repeats: each forward is that of step 0. Each layer first makes a pass with another x and
+    dy, so that state left over from an earlier step is detected.
     """
     rng = np.random.default_rng(seed)
     layers = copy.deepcopy(_layers(model))

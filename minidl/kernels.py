@@ -1,8 +1,8 @@
 """The work that a training step spends its time in, in C where that is built: `_kernels.c`, with
 the passes over memory for float32 and float64 in `_passes.h`.
 
-A function here either has its reference in NumPy beside the call to C, or it says whether C has
-done the work, and the NumPy code stands where the formula is described: `optimizers.py` and
+A function here either has its reference in NumPy beside the call to C, or it returns whether C
+has done the work, and the NumPy code is where the formula is described: `optimizers.py` and
 `losses/`. The C extension is optional: it is built where a C compiler is present when minidl is
 installed, and the environment variable `MINIDL_KERNELS=numpy` turns it off.
 

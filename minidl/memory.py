@@ -11,7 +11,7 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 def memory_bytes() -> int | None:
     """The memory that this process may use: that of the machine, or of its container.
 
-    None where the system does not tell.
+    None where this cannot be found out.
     """
     known = []
     try:

@@ -25,7 +25,7 @@ class Sequential:
     """A stack of layers over one vector of parameters and one of gradients.
 
     params, grads: 1-D and contiguous. Each layer's `W, b, dW, db, ...` are views into them, so one
-    array operation updates, clips, saves or compares the whole model. What decays stands first:
+    array operation updates, clips, saves or compares the whole model. What decays comes first:
     all weights, then biases, then scales, each in the order of the layers.
     buffers: 1-D, the running statistics of the layers that keep some; no gradient touches them.
 

@@ -1,7 +1,6 @@
-"""The arrays of any .npz file, read so that no file can crash the reader or take its memory.
+"""Reads the arrays of any .npz file so that no file can crash the reader or exhaust memory.
 
-Reading believes nothing that a file says about itself until it is checked, and takes no memory
-before.
+What a file says about itself is checked before it is used and before memory is allocated.
 
 Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy).
 """
@@ -29,9 +28,9 @@ Arrays = dict[str, NDArray[Any]]
 CHUNK = 2**20  # bytes: the most that is read at once
 SUFFIX = ".npy"
 _MAX_HEADER = 4096  # bytes of one .npy header
-_MAX_EMPTY = 2**20  # of each length of an array that holds nothing
+_MAX_EMPTY = 2**20  # of each dimension of an empty array
 _MAX_ITEM = 2**20  # bytes of one text
-_MAX_INFLATION = 1032  # deflate cannot do better, so a larger ratio is a lie
+_MAX_INFLATION = 1032  # deflate cannot do better, so a larger ratio is false
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 

@@ -66,7 +66,7 @@ class Epoch(Mapping[str, Any]):
 
 @dataclass
 class Progress:
-    """Where a training stands: everything but arrays and generators."""
+    """The position of a training: all of its state but arrays and generators."""
 
     step: int = 0
     epoch: int = 0  # epochs completed

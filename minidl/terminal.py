@@ -47,7 +47,7 @@ class TerminalClosed(OutputError):
 class ProgressBar(tqdm):  # type: ignore[type-arg]
     """A bar on standard error that follows the width of the terminal and starts no thread.
 
-    Its description stands in front, where a narrow terminal shows it too.
+    Its description comes first, so that a narrow terminal shows it too.
     """
 
     monitor_interval = 0
@@ -160,14 +160,24 @@ def width_of(stream: TextIO) -> int | None:
         return DEFAULT_WIDTH
 
 
-def figures_text(figures: Mapping[str, float], monitor: str = "loss") -> str:
+def figures_text(figures: Mapping[str, float], monitor: str = "loss", prefix: str = "") -> str:
     """Figures as text: the usual ones and the monitored one; the files of a run hold them all.
 
-    >>> figures_text({"loss": 0.12345, "accuracy": 1.0})
+    prefix: of the names of the figures that are meant; it is not shown.
+
+    >>> figures_text({"test_loss": 0.12345, "test_accuracy": 1.0, "epochs": 2}, prefix="test_")
     'loss 0.1235 accuracy 1.0000'
     """
-    shown = {name: x for name, x in figures.items() if name not in IN_FILES or name == monitor}
+    meant = {name.removeprefix(prefix): x for name, x in figures.items() if name.startswith(prefix)}
+    shown = {name: x for name, x in meant.items() if name not in IN_FILES or name == monitor}
     return " ".join(f"{name} {figure:.4f}" for name, figure in shown.items())
+
+
+def fitting(lines: Iterable[Sequence[str]], width: int | None) -> str:
+    """The first of some lines, each given in parts, that fits into `width` columns, if given."""
+    joined = ["  ".join(parts) for parts in lines]
+    fits = (line for line in joined if width is None or len(line) < width)
+    return next(fits, joined[-1][:width])
 
 
 def aligned(

@@ -139,7 +139,7 @@ class Training:
 
     @property
     def progress(self) -> Mapping[str, Any]:
-        """Where training stands: step, epoch, batch, best_epoch, ..."""
+        """The position of the training: step, epoch, batch, best_epoch, ..."""
         return dict(self._at.__dict__)
 
     def steps(self) -> Generator[Epoch | None, None, None]:
@@ -274,7 +274,7 @@ class Training:
             self.train, self.validation, self._transform = train, validation, None
 
     def _begin_epoch(self) -> Iterator[Rows]:
-        """The batches of the present epoch, from where it stands."""
+        """The remaining batches of the current epoch."""
         self._scratch = self.model.lend_scratch(self._scratch)
         self.model.fuse()
         self._epoch_start = self._rng.bit_generator.state

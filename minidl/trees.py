@@ -1,7 +1,7 @@
 """A tree of plain values, arrays and texts, as named arrays and one small JSON document.
 
 What may be long is stored as an array under its dotted path, "optimizer.velocity": arrays, long
-texts, and lists of texts or numbers. So the document stays small, whatever the tree holds.
+texts, and lists of texts or numbers. So the document is small for any tree.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def join(arrays: Mapping[str, NDArray[Any]], rest: dict[str, Any]) -> dict[str, 
                 raise ValueError(f"{name!r} has no place in it")
         key, value = _restored(last, array)
         if key in branch:
-            raise ValueError(f"{name!r} stands in it twice")
+            raise ValueError(f"{name!r} occurs in it twice")
         branch[key] = value
     return rest
 

@@ -102,7 +102,7 @@ def test_the_previous_file_is_kept(tmp_path):
     assert last.stat().st_nlink == previous.stat().st_nlink == 1
     write(last, 4)
     assert (n_of(last), n_of(previous)) == (4, 2)
-    with pytest.raises(ValueError, match=r"^previous must stand in the folder"):
+    with pytest.raises(ValueError, match=r"^previous must be in the folder"):
         write(last, 5, tmp_path.parent / "previous")
 
 

@@ -109,7 +109,7 @@ def test_scalars_follow_yaml_1_2(text, value):
             "c.yaml:2:1: not valid YAML: found character '\\t' that cannot start any token "
             "(indent with spaces, not with tabs)",
         ),
-        ("a: 1\nb: 2\na: 3", "c.yaml:3:1: 'a' stands here twice"),
+        ("a: 1\nb: 2\na: 3", "c.yaml:3:1: 'a' occurs twice in this map"),
         ("a: 1\n---\nb: 2", "c.yaml:2:1: a second document begins here; a config is one document"),
         ("a: !!python/name:os.system x", "c.yaml:1:4: tags (!) are not allowed;"),
         ("a: &x 1", "c.yaml:1:4: anchors and aliases (& and *) are not allowed; write it out"),

@@ -342,17 +342,6 @@ def test_the_default_folder_is_beside_the_runs_and_is_not_the_latest_run(minidl,
     assert "no run to resume in runs" in minidl("train --resume latest")[2]
 
 
-def test_the_test_figures_are_shown_when_asked_for_of_the_first_setting_alone(minidl, here):
-    code, out, _ = minidl("sweep config.yaml train.batch_size=8,64 --seeds 1 --out o --test")
-    results = json.loads(Path("o/train.batch_size-8_seed-0/results.json").read_text())
-    loss, accuracy = results["test_loss"], results["test_accuracy"]
-    assert code == 0 and rows_of(out)[0][0] == "8"
-    assert out.splitlines()[3].startswith(
-        f"test, of the first setting alone: loss {loss:.4f} accuracy {accuracy:.4f} "
-    )
-    assert out.count("test") == 1
-
-
 def test_what_is_finished_is_not_trained_again(minidl, here):
     command = "sweep config.yaml train.batch_size=8,64 --jobs 1 --out o"
     assert minidl(f"{command} --seeds 1")[0] == 0
@@ -367,7 +356,7 @@ def test_what_is_finished_is_not_trained_again(minidl, here):
 
 def test_a_run_that_diverges_stops_no_other(minidl, here):
     code, out, err = minidl(
-        "sweep config.yaml train.optimizer.learning_rate=1e30,0.1 --seeds 1 --out o --test"
+        "sweep config.yaml train.optimizer.learning_rate=1e30,0.1 --seeds 1 --out o"
     )
     good, bad = rows_of(out)[:2]
     assert code == 4
@@ -389,7 +378,7 @@ def test_a_run_that_diverges_stops_no_other(minidl, here):
 )
 def test_a_process_that_fails_says_why(minidl, monkeypatch, status, lines, word):
     monkeypatch.setattr(sweep_room, "train_in_process", lambda folder, stop: (status, lines))
-    code, out, err = minidl("sweep config.yaml --seeds 1 --test --out o")
+    code, out, err = minidl("sweep config.yaml --seeds 1 --out o")
     assert code == (status if status > 0 else 128 - status)
     assert err == f"1/1  seed=0  {word}\n"
     assert rows_of(out)[0] == ["0/1", "-", f"1 {word}"]

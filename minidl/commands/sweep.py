@@ -8,10 +8,19 @@ from dataclasses import replace
 
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
-from minidl.runs.comparison import SweepRun, spread_text, spreads, table
+from minidl.runs.comparison import SweepRun, table
 from minidl.runs.interrupts import signal_name
 from minidl.runs.sweep import Sweep, plan
-from minidl.terminal import ProgressBar, duration, figures_text, say, warn, width_of, wrapped
+from minidl.terminal import (
+    ProgressBar,
+    duration,
+    figures_text,
+    fitting,
+    say,
+    warn,
+    width_of,
+    wrapped,
+)
 
 
 def sweep(arguments: Sequence[str]) -> int:
@@ -22,8 +31,7 @@ def sweep(arguments: Sequence[str]) -> int:
         "their means on the VALIDATION data. Each run is a process with one thread and leaves a "
         "run folder; the same command with the same --out trains only what is not finished. A "
         "value may hold commas in brackets or quotes; a key with one value is set for all runs.",
-        epilog="The test set chooses nothing: --test shows it for the setting that came first, and "
-        "for no other.",
+        epilog="The test set chooses nothing; results.json of each run has its figures.",
     )
     parser.takes_config()
     parser.add_argument(
@@ -40,9 +48,6 @@ def sweep(arguments: Sequence[str]) -> int:
         "--by", metavar="FIGURE", help="loss or a metric; the best first (default: train.monitor)"
     )
     parser.add_argument("--out", metavar="DIR", help="default: runs/NAME-sweep/TIME")
-    parser.add_argument(
-        "--test", action="store_true", help="show the test figures of the first setting as well"
-    )
     options = parser.options(arguments)
     path, overrides = parser.config(options.arguments)
     planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
@@ -65,16 +70,7 @@ def sweep(arguments: Sequence[str]) -> int:
             + again("sweep", *arguments, *out)
         )
         return swept.exit_code
-    settings = swept.best_first
-    say(table(settings, width_of(sys.stdout)), end="")
-    test = {
-        name.removeprefix("test_"): value
-        for name, value in spreads(settings[0]).items()
-        if name.startswith("test_")
-    }
-    if options.test and test:
-        figures = " ".join(f"{name} {spread_text(value)}" for name, value in test.items())
-        say(f"test, of the first setting alone: {figures}")
+    say(table(swept.best_first, width_of(sys.stdout)), end="")
     if swept.config.output.report:
         _write_page(swept)
     say(f"sweep folder: {swept.folder.path}")
@@ -103,22 +99,14 @@ def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
     """How a run ended: the longest line that fits into `width` columns, if given."""
     if run.code:
         return wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
-    validation = {
-        name.removeprefix("validation_"): value
-        for name, value in run.figures.items()
-        if name.startswith("validation_")
-    }
-    figures, time = figures_text(validation), duration(run.figures["train_seconds"])
-    short = run.short_title
-    lines = [
-        "  ".join(parts)
-        for parts in (
-            [place, run.title, f"validation {figures}", time],
-            [place, short, f"validation {figures}", time],
-            [place, short, figures, time],
-            [place, short, figures],
-            [place, short, " ".join(figures.split()[:2])],
-            [place, short],
-        )
-    ]
-    return next((line for line in lines if width is None or len(line) < width), lines[-1])
+    figures = figures_text(run.figures, prefix="validation_")
+    time, short = duration(run.figures["train_seconds"]), run.short_title
+    lines = (
+        [place, run.title, f"validation {figures}", time],
+        [place, short, f"validation {figures}", time],
+        [place, short, figures, time],
+        [place, short, figures],
+        [place, short, " ".join(figures.split()[:2])],
+        [place, short],
+    )
+    return fitting(lines, width)

@@ -23,6 +23,7 @@ from minidl.terminal import (
     ProgressBar,
     duration,
     figures_text,
+    fitting,
     say,
     warn,
     width_of,
@@ -226,28 +227,20 @@ def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "los
     figures = figures_text(epoch.validation or epoch.train, monitor)
     validation = [f"validation {figures}"] if epoch.validation else []
     time = duration(epoch.seconds)
-    lines = [
-        "  ".join(parts)
-        for parts in (
-            [f"epoch {short}", train, *validation, time],
-            [f"epoch {short}", train_loss, *validation, time],
-            [f"epoch {short}", train_loss, *validation],
-            [f"epoch {short}", *(validation or [train_loss])],
-            [short, figures],
-            [short, " ".join(figures.split()[:2])],
-        )
-    ]
-    return next((line for line in lines if width is None or len(line) < width), lines[-1][:width])
+    lines = (
+        [f"epoch {short}", train, *validation, time],
+        [f"epoch {short}", train_loss, *validation, time],
+        [f"epoch {short}", train_loss, *validation],
+        [f"epoch {short}", *(validation or [train_loss])],
+        [short, figures],
+        [short, " ".join(figures.split()[:2])],
+    )
+    return fitting(lines, width)
 
 
 def _verdict(results: Mapping[str, Any]) -> str:
     """One line of what the test set said; the balanced accuracy too where classes are uneven."""
-    figures = {
-        name.removeprefix("test_"): value
-        for name, value in results.items()
-        if isinstance(value, float) and name.startswith("test_")
-    }
     rows = [sum(row) for row in results.get("confusion_matrix", ())]  # of each true class
     uneven = bool(rows) and max(rows) > UNEVEN * min(filter(None, rows))
-    shown = figures_text(figures, "balanced_accuracy" if uneven else "loss")
-    return f"test {shown}" if figures else "trained; no test part was set aside"
+    shown = figures_text(results, "balanced_accuracy" if uneven else "loss", "test_")
+    return f"test {shown}" if shown else "trained; no test part was set aside"

@@ -37,7 +37,7 @@ from minidl.reprs import parameters_of
 
 # What the experiment gives to constructors, so that no config sets it; each with a value for the
 # trial call. A name in SIZES is given where it is positional (`Linear(n_in, n_out)`). Clipping
-# stands in the train section, whatever the optimizer.
+# is set in the train section for every optimizer.
 SUPPLIED: dict[str, Any] = {
     "rng": np.random.default_rng(0),
     "dtype": np.float32,

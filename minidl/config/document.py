@@ -1,4 +1,4 @@
-"""From the text of a YAML file to plain values that know where they stand.
+"""The text of a YAML file as plain values with their positions.
 
 PyYAML parses the text. What a config never needs and what hides mistakes is refused: anchors, tags,
 duplicate keys, several documents, deep nesting. Unquoted scalars follow the core schema of YAML 1.2
@@ -204,7 +204,7 @@ class _Builder:
                 continue
             name = getattr(event, "value", "")
             if name in entries:
-                self._refuse(event, f"{brief(name)} stands here twice")
+                self._refuse(event, f"{brief(name)} occurs twice in this map")
             item.key_where = key.where
             entries[name] = item
         return entries

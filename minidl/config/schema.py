@@ -31,7 +31,7 @@ def json_schema() -> Schema:
         definitions |= {_name(family, name): _options(family, name) for name in family.registry}
         definitions[family.kind] = _notations(family)
     data = definitions["Data"]
-    del data["properties"]["dataset"]  # its keys stand in the section itself
+    del data["properties"]["dataset"]  # its keys are in the section itself
     definitions["Data"] = {
         "description": data["description"],
         "properties": data["properties"],
@@ -71,7 +71,7 @@ def _notations(family: Family) -> Schema:
     if family.default is not None:
         named.append(references[family.default] | {"type": "object"})
     short: Schema = {"type": "object", "properties": references}
-    if family is DATASET:  # options may stand beside `name: value`
+    if family is DATASET:  # options may be given beside `name: value`
         for name, keys in required.items():
             inner = {"required": keys} if keys else {}
             references[name] |= inner | {"unevaluatedProperties": False}
@@ -97,7 +97,7 @@ def _options(family: Family, name: str) -> Schema:
         "anyOf": kinds,
         "properties": schema["properties"] | {"name": {"const": name}},
     }
-    if family is DATASET:  # other keys may stand beside them
+    if family is DATASET:  # other keys may be given beside them
         return options
     return {**options, "required": required, "additionalProperties": False}
 
@@ -123,7 +123,7 @@ def _tidy(value: Schema) -> Schema:
 
 
 def schema_text() -> str:
-    """The schema as JSON; what fits into 100 columns stands on one line."""
+    """The schema as JSON; what fits into 100 columns is on one line."""
     return _text(json_schema(), 0)
 
 

@@ -60,7 +60,7 @@ class Data(Settings):
     """Where the rows come from, how they are split and what is done to them."""
 
     dataset: Annotated[Choice, DATASET]
-    """The data set and its options; in a file they stand directly in the section."""
+    """The data set and its options; in a file they are keys of the section itself."""
     validation: Share = 0.1
     """The part of the rows that selects the best weights: 0, a fraction or a number of rows."""
     test: Share = 0.2
@@ -72,7 +72,7 @@ class Data(Settings):
     )
     """Fitted on the training part, and kept with the model."""
     augmentation: Annotated[tuple[Annotated[Choice, AUGMENTATION], ...], Strict(False)] = ()
-    """Random changes of the training rows, one after the other, drawn anew for each epoch."""
+    """Random changes of the training rows, one after the other, drawn again in each epoch."""
     fallback: FilePath | None = None
     """The config to train instead when the data are not available; relative to this file."""
 
@@ -218,7 +218,7 @@ class Config(Settings):
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The validation figures of a run that tell better from worse."""
+        """The validation figures by which a run can be judged."""
         names: tuple[str, ...] = self.loss.factory.figure_names()  # type: ignore[attr-defined]
         return names
 

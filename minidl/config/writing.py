@@ -16,10 +16,10 @@ _PLAIN = re.compile(r"[\w./+-]+")
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, quoting whatever this package's own reading would not take for text."""
+    """PyYAML's dumper; it quotes each text that this package would read as something else."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)  # lists stand further in than their key
+        super().increase_indent(flow, False)  # lists are indented further than their key
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

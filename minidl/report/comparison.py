@@ -17,12 +17,16 @@ MOST_CURVES = 20
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the folder of a finished run holds: its config, metrics.csv and results.json."""
+    """What the folder of a finished run holds: its config, metrics.csv and results.json.
+
+    figures: the validation figures of the best epoch, and those of the test part.
+    """
 
     name: str
     config: Config
     epochs: list[dict[str, str]]
     results: dict[str, Any]
+    figures: dict[str, float]
 
     @classmethod
     def read(cls, path: Path) -> FinishedRun:
@@ -30,16 +34,14 @@ class FinishedRun:
         folder = RunFolder(path)
         if not folder.is_finished():
             raise ConfigError(f"{path}: not the folder of a finished run")
-        try:
-            epochs = folder.metrics.read()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{folder.metrics.path}: cannot be read: {error}") from error
-        return cls(str(path), load_config(folder.config), epochs, folder.read_results())
-
-    def best(self, column: str) -> float:
-        """Return a column of metrics.csv in the best epoch; NaN where there is none."""
-        best = str(self.results.get("best_epoch"))
-        return next((float(e.get(column) or nan) for e in self.epochs if e["epoch"] == best), nan)
+        figures = folder.figures()  # raises CheckpointError for files that cannot be read
+        return cls(
+            str(path),
+            load_config(folder.config),
+            folder.metrics.read(),
+            folder.read_results(),
+            figures,
+        )
 
 
 def figures_table(
@@ -59,7 +61,7 @@ def figures_table(
         [
             run.name,
             *(run.results.get(name, "") for name in counts),
-            *(run.best(name) for name in validation),
+            *(run.figures.get(name, nan) for name in validation),
             *(run.results.get(name, nan) for name in (*tests, "train_seconds")),
         ]
         for run in runs

@@ -118,8 +118,7 @@ def unfinished(setting: Setting) -> str:
 def best_first(settings: Sequence[Setting], by: str) -> list[Setting]:
     """The settings in the order of the mean of the validation figure `by`, the best first.
 
-    A setting of which every run finished stands before one of which some did not. The test figures
-    have no part in it.
+    Settings of which every run finished come before the others. Test figures are not used.
     """
     sign = 1 if by in LOWER_IS_BETTER else -1
 

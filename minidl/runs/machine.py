@@ -45,7 +45,7 @@ def now() -> str:
 
 
 def peak_memory_bytes() -> int | None:
-    """Return the peak memory of this process so far; None where the system does not tell."""
+    """Return the peak memory of this process so far; None where this cannot be found out."""
     if resource is None:
         return None
     try:

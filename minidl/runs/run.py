@@ -33,7 +33,7 @@ LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 # Settings on which no bit of the weights depends.
 WITHOUT_EFFECT_ON_BITS = (
     "name",
-    "data.path",  # the fingerprint tells whether it is other data
+    "data.path",  # the fingerprint shows whether the data differ
     "data.fallback",
     "train.checkpoint_every",
     "evaluation",

@@ -33,7 +33,7 @@ from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts, signal_name
 from minidl.runs.run import changes_bits
 
-# One thread each, so that a run has the same bits however many others run beside it.
+# One thread each, so that the bits of a run do not depend on how many run at a time.
 ONE_THREAD = {"train.blas_threads": "1"}
 MOST_RUNS = 10_000
 TABLE = "sweep.csv"
@@ -97,7 +97,7 @@ class Sweep:
         """Train what is not finished, `jobs` runs at a time; `ended` is called after each run.
 
         A run that fails stops no other. The first signal (see `Interrupts`) lets the running ones
-        write their checkpoints and starts no more. sweep.csv is written anew after each run.
+        write their checkpoints and starts no more. sweep.csv is written after each run.
         """
 
         def write_table() -> None:
@@ -203,7 +203,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
 
     Each combination gets the config's seed and the n_seeds - 1 that follow it. A seed also draws
     the split, so that all settings are compared on the same splits. `by` is the loss or a metric of
-    the loss; None stands for the figure that the config monitors.
+    the loss; None means the figure that the config monitors.
 
     Raises ConfigError with all that is wrong in any combination, as a single run would say it, and
     DataError where the data are not available: `data.fallback` is not used.
@@ -233,7 +233,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
 
 
 def split_values(text: str) -> list[str]:
-    """Split at the commas of a YAML list that stands without its brackets.
+    """Split at the commas of a YAML list without its brackets.
 
     >>> split_values("{name: sgd, learning_rate: 0.1}, adam")
     ['{name: sgd, learning_rate: 0.1}', 'adam']
