@@ -5,14 +5,13 @@ Each command is a file in `minidl/commands/` and is imported only when it is ask
 
 from __future__ import annotations
 
-import difflib
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from minidl import startup
-from minidl.errors import ConfigError, MinidlError
+from minidl.errors import ConfigError, MinidlError, did_you_mean
 from minidl.terminal import OutputError, aligned, prepare_streams, say, warn
 
 HELP = """\
@@ -114,9 +113,8 @@ def _run(arguments: list[str]) -> int:
         say(_version())
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        raise ConfigError(f"minidl: no command {name!r}; {hint}")
+        hint = did_you_mean(name, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
+        raise ConfigError(f"minidl: no command {name!r}{hint}")
     command = _command(name)
     startup.end()
     try:

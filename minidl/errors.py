@@ -5,6 +5,8 @@ A command that is ended by one of these prints its message and no traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -66,3 +68,12 @@ def require_instance(parameter: str, value: object, kind: type) -> None:
     else:
         problem = f"got {type(value).__name__}"
     raise ParameterError(parameter, f"must be an object of {kind.__name__}, {problem}")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known word, or an empty text."""
+    names = {name.casefold(): name for name in known}
+    if isinstance(word, str) and len(word) <= 64:
+        for near in get_close_matches(word.casefold(), names, 1):
+            return f"; did you mean {names[near]!r}?"
+    return ""

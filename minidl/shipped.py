@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 
-from minidl.errors import ConfigError
+from minidl.errors import ConfigError, did_you_mean
 
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # installed, or in a checkout
@@ -31,11 +30,15 @@ def find_config(path: str) -> Path:
     name = re.sub(r"^configs[/\\](.*)\.yaml$", r"\1", path)
     if path == "-" or os.path.lexists(path) or not re.fullmatch(r"\w+", name):
         return Path(path)
+    return shipped_config(name, f"{path}: no such file, and")
+
+
+def shipped_config(name: str, before: str) -> Path:
+    """The shipped config of that name; a ConfigError, whose message has `before` in front."""
     configs = shipped_configs()
     if name not in configs:
-        near = difflib.get_close_matches(name, configs, 1)
-        hint = f"did you mean {near[0]}?" if near else "minidl configs lists those that are shipped"
-        raise ConfigError(f"{path}: no such file and no shipped config; {hint}")
+        hint = did_you_mean(name, configs) or "; minidl configs lists those that are shipped"
+        raise ConfigError(f"{before} no shipped config {name!r}{hint}")
     return configs[name]
 
 

@@ -49,7 +49,7 @@ def test_a_file_comes_before_a_shipped_config(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_nothing_gets_the_nearest():
-    with pytest.raises(ConfigError, match=r"mnits: no such file and no shipped config; .* mnist"):
+    with pytest.raises(ConfigError, match=r"mnits: no such file, and no shipped config 'mnits'; .* 'mnist'"):
         find_config("mnits")
 
 
@@ -77,7 +77,7 @@ def test_the_commands(minidl):
     assert code == 2 and "iris.yaml: exists and is kept" in err
     assert minidl("configs --copy wine --out iris.yaml --force")[0] == 0
     assert Path("iris.yaml").read_text() != before
-    assert "did you mean wine?" in minidl("configs --copy win")[2]
+    assert "did you mean 'wine'?" in minidl("configs --copy win")[2]
     assert minidl("configs --copy wine --out gone/x.yaml")[0] == 5
 
 

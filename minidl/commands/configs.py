@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
-from minidl.errors import ConfigError
-from minidl.shipped import copy_of, description, shipped_configs
+from minidl.shipped import copy_of, description, shipped_config, shipped_configs
 from minidl.terminal import aligned, say, width_of
 
 
@@ -21,20 +19,17 @@ def configs(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="write it to this file instead")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
     options = parser.parse_args(arguments)
-    shipped = shipped_configs()
     if options.copy is None:
-        lines = aligned((name, description(file)) for name, file in shipped.items()).splitlines()
+        shipped = shipped_configs().items()
+        lines = aligned((name, description(file)) for name, file in shipped).splitlines()
         say("\n".join(line[: width_of(sys.stdout)] for line in lines))
         say("minidl train NAME trains one; minidl configs --copy NAME writes it to NAME.yaml")
         return 0
     name = options.copy.removesuffix(".yaml")
-    if name not in shipped:
-        near = difflib.get_close_matches(name, shipped, 1)
-        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(shipped)}"
-        raise ConfigError(f"{parser.prog}: no shipped config {name!r}; {hint}")
+    file = shipped_config(name, f"{parser.prog}:")
     out = Path(options.out or f"{name}.yaml")
     refuse_existing(out, force=options.force)
-    text = copy_of(shipped[name])
-    replace_file(out, lambda file: file.write(text.encode()))
+    text = copy_of(file)
+    replace_file(out, lambda stream: stream.write(text.encode()))
     say(f"{out} written; train it by\n  minidl train {out}")
     return 0

@@ -11,7 +11,6 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
@@ -31,7 +30,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from minidl.config.document import brief
-from minidl.errors import ParameterError
+from minidl.errors import ParameterError, did_you_mean
 from minidl.layers import Layer
 from minidl.reprs import parameters_of
 
@@ -89,14 +88,6 @@ def mark_unknown(data: object, known: Sequence[str]) -> object:
         key: value if key in known or isinstance(value, Unknown) else unknown
         for key, value in data.items()
     }
-
-
-def did_you_mean(word: object, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, or an empty text."""
-    if isinstance(word, str) and len(word) <= 64:
-        for near in get_close_matches(word.lower(), known, n=1):
-            return f"; did you mean {near!r}?"
-    return ""
 
 
 def file_name(path: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from minidl.config import document
-from minidl.config.choices import did_you_mean
 from minidl.config.document import Node, brief
 from minidl.config.settings import DATASET, LAYER, Config
+from minidl.errors import did_you_mean
 
 # pydantic's kinds of error as what was expected.
 _EXPECTED = {
