@@ -49,7 +49,9 @@ def test_a_file_comes_before_a_shipped_config(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_nothing_gets_the_nearest():
-    with pytest.raises(ConfigError, match=r"mnits: no such file, and no shipped config 'mnits'; .* 'mnist'"):
+    with pytest.raises(
+        ConfigError, match=r"mnits: no such file, and no shipped config 'mnits'; .* 'mnist'"
+    ):
         find_config("mnits")
 
 

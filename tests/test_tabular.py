@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, RobustScaler
 
-from minidl.data.preprocessing import PREPROCESSINGS, from_state
+from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.preprocessing.tabular import PiecewiseLinear, QuantileTransform, SmoothClip
 from minidl.data.schema import Schema
 from minidl.data.tables import table_of
@@ -126,7 +126,7 @@ def test_a_state_comes_back_or_is_refused(name):
     X, categories = mixed()
     fitted = PREPROCESSINGS[name](categories=categories).fit(X)
     state = fitted.state()
-    again = from_state(name, state)
+    again = PREPROCESSINGS[name]().restore(state)
     assert again.transform(X).tobytes() == fitted.transform(X).tobytes()
     changes = [
         {"categories": np.array([0, 3, 2, 2])},
@@ -145,7 +145,7 @@ def test_a_state_comes_back_or_is_refused(name):
     for change in changes:
         wrong = {key: array for key, array in (state | change).items() if array is not None}
         with pytest.raises(CheckpointError, match=f"^preprocessing {name}: the saved arrays"):
-            from_state(name, wrong)
+            PREPROCESSINGS[name]().restore(wrong)
 
 
 @pytest.mark.filterwarnings("ignore:column")
@@ -176,10 +176,10 @@ def test_a_date_is_five_numbers(name):
     fitted = PREPROCESSINGS[name](categories=schema.labels, dates=schema.dates).fit(X)
     expected = PREPROCESSINGS[name]().fit(by_hand).transform(by_hand)
     assert np.array_equal(fitted.transform(X), expected)
-    again = from_state(name, fitted.state())
+    again = PREPROCESSINGS[name]().restore(fitted.state())
     assert np.array_equal(again.transform(X), expected)
     with pytest.raises(CheckpointError):
-        from_state(name, fitted.state() | {"dates": np.array([2])})
+        PREPROCESSINGS[name]().restore(fitted.state() | {"dates": np.array([2])})
 
 
 @pytest.mark.parametrize("name", TABULAR)

@@ -4,12 +4,8 @@ The model keeps it, so that a prediction starts from raw features. `PREPROCESSIN
 of each in a YAML file. NumPy only.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from minidl.data.preprocessing import features, scaling, tabular
 from minidl.data.preprocessing.contract import Preprocessing
-from minidl.errors import CheckpointError
 
 _KINDS: tuple[type[Preprocessing], ...] = (
     scaling.Unchanged,
@@ -25,10 +21,3 @@ _KINDS: tuple[type[Preprocessing], ...] = (
 )
 PREPROCESSINGS = {kind.name: kind for kind in _KINDS}
 PREPROCESSINGS["mean_std"] = scaling.GlobalStandard  # in older files
-
-
-def from_state(name: str, arrays: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing of that name with what its `state` gave.  Raises CheckpointError."""
-    if name not in PREPROCESSINGS:
-        raise CheckpointError(f"preprocessing {name!r} is not known to this version")
-    return PREPROCESSINGS[name]().restore(arrays)
