@@ -209,6 +209,17 @@ def aligned(
     return "".join(f"{before}{text.rstrip()}\n" for text in texts)
 
 
+def cell_text(value: object) -> str:
+    """A cell of a table as text: a float with four digits, NaN as "-".
+
+    >>> cell_text(0.5), cell_text(float("nan")), cell_text(3)
+    ('0.5000', '-', '3')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if value != value else f"{value:#.4g}"
+
+
 def wrapped(text: str, width: int | None) -> str:
     """The text in lines of at most `width` columns, if given, broken between words."""
     if width is None:

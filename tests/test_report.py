@@ -1,6 +1,7 @@
 """The report room: pictures, pages, and the commands that write them."""
 
 import csv
+import html
 import os
 import re
 import shutil
@@ -161,7 +162,13 @@ def test_runs_are_compared_by_their_files(minidl):
     assert re.search(r"^train.optimizer.learning_rate +0.1 +0.01$", out, re.M)
     found = Page(Path("both.html").read_text())
     assert found.tags.count("img") == 2 and "learning_rate" in found.text
-    code, _, err = minidl("compare a b --out both.html")
+    long = "a_folder_with_a_name_that_leaves_no_room_for_anything_else_in_a_line"
+    os.rename("b", long)
+    code, out, err = minidl(f"compare a {long}")
+    assert (code, err) == (0, "") and out.startswith("1  a\n2  a_folder_with")
+    assert max(map(len, out.splitlines()[2:])) <= 80
+    assert re.search(r"^train.optimizer.learning_rate +0.1 +0.01$", out, re.M)
+    code, _, err = minidl("compare a a --out both.html")
     assert code == 2 and "both.html: exists and is kept" in err
 
 
@@ -203,7 +210,7 @@ def test_a_sweep_has_one_page_on_validation_data(minidl):
     code, _, err = minidl(command)
     assert code == 0 and "not written" not in err
     found = Page(Path("s/report.html").read_text())
-    assert found.tags.count("img") >= 2 and "train.batch_size=64" in found.text
+    assert found.tags.count("img") >= 2 and "batch_size=64 seed=0" in found.text
     assert "test loss" not in found.text
     assert not list(Path("s").glob("*/report.html"))
     first = Path("s/report.html").read_bytes()
@@ -254,7 +261,8 @@ def test_a_page_of_200_hostile_columns_is_small_and_has_no_markup_of_theirs(tmp_
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PROBE = """<script>
-window.onload = () => { document.title = JSON.stringify([
+window.onload = () => { parent.document.title = JSON.stringify([
+  window.innerWidth,
   document.documentElement.scrollWidth > window.innerWidth,
   [...document.images].every(i => i.complete && i.naturalWidth > 0),
   performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length]) };
@@ -267,21 +275,19 @@ window.onload = () => { document.title = JSON.stringify([
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_report(minidl, width):
     run = iris_folder(minidl)
-    text = (run / "report.html").read_text()
-    Path("probed.html").write_text(text.replace("</head>", PROBE))
+    text = html.escape((run / "report.html").read_text().replace("</head>", PROBE))
+    # In a frame: the window of a browser is at least 500 pixels wide.
+    Path("frame.html").write_text(
+        f'<title></title><iframe style="width: {width}px; border: 0" srcdoc="{text}"></iframe>'
+    )
     browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     done = subprocess.run(
-        [
-            *browser,
-            f"--window-size={width},900",
-            "--dump-dom",
-            Path("probed.html").resolve().as_uri(),
-        ],
+        [*browser, "--dump-dom", Path("frame.html").resolve().as_uri()],
         capture_output=True,
         text=True,
         env={**os.environ, "HOME": str(Path.cwd())},
     )
-    assert "<title>[false,true,0]</title>" in done.stdout
+    assert f"<title>[{width},false,true,0]</title>" in done.stdout
     assert "CONSOLE" not in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from minidl.report.metrics import Measures, measure
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.trained import Trained
-from minidl.terminal import aligned, say, warn
+from minidl.terminal import DEFAULT_WIDTH, aligned, say, warn, width_of
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -85,20 +86,14 @@ def _file(trained: Trained, data: str, given: Sequence[str]) -> tuple[str, Array
 
 def _text(measures: Measures, title: str, labels: Sequence[str]) -> str:
     """The figures as tables, the most important one first."""
-    lines = []
-    for name in sorted(measures.values, key=lambda name: name != measures.headline):
-        interval = " to ".join(f"{end:.4f}" for end in measures.intervals.get(name, ()))
-        lines.append([name.replace("_", " "), f"{measures.values[name]:.4f}", interval])
-    tables = [f"{title}\n", aligned(lines, right=True)]
+    tables = [f"{title}\n", aligned(measures.rows(), right=True)]
     if measures.per_class:
-        rows = [["class", "precision", "recall", "f1", "rows"]]
-        for label, (*shares, n) in zip(labels, map(dict.values, measures.per_class), strict=True):
-            rows.append([label, *(f"{share:.4f}" for share in shares), str(n)])
-        tables.append(aligned(rows, right=True))
+        tables.append(aligned(measures.class_rows(labels), right=True))
     if measures.confusion:
-        counts = [
-            [label, *map(str, row)] for label, row in zip(labels, measures.confusion, strict=True)
-        ]
-        note = "confusion matrix: a row is a true class, a column a predicted one\n"
-        tables.append(note + aligned(counts, right=True))
+        rows = zip(labels, measures.confusion, strict=True)
+        matrix = aligned([[label, *map(str, row)] for label, row in rows], right=True)
+        note = "a row is a true class, a column a predicted one"
+        if max(map(len, matrix.splitlines())) > (width_of(sys.stdout) or DEFAULT_WIDTH):
+            note, matrix = "too wide for here; --json and the report hold it", ""
+        tables.append(f"confusion matrix: {note}\n{matrix}")
     return "\n".join(tables)

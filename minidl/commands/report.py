@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from math import isnan
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from minidl.errors import ConfigError
 from minidl.report.comparison import FinishedRun, comparison_page, figures_table, settings_table
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
-from minidl.terminal import aligned, say
+from minidl.terminal import DEFAULT_WIDTH, aligned, cell_text, say, width_of
+
+LONGEST = 14  # text in a table that does not fit the terminal
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -47,10 +50,12 @@ def compare(arguments: Sequence[str]) -> int:
     if options.out is not None:
         refuse_existing(options.out, force=options.force)
     runs = [FinishedRun.read(Path(path)) for path in options.runs]
-    for titles, rows in (figures_table(runs), settings_table(runs)):
-        if rows:
-            lines = [titles, *([_cell(cell) for cell in row] for row in rows)]
-            say(aligned(lines, right=True), end="")
+    text = _tables(runs)
+    if max(map(len, text.splitlines())) > (width_of(sys.stdout) or DEFAULT_WIDTH):
+        numbered = [replace(run, name=str(number)) for number, run in enumerate(runs, start=1)]
+        legend = aligned((str(number), run.name) for number, run in enumerate(runs, start=1))
+        text = f"{legend}\n{_tables(numbered, LONGEST)}"
+    say(text, end="")
     if options.out is not None:
         text = comparison_page("Comparison of runs", runs)
         replace_file(options.out, lambda file: file.write(text.encode()))
@@ -58,7 +63,15 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "-" if isnan(value) else f"{value:.4g}"
-    return str(value)
+def _tables(runs: Sequence[FinishedRun], longest: int | None = None) -> str:
+    """The figures, their titles in two lines, and the settings that differ."""
+    titles, *figures = figures_table(runs)
+    above, _, below = zip(*(title.rpartition(" ") for title in titles), strict=True)
+    tables: list[list[Any]] = [[above, below, *figures], settings_table(runs)]
+    texts = [[[row[0], *(_cell(x, longest) for x in row[1:])] for row in rows] for rows in tables]
+    return "\n".join(aligned(rows, right=True) for rows in texts if rows)
+
+
+def _cell(value: Any, longest: int | None) -> str:
+    text = cell_text(value)
+    return text if longest is None or len(text) <= longest else f"...{text[3 - longest :]}"

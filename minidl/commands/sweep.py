@@ -83,8 +83,9 @@ def _write_page(swept: Sweep) -> None:
         from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
 
         runs = [
-            replace(FinishedRun.read(swept.folder_of(run).path), name=run.title)
-            for run in swept.runs
+            replace(FinishedRun.read(swept.folder_of(run).path), name=run.short_title)
+            for setting in swept.best_first
+            for run in setting
             if swept.folder_of(run).is_finished()
         ]
         if runs:

@@ -183,7 +183,9 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
         else:
             self.classes_ = labels.classes
             targets = ClassTargets.of(labels, self.loss, self.label_smoothing)
-        self.out_activation_ = targets.activation
+        self.__dict__.pop("out_activation_", None)
+        if self.layers is None:
+            self.out_activation_ = targets.activation
         return targets
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:

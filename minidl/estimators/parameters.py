@@ -199,7 +199,8 @@ n_features_in_, feature_names_in_ : int, ndarray of str
 n_layers_, n_outputs_ : int
     Linear layers plus one; columns of the output.
 out_activation_ : str
-    What is applied to the outputs: 'softmax', 'logistic', 'identity' or 'exp'."""
+    What is applied to the outputs: 'softmax', 'logistic', 'identity' or 'exp'. It is missing with
+    `layers`: emlearn, which would take them for layers of `activation`, then stops at it."""
 
 
 NOTES = """\

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from minidl.kernels import Array
 from minidl.predictor import Predictor
 
 FORMATS = ("onnx", "c", "python")
-TOLERANCE = 1e-5  # of the largest prediction
+TOLERANCE = 1e-5
 TEST_ROWS = 100
 
 
@@ -41,14 +42,17 @@ def export_model(
 ) -> float | None:
     """Write the model to `path`; return the largest relative difference found.
 
+    A difference is relative to the largest probability in its row; in a regression, whose values
+    may be near 0, to the largest value in all rows.
+
     format: "onnx", "c" or "python".
     rows: raw rows to check on, (n_samples, n_features), labels of categories as their codes and
     dates in seconds from 1970; by default made up from what the preprocessing knows. Numbers are
     rounded to float32, which is what ONNX takes.
     Returns None where a C file cannot be checked because there is no compiler.
     Raises ConfigError for a part of the model that cannot be exported, named, and where the extra
-    is not installed; ExportError where predictions differ by more than 1e-5 of the largest;
-    CheckpointError where the disk refuses.
+    is not installed; ExportError where predictions differ by more than 1e-5; CheckpointError where
+    the disk refuses.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -60,15 +64,19 @@ def export_model(
     rows[:, plain] = rows[:, plain].astype(np.float32)
     expected = predicted(predictor, rows)
     make = {"onnx": _onnx, "c": _c, "python": _python}[format]
-    content, found = make(predictor, output, rows, expected)
+    scales = np.abs(expected).max(axis=1)
+    if predictor.classes is None:
+        scales[:] = scales.max() or 1.0
+    content, found = make(predictor, output, rows, expected, TOLERANCE * scales)
     difference = None
     if found is not None:
-        largest = float(np.abs(expected).max(initial=0)) or 1.0
-        difference = float(np.abs(found.reshape(expected.shape) - expected).max()) / largest
+        difference = float(
+            (np.abs(found.reshape(expected.shape) - expected).max(axis=1) / scales).max()
+        )
         if not difference <= TOLERANCE:
             raise ExportError(
-                f"{path} is not written: its predictions differ by {difference:.1e} of the largest "
-                "from those of the model"
+                f"{path} is not written: its predictions differ from those of the model by "
+                f"{difference:.1e} of the largest"
             )
     replace_file(Path(path), lambda file: file.write(content))
     return difference
@@ -81,7 +89,7 @@ def predicted(predictor: Predictor, rows: Array) -> Array:
     return p if predictor.classes is None else class_probabilities(p, len(predictor.classes))
 
 
-def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> tuple[bytes, Array]:
+def _onnx(predictor: Predictor, output: Value, rows: Array, *_: Array) -> tuple[bytes, Array]:
     try:
         from onnx.reference import ReferenceEvaluator
 
@@ -94,38 +102,31 @@ def _onnx(predictor: Predictor, output: Value, rows: Array, expected: Array) -> 
     return content, found[-1]
 
 
-def _python(
-    predictor: Predictor, output: Value, rows: Array, expected: Array
-) -> tuple[bytes, Array]:
+def _python(predictor: Predictor, output: Value, rows: Array, *_: Array) -> tuple[bytes, Array]:
     content = python_module(predictor, output).encode()
     given = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
-    with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder, "model.py")).write_bytes(content)
-        printed = _printed([sys.executable, "-I", str(file)], given)
-    return content, np.array([line.split(",") for line in printed.split()], np.float64)
+    return content, _numbers("model.py", content, [sys.executable, "-I", "model.py"], given=given)
 
 
 def _c(
-    predictor: Predictor, output: Value, rows: Array, expected: Array
+    predictor: Predictor, output: Value, rows: Array, *vectors: Array
 ) -> tuple[bytes, Array | None]:
-    content = c_source(predictor, output, rows, expected).encode()
+    content = c_source(predictor, output, rows, *vectors).encode()
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         return content, None
-    strict = [compiler, "-Wall", "-Wextra", "-Werror", "-std=c99", "-O1", "-DMINIDL_PRINT"]
+    strict = [compiler, "-Wall", "-Wextra", "-Werror", "-std=c99", "-O1", "-DMINIDL_TEST"]
+    build = [*strict, "model.c", "-o", "model", "-lm"]
+    return content, _numbers("model.c", content, build, ["./model"])
+
+
+def _numbers(name: str, content: bytes, *commands: Sequence[str], given: str = "") -> Array:
+    """Return what the last command prints, run in a folder with a file of this name."""
     with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder, "model.c")).write_bytes(content)
-        program = str(Path(folder, "model"))
-        _printed([*strict, str(file), "-o", program, "-lm"])
-        return content, np.array(_printed([program]).split(), np.float64)
-
-
-def _printed(command: list[str], given: str = "") -> str:
-    """Run a command, and return what it prints."""
-    try:
-        return subprocess.run(
-            command, input=given, check=True, capture_output=True, text=True
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in (error.stderr or "").splitlines() if "rror" in line]
-        raise ExportError(f"the exported file fails: {' '.join(lines[:1])[:300]}") from error
+        Path(folder, name).write_bytes(content)
+        for command in commands:
+            done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True)
+            if done.returncode and not done.stdout:
+                lines = [line for line in done.stderr.splitlines() if "rror" in line]
+                raise ExportError(f"the exported file fails: {' '.join(lines[:1])[:300]}")
+    return np.array(done.stdout.replace(",", " ").split(), np.float64)

@@ -14,36 +14,41 @@ import numpy as np
 
 from minidl.kernels import Array
 
+C, NUMPY, ONNX = range(3)
+
 # Each operation in C, for column i of the result, in NumPy and in ONNX.  {0}, {1}: the inputs.
-# s: the sum or maximum so far, over j.
+# C: s is the sum or maximum so far, over j.  ONNX: {y}_0 is the result of the step before.
 OPERATIONS = {
-    "add": ("{0} + {1}", "{0} + {1}", "Add"),
-    "sub": ("{0} - {1}", "{0} - {1}", "Sub"),
-    "mul": ("{0} * {1}", "{0} * {1}", "Mul"),
-    "div": ("{0} / {1}", "{0} / {1}", "Div"),
-    "maximum": ("fmax({0}, {1})", "np.maximum({0}, {1})", "Max"),
-    "minimum": ("fmin({0}, {1})", "np.minimum({0}, {1})", "Min"),
-    "equal": ("{0} == {1}", "({0} == {1}) + 0.0", "Equal"),
-    "greater": ("{0} > {1}", "({0} > {1}) + 0.0", "Greater"),
-    "at_least": ("{0} >= {1}", "({0} >= {1}) + 0.0", "GreaterOrEqual"),
-    "isnan": ("isnan({0}) != 0", "np.isnan({0}) + 0.0", "IsNaN"),
-    "where": ("{0} != 0 ? {1} : {2}", "np.where({0} != 0, {1}, {2})", "Where"),
-    "exp": ("exp({0})", "np.exp({0})", "Exp"),
-    "log": ("log({0})", "np.log({0})", "Log"),
-    "tanh": ("tanh({0})", "np.tanh({0})", "Tanh"),
-    "sqrt": ("sqrt({0})", "np.sqrt({0})", "Sqrt"),
-    "abs": ("fabs({0})", "np.abs({0})", "Abs"),
-    "floor": ("floor({0})", "np.floor({0})", "Floor"),
-    "erf": ("erf({0})", "_erf({0})", "Erf"),
-    "sum": ("s + {0}[j]", "{0}.sum(axis=1, keepdims=True)", "ReduceSum"),
-    "max": ("fmax(s, {0}[j])", "{0}.max(axis=1, keepdims=True)", "ReduceMax"),
-    "matmul": ("s + (double){0}[j] * {1}[j * {n} + i]", "{0} @ {1}", "MatMul"),
-    "take": ("{0}[{1}[i]]", "{0}[:, {1}]", "Gather"),
-    "concat": ("{0}", "np.hstack([{0}])", "Concat"),
-    "cast": ("{0}", "{0}.astype(np.{dtype})", "Cast"),
-    "input": ("x[i]", "np.asarray(X, np.float64)", "Cast"),
-    "lookup": ("{1}[(int){0}[i]]", "{1}[{0}.astype(int)]", "Gather"),
+    "add": ("{0} + {1}", "{0} + {1}", "Add({0}, {1})"),
+    "sub": ("{0} - {1}", "{0} - {1}", "Sub({0}, {1})"),
+    "mul": ("{0} * {1}", "{0} * {1}", "Mul({0}, {1})"),
+    "div": ("{0} / {1}", "{0} / {1}", "Div({0}, {1})"),
+    "maximum": ("fmax({0}, {1})", "np.maximum({0}, {1})", "Max({0}, {1})"),
+    "minimum": ("fmin({0}, {1})", "np.minimum({0}, {1})", "Min({0}, {1})"),
+    "equal": ("{0} == {1}", "({0} == {1}) + 0.0", "Equal({0}, {1})"),
+    "greater": ("{0} > {1}", "({0} > {1}) + 0.0", "Greater({0}, {1})"),
+    "at_least": ("{0} >= {1}", "({0} >= {1}) + 0.0", "GreaterOrEqual({0}, {1})"),
+    "isnan": ("isnan({0}) != 0", "np.isnan({0}) + 0.0", "IsNaN({0})"),
+    "fill": ("{1} != 0 ? {2} : {0}", "np.where({1} != 0, {2}, {0})", "Where({y}_0, {2}, {0})"),
+    "exp": ("exp({0})", "np.exp({0})", "Exp({0})"),
+    "log": ("log({0})", "np.log({0})", "Log({0})"),
+    "tanh": ("tanh({0})", "np.tanh({0})", "Tanh({0})"),
+    "sqrt": ("sqrt({0})", "np.sqrt({0})", "Sqrt({0})"),
+    "abs": ("fabs({0})", "np.abs({0})", "Abs({0})"),
+    "floor": ("floor({0})", "np.floor({0})", "Floor({0})"),
+    "erf": ("erf({0})", "_erf({0})", "Erf({0})"),
+    "max": ("fmax(s, {0}[j])", "{0}.max(axis=1, keepdims=True)", "ReduceMax<axes=[1]>({0})"),
+    "matmul": ("s + (double){0}[j] * {1}[j * {n} + i]", "{0} @ {1}", "MatMul({0}, {1})"),
+    "take": ("{0}[{1}[i]]", "{0}[:, {1}]", "Gather<axis=1>({0}, {1})"),
+    "concat": ("{0}", "np.hstack([{0}])", "Concat<axis=1>({0})"),
+    "cast": ("{0}", "{0}.astype(np.{dtype})", "Cast<to={to}>({0})"),
+    "input": ("x[i]", "np.asarray(X, np.float64)", ""),
+    "lookup": ("{1}[(int){0}[i]]", "{1}[{0}.astype(int)]", "Gather({1}, {y}_0)"),
 }
+
+
+def _operator(op: str) -> Callable[[Value, Any], Value]:
+    return lambda value, other: value.apply(op, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +56,7 @@ class Value:
     """A constant, whose op is "constant", or one of OPERATIONS and its result.
 
     "matmul" is of a value and a constant matrix, "take" of a value and the numbers of columns,
-    "where" of a mask and two values, "lookup" of places and a constant.
+    "lookup" of places and a constant, "fill" of a value and a mask of what a third one replaces.
     width: number of columns.  array: of a constant.
     """
 
@@ -61,20 +66,10 @@ class Value:
     wide: bool
     array: Any = None
 
-    def __add__(self, other: Any) -> Value:
-        return self.apply("add", other)
-
-    def __sub__(self, other: Any) -> Value:
-        return self.apply("sub", other)
-
-    def __rsub__(self, other: Any) -> Value:
-        return _constant(other, self.wide).apply("sub", self)
-
-    def __mul__(self, other: Any) -> Value:
-        return self.apply("mul", other)
-
-    def __truediv__(self, other: Any) -> Value:
-        return self.apply("div", other)
+    __add__ = _operator("add")
+    __sub__ = _operator("sub")
+    __mul__ = _operator("mul")
+    __truediv__ = _operator("div")
 
     def __rtruediv__(self, other: Any) -> Value:
         return _constant(other, self.wide).apply("div", self)
@@ -85,8 +80,12 @@ class Value:
     def apply(self, op: str, *others: Any) -> Value:
         """Return the result of an operation on this value and others, values or numbers."""
         inputs = (self, *(_constant(other, self.wide) for other in others))
-        widths = [] if op in ("sum", "max") else [v.width for v in inputs if v.width != 1]
+        widths = [] if op == "max" else [v.width for v in inputs if v.width != 1]
         return Value(op, inputs, widths[0] if widths else 1, self.wide)
+
+    def sum(self) -> Value:
+        """Return the sum of each row."""
+        return self @ np.ones((self.width, 1))
 
     def lookup(self, table: Array) -> Value:
         """Return the entries of a table, (n,), whose places the value holds."""
@@ -111,12 +110,12 @@ def concat(parts: Sequence[Value]) -> Value:
 
 
 def named(
-    output: Value, number: Callable[[Any], str] | None = None
+    output: Value, number: Callable[[Any], str] | None = None, prefix: str = "v"
 ) -> tuple[dict[Value, str], dict[str, Array]]:
     """Return the names of all values that `output` needs, and the constants by their names.
 
     Each value stands after its inputs.  Equal constants have one name.  number: the text of one
-    number, which then takes the place of a name.
+    number, which then takes the place of a name.  prefix: the beginning of each name.
     """
     names: dict[Value, str] = {}
     constants: dict[str, Array] = {}
@@ -128,7 +127,7 @@ def named(
         if waiting or value in names:
             stack[-1:] = [] if value in names else [value, waiting[0]]
             continue
-        names[value] = f"v{len(names)}"
+        names[value] = f"{prefix}{len(names)}"
         if value.op != "constant":
             continue
         if number is not None and value.array.ndim == 0:
@@ -138,6 +137,13 @@ def named(
         names[value] = known.setdefault(key, names[value])
         constants[names[value]] = value.array
     return names, constants
+
+
+def written(value: Value, names: dict[Value, str], language: int, **more: Any) -> str:
+    """Return an operation in one of the languages; `more` are the other fields of its template."""
+    given = [names[each] for each in value.inputs]
+    given = [", ".join(given)] if value.op == "concat" else given
+    return OPERATIONS[value.op][language].format(*given, **more)
 
 
 def _constant(value: Any, wide: bool | None = None) -> Value:

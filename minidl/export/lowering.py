@@ -99,11 +99,11 @@ def _linear(layer: kinds.Linear, x: Value) -> Value:
 
 
 def _sigmoid(x: Value) -> Value:
-    return 1 / ((0 - x).apply("exp") + 1)
+    return 1 / ((x * -1).apply("exp") + 1)
 
 
 def _softplus(x: Value) -> Value:
-    return x.apply("maximum", 0) + ((0 - x.apply("abs")).apply("exp") + 1).apply("log")
+    return x.apply("maximum", 0) + ((x.apply("abs") * -1).apply("exp") + 1).apply("log")
 
 
 def _elu(layer: kinds.ELU, x: Value) -> Value:
@@ -120,11 +120,11 @@ def _gelu(layer: kinds.GELU, x: Value) -> Value:
 
 
 def _rms_norm(layer: kinds.RMSNorm | kinds.LayerNorm, x: Value) -> Value:
-    return x / ((x * x).apply("sum") / x.width + layer.eps).apply("sqrt") * layer.gamma
+    return x / ((x * x).sum() / x.width + layer.eps).apply("sqrt") * layer.gamma
 
 
 def _layer_norm(layer: kinds.LayerNorm, x: Value) -> Value:
-    return _rms_norm(layer, x - x.apply("sum") / x.width) + layer.beta
+    return _rms_norm(layer, x - x.sum() / x.width) + layer.beta
 
 
 def _batch_norm(layer: kinds.BatchNorm, x: Value) -> Value:
@@ -172,7 +172,7 @@ def _encoded(preprocessing: Preprocessing, x: Value) -> Value:
     plain = [j for j in np.flatnonzero(counts == 0) if j not in dates]
     numbers = concat([x.take(plain), _date_parts(x.take(dates))])
     missing = numbers.apply("isnan")
-    filled = missing.apply("where", state["medians"], numbers)
+    filled = numbers.apply("fill", missing, state["medians"])
     if "knots" in state:
         n = len(state["knots"])
         normal = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
@@ -198,7 +198,7 @@ def _features(preprocessing: TableFeatures, x: Value) -> Value:
             parts.append(known + x.take([j]).apply("isnan") @ means[-1:])
     numbers = concat(parts)
     missing = numbers.apply("isnan")
-    filled = missing.apply("where", state["median"], numbers)
+    filled = numbers.apply("fill", missing, state["median"])
     clipped = _clipped(filled, state["median"], state["scale"])
     marks, bins = missing.take(np.flatnonzero(state["marked"])), _bins(filled, state["bin"], state)
     hot = [j for j in places["category"] if f"means.{j}" not in state]
@@ -251,7 +251,7 @@ def _interpolated(x: Value, knots: Array, values: Array) -> Value:
     base = np.tile(np.append(values[0], values)[:, None], width)
     halves = []
     for comparison in ("greater", "at_least"):
-        counts = [x.take([j] * n).apply(comparison, knots[:, j]).apply("sum") for j in range(width)]
+        counts = [x.take([j] * n).apply(comparison, knots[:, j]).sum() for j in range(width)]
         place: Value = concat(counts) + np.arange(width) * (n + 1)
         k, left, low = (place.lookup(table.T.ravel()) for table in (slope, start, base))
         halves.append((x - left) * k + low)
@@ -272,15 +272,13 @@ def _predicted(predictor: Predictor, z: Value) -> Value:
     loss_function = predictor.loss_function
     if isinstance(loss_function, SoftmaxCrossEntropy):
         e = (z - z.apply("max")).apply("exp")
-        return e / e.apply("sum")
+        return e / e.sum()
     if isinstance(loss_function, SigmoidCrossEntropy):
         p = _sigmoid(z)
         if p.width > 1:
             return p
-        return concat([1 - p, p]) if len(predictor.classes) == 2 else p * 0 + 1
+        return concat([p * -1 + 1, p]) if len(predictor.classes) == 2 else p * 0 + 1
     if isinstance(loss_function, ScaledLoss):
-        if np.all(np.equal(loss_function.center, 0)) and np.all(np.equal(loss_function.scale, 1)):
-            return z
         return z.cast(True) * loss_function.scale + loss_function.center
     if isinstance(loss_function, Poisson):
         return z.apply("minimum", loss_function.largest).apply("exp")

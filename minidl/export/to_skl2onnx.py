@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.compose import add_prefix
 from skl2onnx import update_registered_converter
+from skl2onnx.common.data_types import DoubleTensorType
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
@@ -37,15 +38,18 @@ def register() -> None:
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     """Put our own export into the model that skl2onnx builds."""
-    predictor = operator.raw_operator.predictor()
+    predictor, given = operator.raw_operator.predictor(), operator.inputs[0]
+    is_double = isinstance(given.type, DoubleTensorType)  # and so is then what skl2onnx returns
     model = onnx.load_from_string(onnx_model(predictor, lower(predictor, narrow=True)))
     graph = add_prefix(model, scope.get_unique_variable_name("minidl")).graph
     for constant in graph.initializer:
         container.initializers.append(constant)
-    given, X = operator.inputs[0].full_name, graph.input[0].name
-    container.add_node("Cast", [given], [X], op_version=13, to=TensorProto.FLOAT)
+    X, last = graph.input[0].name, graph.output[-1].name
+    container.add_node("Cast", [given.full_name], [X], op_version=13, to=TensorProto.DOUBLE)
     for node in graph.node:
         options = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        if last in node.output:
+            options["to"] = TensorProto.DOUBLE if is_double else TensorProto.FLOAT
         container.add_node(
             node.op_type, list(node.input), list(node.output), op_version=13, **options
         )

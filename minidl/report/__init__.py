@@ -8,7 +8,7 @@ The pictures are matplotlib Figures and need the extra `minidl[report]`.
 
 from typing import Any
 
-_FIGURES = (
+__all__ = [  # loaded with the first picture: `minidl.report.metrics` does without matplotlib
     "calibration",
     "confusion_matrix",
     "first_layer_weights",
@@ -20,14 +20,11 @@ _FIGURES = (
     "partial_dependence",
     "residuals",
     "roc_and_precision_recall",
-)
-
-__all__ = list(_FIGURES)
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Load matplotlib with the first picture: `minidl.report.metrics` does without it."""
-    if name not in _FIGURES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from minidl.report import figures
 

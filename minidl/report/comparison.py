@@ -44,10 +44,8 @@ class FinishedRun:
         )
 
 
-def figures_table(
-    runs: Sequence[FinishedRun], *, test: bool = True
-) -> tuple[list[str], list[list[Any]]]:
-    """Return (titles, rows): one row a run.
+def figures_table(runs: Sequence[FinishedRun], *, test: bool = True) -> list[list[Any]]:
+    """Return titles, and then one row a run.
 
     test: whether to show metrics of the test part; they must not choose among runs.
     """
@@ -55,22 +53,22 @@ def figures_table(
     validation = [f"validation_{name}" for name in monitors]
     tests = [f"test_{name}" for name in ("loss", "accuracy", "r2")] if test else []
     tests = [name for name in tests if any(name in run.results for run in runs)]
-    counts = ["n_parameters", "epochs", "best_epoch"]
-    titles = ["run", *counts, *validation, *tests, "train_seconds"]
+    titles = ["run", "parameters", "best epoch", *validation, *tests, "train seconds"]
     rows = [
         [
             run.name,
-            *(run.results.get(name, "") for name in counts),
+            run.results.get("n_parameters", ""),
+            f"{run.results.get('best_epoch', '-')} of {run.results.get('epochs', '-')}",
             *(run.figures.get(name, nan) for name in validation),
             *(run.results.get(name, nan) for name in (*tests, "train_seconds")),
         ]
         for run in runs
     ]
-    return [title.replace("_", " ") for title in titles], rows
+    return [[title.replace("_", " ") for title in titles], *rows]
 
 
-def settings_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[Any]]]:
-    """Return (titles, rows): one row a setting in which the runs differ, one column a run."""
+def settings_table(runs: Sequence[FinishedRun]) -> list[list[Any]]:
+    """Return titles, and then a setting in which the runs differ a row; nothing if they do not."""
     against_first = [differences(runs[0].config, run.config) for run in runs]
     first = {key: before for found in against_first for key, (before, _) in found.items()}
     rows = [
@@ -78,7 +76,7 @@ def settings_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[An
         for key in first
         if key not in ("name", "output.directory")
     ]
-    return ["setting", *(run.name for run in runs)], rows
+    return [["setting", *(run.name for run in runs)], *rows] if rows else []
 
 
 def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = True) -> str:
@@ -86,24 +84,21 @@ def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = Tru
     from minidl.report import figures, page  # the tables alone need no matplotlib
 
     shown = {run.name: run.epochs for run in runs[:MOST_CURVES]}
+    n_shown = f"the first {MOST_CURVES} of " * (len(runs) > MOST_CURVES) + str(len(runs))
     monitor = runs[0].config.train.monitor
     columns = dict.fromkeys(["train_loss", "validation_loss", f"validation_{monitor}"])
     pictures = [
         (
-            f"{name.replace('_', ' ')} of {len(shown)} runs over the epochs",
+            f"{name.replace('_', ' ')} of {n_shown} runs over the epochs",
             figures.overlaid_curves(shown, name),
         )
         for name in columns
         if any(epochs and name in epochs[0] for epochs in shown.values())
     ]
-    parts = [page.element("h1", title), page.table(*figures_table(runs, test=test))]
-    if len(runs) > MOST_CURVES:
-        note = f"The curves are those of the first {MOST_CURVES} of {len(runs)} runs."
-        parts.append(page.element("p", note, class_="soft"))
+    parts = [page.element("h1", title), page.table(figures_table(runs, test=test))]
     parts.append(page.pictures(pictures))
-    titles, rows = settings_table(runs)
-    if rows:
-        parts += [page.element("h2", "Settings that differ"), page.table(titles, rows)]
+    if rows := settings_table(runs):
+        parts += [page.element("h2", "Settings that differ"), page.table(rows)]
     return page.page(title, parts)
 
 

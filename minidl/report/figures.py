@@ -83,7 +83,7 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
 
     counts: (n_classes, n_classes).
     """
-    small, side = len(classes) <= MOST_CLASSES, min(7.0, 3.5 + 0.3 * len(classes))
+    small, side = len(classes) <= MOST_CLASSES, min(7.0, 4.5 + 0.2 * len(classes))
     figure = _figure(side, side)
     axes = figure.subplots()
     labels = [_short(each, 16) for each in classes] if small else None
@@ -191,7 +191,7 @@ def partial_dependence(
         estimator,
         X,
         list(columns),
-        feature_names=[_short(name, 24) for name in names],
+        feature_names=[_short(name, 16) for name in names],
         grid_resolution=20,
         ax=all_axes,
     )
@@ -214,6 +214,8 @@ def residuals(targets: Array, predictions: Array) -> Figure:
             ax=axes,
             scatter_kwargs={"s": 6, "alpha": 0.5, "rasterized": True},
         )
+        for axis in (axes.xaxis, axes.yaxis):  # scikit-learn's ticks are no round numbers
+            axis.set_major_locator(MaxNLocator(5))
     return figure
 
 
@@ -243,7 +245,7 @@ def _gallery(
     gap = math.ceil(width / 12)
     above = gap if not titles else math.ceil(0.55 * width)
     tall, wide = height + above, width + gap
-    sheet = np.full((n_rows * tall, IMAGES_IN_A_ROW * wide, channels), np.nan)
+    sheet = np.full((n_rows * tall, IMAGES_IN_A_ROW * wide - gap, channels), np.nan)
     figure = _figure(WIDTH * sheet.shape[0] / sheet.shape[1])
     axes = figure.subplots()
     axes.axis("off")

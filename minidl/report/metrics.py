@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 from minidl.evaluation import class_probabilities, loss_and_metrics
 from minidl.kernels import Array
 from minidl.losses import Loss
+from minidl.terminal import cell_text
 
 N_RESAMPLES = 200
 MOST_ROWS = 2000  # of a resample
@@ -59,6 +60,21 @@ class Measures:
         if self.confusion:
             described["confusion_matrix"] = self.confusion
         return described
+
+    def rows(self) -> list[list[str]]:
+        """Return a metric, its value and its interval in each row, the headline first."""
+        order = sorted(self.values, key=lambda name: name != self.headline)
+        ends = {name: map(cell_text, self.intervals.get(name, ())) for name in order}
+        return [
+            [name.replace("_", " "), cell_text(self.values[name]), " to ".join(ends[name])]
+            for name in order
+        ]
+
+    def class_rows(self, classes: Sequence[Any]) -> list[list[str]]:
+        """Return titles, and a class and its figures in each row; nothing for a regression."""
+        figures = [list(map(cell_text, row.values())) for row in self.per_class]
+        rows = [[str(label), *row] for label, row in zip(classes, figures, strict=True)]
+        return [["class", "precision", "recall", "F1", "rows"], *rows] if rows else []
 
 
 def measure(

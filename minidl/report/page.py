@@ -12,6 +12,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from minidl.terminal import cell_text
+
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -60,12 +62,13 @@ def element(tag: str, text: Any, **attributes: str) -> str:
     return f"<{tag}{shown}>{html.escape(str(text))}</{tag}>"
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table; a float is shown with four digits."""
-    head = "".join(element("th", title) for title in titles)
-    lines = ["".join(element("td", _shown(cell)) for cell in row) for row in rows]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def table(rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table; the first row holds the titles."""
+    lines: list[str] = []
+    for row in rows:
+        tag = "td" if lines else "th"
+        lines.append("".join(element(tag, cell_text(cell)) for cell in row))
+    return f'<div class="scroll"><table><tr>{"</tr><tr>".join(lines)}</tr></table></div>'
 
 
 def pictures(figures: Iterable[tuple[str, Figure | None]]) -> str:
@@ -83,7 +86,3 @@ def _picture(text: str, figure: Figure) -> str:
     source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
     caption = element("figcaption", text)
     return f'<figure><img src="{source}" alt="{html.escape(text)}">{caption}</figure>'
-
-
-def _shown(cell: Any) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

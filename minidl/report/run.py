@@ -31,8 +31,8 @@ MOST_VARIED = 3  # columns whose partial dependence is drawn
 # Of run.json: what the bits depend on, and nothing that differs between equal runs.
 MACHINE = ("minidl", "python", "numpy", "blas", "kernels", "processor", "cores", "blas_threads")
 
-NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "mape": "MAPE", "roc_auc": "ROC AUC"}
-NAMES |= {"f1": "F1", "macro_f1": "macro F1"}
+NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "mape": "MAPE", "roc auc": "ROC AUC"}
+NAMES |= {"f1": "F1", "macro f1": "macro F1"}
 PERCENTAGES = ("accuracy", "balanced_accuracy", "coverage")
 
 Pictures = list[tuple[str, Any]]  # what is to be seen, and a figure or None
@@ -57,12 +57,13 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
     kind = f"{n_classes} classes" if dataset.is_classification else "regression"
     part = "validation" if experiment.test is None else "test"
     rows = experiment.test or experiment.validation
+    n_epochs = results.get("epochs", len(epochs))
     parts = [
         page.element("h1", title),
         page.element(
             "p",
             f"A multilayer perceptron of {experiment.model.params.size:,} parameters, trained for "
-            f"{results.get('epochs', len(epochs))} epochs on {len(experiment.train):,} rows of "
+            f"{n_epochs} epoch{'s' * (n_epochs != 1)} on {len(experiment.train):,} rows of "
             f"{source} ({dataset.n_features:,} features, {kind}).",
         ),
     ]
@@ -73,14 +74,18 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         outputs, loss_function = experiment.outputs(rows.X), experiment.loss_function
         measures = measure(loss_function, outputs, rows.y, n_classes, all_intervals=False)
         number, interval = _headline(measures)
+        metrics = [[_name(name), *figures] for name, *figures in measures.rows()]
+        per_class = measures.class_rows(dataset.classes or ())
+        if len(per_class) > MOST_CLASSES + 1:
+            per_class[0][0] += f" (the first {MOST_CLASSES} of {n_classes})"
         parts += [
             page.element("p", number, class_="number"),
             page.element("p", f"on {len(rows):,} {part} rows{interval}", class_="soft"),
             *training,
             page.element("h2", f"Predictions on the {part} rows"),
-            _figures(measures),
+            page.table([["metric", "value", "95 % interval"], *metrics]),
             page.pictures(_predictions(experiment, rows, outputs, measures)),
-            _per_class(measures, dataset.classes or ()),
+            page.table(per_class[: MOST_CLASSES + 1]) if per_class else "",
         ]
         if shown := _inside(experiment, rows, measures.headline):
             parts += [page.element("h2", "What the model looks at"), page.pictures(shown)]
@@ -92,7 +97,7 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         page.element("h2", "Config"),
         page.element("pre", dump(experiment.config)),
         page.element("h2", "Machine"),
-        page.table(["", ""], machine),
+        page.table([["", ""], *machine]),
         page.element("h2", "To repeat the run"),
         page.element("p", "In the folder of the run; equal machines give equal bits:"),
         page.element("pre", shlex.join(["minidl", "train", folder.config.name])),
@@ -107,7 +112,7 @@ def _training(epochs: Sequence[dict[str, str]], results: dict[str, Any]) -> Pict
     curves = figures.learning_curves(epochs, results.get("best_epoch"))
     return [
         (f"Learning curves; the training loss ends at {loss:.4g}", curves),
-        (f"Learning rate over {len(epochs)} epochs", figures.learning_rates(epochs)),
+        ("Learning rate over the epochs", figures.learning_rates(epochs)),
     ]
 
 
@@ -123,14 +128,6 @@ def _headline(measures: Measures) -> tuple[str, str]:
         return shown, ""
     low, high = map(text, measures.intervals[name])
     return shown, f"; 95 % interval {low} to {high}"
-
-
-def _figures(measures: Measures) -> str:
-    rows = []
-    for name, value in measures.values.items():
-        interval = " to ".join(f"{end:.4g}" for end in measures.intervals.get(name, ()))
-        rows.append((_name(name), value, interval))
-    return page.table(["metric", "value", "95 % interval"], rows)
 
 
 def _predictions(
@@ -161,17 +158,6 @@ def _predictions(
         wrong = figures.mistakes(images, rows.y, predicted, classes, shape)
         shown.append(("The most confident mistakes: true class, predicted class", wrong))
     return shown
-
-
-def _per_class(measures: Measures, classes: Sequence[Any]) -> str:
-    if not measures.per_class:
-        return ""
-    rows = [(label, *row.values()) for label, row in zip(classes, measures.per_class, strict=True)]
-    table = page.table(["class", "precision", "recall", "F1", "rows"], rows[:MOST_CLASSES])
-    if len(rows) <= MOST_CLASSES:
-        return table
-    note = f"The first {MOST_CLASSES} classes; {len(rows) - MOST_CLASSES} more are not shown."
-    return table + page.element("p", note, class_="soft")
 
 
 def _inside(experiment: Experiment, rows: Split, score: str) -> Pictures:
@@ -230,4 +216,5 @@ class _Model(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _name(metric: str) -> str:
-    return NAMES.get(metric, metric.replace("_", " "))
+    name = metric.replace("_", " ")
+    return NAMES.get(name, name)
