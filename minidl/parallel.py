@@ -17,8 +17,7 @@ from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
-from minidl.ranks import Ranks
-from minidl.shards import block_size, half_of, shard_bounds
+from minidl.ranks import Ranks, block_size, half_of, shard_bounds
 
 
 class BatchStep:

@@ -1,5 +1,8 @@
 """The ranks of an MPI job: processes that train one model together, each with a block of shards.
 
+At the end of the file: where shards begin and end, which rank computes them, and in which order
+their gradients are added.
+
 A job is started by `mpiexec -n 4 python -m mpi4py scripts/train.py CONFIG train.shards=4`. All
 ranks hold the same parameters and make the same update; each computes the gradients of its own
 shards, and the sums are those of one process, bit for bit. mpi4py (`pip install "minidl[mpi]"`) is
@@ -12,7 +15,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,7 +25,6 @@ from minidl.errors import ConfigError, MinidlError
 from minidl.evaluation import ROWS_AT_ONCE, predict_outputs
 from minidl.kernels import Array
 from minidl.model import Sequential
-from minidl.shards import block_size, shard_bounds, tree_sum
 
 # The number of processes as the mpiexec of MPICH, Intel MPI and Slurm, or Open MPI tells it.
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -181,3 +183,38 @@ def check_shared_memory(needed: int) -> None:
             "enlarge it (docker run --shm-size=1g), or set MPIR_CVAR_NOLOCAL=1 to let MPI do "
             "without, slower"
         )
+
+
+def half_of(n: int) -> int:
+    """Return how many of n things the left half of the tree holds: 2**k < n; 0 of a single one.
+
+    The sum of n arrays is that of the left half plus that of the others, each made in the same way:
+    ((0 + 1) + (2 + 3)) + (4 + 5). So an aligned block of 2**k arrays is a partial sum of the whole.
+    """
+    return 1 << (n - 1).bit_length() >> 1
+
+
+def tree_sum(arrays: Sequence[Array], out: Array) -> Array:
+    """Return the sum of arrays, in the order of `half_of`, in `out`, which may be one of them."""
+    half = half_of(len(arrays))
+    if half == 0:
+        out[...] = arrays[0]
+        return out
+    left, right = (
+        part[0] if len(part) == 1 else tree_sum(part, np.empty_like(out))
+        for part in (arrays[:half], arrays[half:])
+    )
+    return np.add(left, right, out=out)
+
+
+def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of n_parts consecutive parts of n things, of nearly equal size."""
+    return [(i * n // n_parts, (i + 1) * n // n_parts) for i in range(n_parts)]
+
+
+def block_size(n_shards: int, n_ranks: int) -> int:
+    """Return how many consecutive shards a rank computes: the smallest power of two that is enough.
+
+    So each rank holds an aligned block, whose sum is a partial sum of the tree.
+    """
+    return 1 << (-(-n_shards // n_ranks) - 1).bit_length()

@@ -22,7 +22,7 @@ FLOORS = {
     0: "_version startup errors terminal shipped memory reprs labels trees blas kernels _kernels "
     "atomic npz archive layers losses groups optimizers schedules data",
     1: "model specs",
-    2: "gradcheck evaluation divergence lbfgs progress best shards ranks parallel training "
+    2: "gradcheck evaluation divergence lbfgs progress best ranks parallel training "
     "fitting predictor checkpoint conformal",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",

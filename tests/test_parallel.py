@@ -12,7 +12,7 @@ from minidl.data.batches import Rows
 from minidl.layers import BatchNorm, Dropout, LayerNorm, ParametricMix, Residual, Tanh
 from minidl.optimizers import Adam
 from minidl.parallel import BatchStep
-from minidl.shards import shard_bounds, tree_sum
+from minidl.ranks import shard_bounds, tree_sum
 
 N = 61
 

@@ -22,8 +22,7 @@ from minidl.best import BestWeights
 from minidl.data.augmentation import ImageAugmentation, Mixup, Shift
 from minidl.errors import ConfigError
 from minidl.evaluation import predict_outputs
-from minidl.ranks import Ranks
-from minidl.shards import block_size
+from minidl.ranks import Ranks, block_size
 
 ROOT = Path(__file__).parents[1]
 
