@@ -17,6 +17,8 @@ does both. Each thread calls NumPy's own BLAS for its part of a product.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -38,12 +40,29 @@ Array = NDArray[Any]
 MOST_THREADS = 32  # of the C extension; a task has no more parts
 _VERSION = 6  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
+_PAGE = 4096  # bytes
+_places = itertools.cycle(range(0, _PAGE, 11 * 64))  # multiples of a line of the cache
 if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
     warnings.warn(f"MINIDL_KERNELS={_asked} is ignored: its only value is numpy", stacklevel=2)
 if _asked != "numpy" and getattr(_kernels, "VERSION", 0) == _VERSION:
     _compiled = _kernels
     if blas.NUMPY is not None:
         _compiled.use_blas(*blas.NUMPY.addresses, blas.NUMPY.narrow)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return np.zeros(shape, dtype), placed in memory so that passes over several arrays are fast.
+
+    NumPy's large arrays begin 16 bytes into a page, each at the same place: a vector of 64 bytes
+    lies in two lines of the cache, and equal elements of two arrays seem to be the same one to a
+    processor that compares places within the page. That cost 3 % of a step of 5.8 million weights.
+    """
+    dtype = np.dtype(dtype)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(n_bytes + 2 * _PAGE, np.uint8)
+    start = -memory.ctypes.data % _PAGE + next(_places)
+    placed: Array = memory[start : start + n_bytes].view(dtype)
+    return placed.reshape(shape)
 
 
 def name() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.errors import ParameterError, require_instance
 from minidl.groups import ParameterGroup
 from minidl.kernels import Array
@@ -276,8 +277,8 @@ class Sequential:
                 raise ValueError(
                     f"{vector.size} {vector.dtype} numbers for a model of {size} {self._dtype}"
                 )
-        self.params = np.empty(start, self._dtype) if params is None else params
-        self.grads = np.zeros(start, self._dtype) if grads is None else grads
+        self.params = kernels.zeros((start,), self._dtype) if params is None else params
+        self.grads = kernels.zeros((start,), self._dtype) if grads is None else grads
         self.buffers = np.empty(n_stats, self._dtype) if buffers is None else buffers
         _lend_views(self.params, pairs, "", copy_values=params is None)
         _lend_views(self.grads, pairs, "d", copy_values=params is None)

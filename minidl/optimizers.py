@@ -134,7 +134,8 @@ class Optimizer:
                 f"and {grads.shape}"
             )
         for name in self.average_names:
-            shape = self.averages.setdefault(name, np.zeros_like(params)).shape
+            zeros = kernels.zeros(params.shape, params.dtype)
+            shape = self.averages.setdefault(name, zeros).shape
             expected = f"of the shape of the {name} so far, {shape}"
             require("params", params.shape, shape == params.shape, expected)
         if groups is None and self.weight_decay:

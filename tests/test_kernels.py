@@ -646,6 +646,23 @@ def test_labels_and_rows_that_another_thread_changes_crash_nothing(what):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("shape", [(0,), (3,), (2_000_000,), (5, 7), (0, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_zeros_begin_with_a_line_of_the_cache(shape, dtype):
+    x = kernels.zeros(shape, dtype)
+    assert x.shape == shape and x.dtype == dtype and not x.any()
+    assert x.flags.c_contiguous and x.flags.writeable
+    assert x.size == 0 or x.ctypes.data % 64 == 0
+
+
+def test_the_vectors_of_a_training_begin_at_different_places_of_a_page():
+    model, optimizer = Sequential([Linear(30, 40, rng=0)]), Adam()
+    optimizer.step(model)
+    vectors = [model.params, model.grads, *optimizer.averages.values()]
+    places = [vector.ctypes.data % 4096 for vector in vectors]
+    assert len(set(places)) == 4 and not any(place % 64 for place in places)
+
+
 def test_the_kernels_can_be_turned_off():
     code = "from minidl import kernels; print(kernels.name())"
     environment = {**os.environ, "MINIDL_KERNELS": "numpy"}

@@ -122,7 +122,7 @@ class Batches:
                 wanted, first_row = taken[part], part.start
             if isinstance(X, np.ndarray):
                 if buffer is None or buffer.shape[0] < len(wanted):
-                    buffer = np.empty((len(wanted), X.shape[1]), X.dtype)
+                    buffer = kernels.zeros((len(wanted), X.shape[1]), X.dtype)
                 x = kernels.take_rows(X, wanted, buffer[: len(wanted)])
             else:
                 x = X[wanted]

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minidl import kernels
 from minidl.kernels import Array
 from minidl.reprs import call_of
 
@@ -35,7 +36,7 @@ class Scratch:
         """Return the array of that name and shape; what the last step left in it is lost."""
         found = self._arrays.get((key, shape))
         if found is None:
-            found = self._arrays[key, shape] = np.empty(shape, dtype)
+            found = self._arrays[key, shape] = kernels.zeros(shape, dtype)
         return found
 
 
