@@ -42,13 +42,14 @@
 
 /* ---- threads ---- */
 
-typedef void (*Task)(const void *arguments, int part, int parts);
+typedef struct Work Work;
+typedef void (*Task)(Work *work, int part, int parts);
 
 /* Parts of the next task of this Python thread; 0 where it has asked for no number. */
 static _Thread_local int n_threads = 0;
 static int n_started = 1; /* threads there are, the caller's included */
 static Task task;
-static const void *task_arguments;
+static Work *task_work;
 static int task_parts;
 static atomic_uint offer;       /* a bit for each part of the task that is not yet taken */
 static atomic_int n_unfinished; /* parts of the present task */
@@ -69,7 +70,7 @@ static void take_parts(int me) {
         int part = seen >> me & 1 ? me : __builtin_ctz(seen);
         if (!atomic_compare_exchange_weak(&offer, &seen, seen & ~(1u << part))) continue;
         /* With a part in hand, the task stays the present one until that part is finished. */
-        task(task_arguments, part, task_parts);
+        task(task_work, part, task_parts);
         if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
             pthread_mutex_lock(&mutex);
             pthread_cond_signal(&is_done);
@@ -108,10 +109,10 @@ static void start_threads(int wanted) {
     pthread_attr_destroy(&detached);
 }
 
-static void run_with_crew(Task function, const void *arguments, int parts) {
+static void run_with_crew(Task function, Work *work, int parts) {
     start_threads(parts); /* where they are not there yet: a forked child has none */
     task = function;
-    task_arguments = arguments;
+    task_work = work;
     task_parts = parts;
     atomic_store(&n_unfinished, parts);
     atomic_store(&offer, ~0u >> (MAX_THREADS - parts));
@@ -132,14 +133,14 @@ static void run_with_crew(Task function, const void *arguments, int parts) {
 }
 
 /* Run all parts of a task; called without the interpreter's lock. */
-static void run(Task function, const void *arguments, int parts) {
+static void run(Task function, Work *work, int parts) {
     pthread_rwlock_rdlock(&no_fork);
     if (parts > 1 && !atomic_flag_test_and_set(&in_use)) {
-        run_with_crew(function, arguments, parts);
+        run_with_crew(function, work, parts);
         atomic_flag_clear(&in_use);
     } else {
         /* Another thread has the crew: the parts are the same, one after the other. */
-        for (int part = 0; part < parts; part++) function(arguments, part, parts);
+        for (int part = 0; part < parts; part++) function(work, part, parts);
     }
     pthread_rwlock_unlock(&no_fork);
 }
@@ -164,8 +165,6 @@ static void forget_threads(void) {
     pthread_cond_init(&is_done, NULL);
 }
 
-static int parts_of_a_task(void) { return n_threads ? n_threads : 1; }
-
 static PyObject *py_threads(PyObject *self, PyObject *nothing) {
     return PyLong_FromLong(n_threads);
 }
@@ -182,83 +181,76 @@ static PyObject *py_set_threads(PyObject *self, PyObject *argument) {
 /* ---- arrays ---- */
 
 typedef struct {
-    Py_buffer view; /* contiguous, of floats or of doubles */
-    void *data;
-    Py_ssize_t size; /* elements */
-} Reals;
-
-static void give_back(Reals *reals, int n) {
-    for (int i = 0; i < n; i++) PyBuffer_Release(&reals[i].view);
-}
+    Py_buffer view;
+    void *data;                /* NULL where None was given */
+    Py_ssize_t size, span;     /* elements; bytes from the first to the last one */
+    int64_t rows, columns, ld; /* of a matrix, and the elements from one line to the next */
+    int trans;                 /* whether memory holds the matrix transposed */
+    int written;
+    int input; /* of a recording: 1 or 2 where it is x or y */
+} Array;
 
 /* Whether two stretches of memory share a byte. */
-static int meet(const char *a, Py_ssize_t size_a, const char *b, Py_ssize_t size_b) {
-    return a < b + size_b && b < a + size_a;
+static int meet(const Array *a, const Array *b) {
+    const char *from_a = a->data, *from_b = b->data;
+    return from_a < from_b + b->span && from_b < from_a + a->span;
+}
+
+static int same_shape(const Array *a, const Array *b) {
+    int same = a->view.ndim == b->view.ndim;
+    for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
+    return same;
+}
+
+static int is_row(const Array *a, Py_ssize_t n) { return a->view.ndim == 1 && a->size == n; }
+
+static int is_matrix(const Array *a, Py_ssize_t columns) {
+    return a->view.ndim == 2 && a->view.shape[1] == columns;
 }
 
 static int is_real(const Py_buffer *view) {
     return !strcmp(view->format, "f") || !strcmp(view->format, "d");
 }
 
-static int overlap(const Py_buffer *a, const Py_buffer *b) {
-    return meet(a->buf, a->len, b->buf, b->len);
+/* Whether the rows or the columns of a matrix are contiguous: then note how it lies in memory. */
+static int has_lines(Array *m) {
+    const Py_ssize_t size = m->view.itemsize, *s = m->view.strides;
+    if (m->view.ndim != 2) return 0;
+    m->rows = m->view.shape[0];
+    m->columns = m->view.shape[1];
+    m->trans = s[1] != size;
+    Py_ssize_t across = m->trans ? s[1] : s[0];
+    int64_t inner = m->trans ? m->rows : m->columns;
+    m->ld = across / size;
+    m->span = across * (m->trans ? m->columns : m->rows);
+    return s[m->trans ? 0 : 1] == size && across % size == 0 && m->ld >= inner && inner > 0 &&
+           !(m->written && m->trans);
 }
 
-/* Borrow the memory of all objects; 0 unless all are contiguous float32 or all float64, and those
- * for 'w' are writable and share no memory with another. */
-static int borrow(PyObject *const *objects, Reals *reals, int n, const char *access) {
-    for (int i = 0; i < n; i++) {
-        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
-        Py_buffer *view = &reals[i].view;
-        if (PyObject_GetBuffer(objects[i], view, flags)) {
-            PyErr_Clear();
-            give_back(reals, i);
-            return 0;
-        }
-        int fits = is_real(view) && view->itemsize == reals[0].view.itemsize;
-        for (int j = 0; j < i; j++)
-            if (access[i] == 'w' || access[j] == 'w') fits &= !overlap(view, &reals[j].view);
-        if (!fits) {
-            give_back(reals, i + 1);
-            return 0;
-        }
-        reals[i].data = view->buf;
-        reals[i].size = view->len / view->itemsize;
-    }
-    return 1;
-}
-
-/* What a function returns: it has done its work, or nothing. */
-static PyObject *answer(int done) {
-    if (!done) Py_RETURN_NONE;
-    Py_RETURN_TRUE;
-}
-
-static int same_shape(const Reals *a, const Reals *b) {
-    int same = a->view.ndim == b->view.ndim;
-    for (int i = 0; same && i < a->view.ndim; i++) same = a->view.shape[i] == b->view.shape[i];
-    return same;
-}
-
-static int is_row(const Reals *a, Py_ssize_t n) {
-    return a->view.ndim == 1 && a->size == n;
-}
-
-static int is_matrix(const Reals *a, Py_ssize_t columns) {
-    return a->view.ndim == 2 && a->view.shape[1] == columns;
-}
-
-/* Borrow n integers of so many bytes; 0 where it is something else. */
-static int borrow_integers(PyObject *object, Py_buffer *view, Py_ssize_t n, Py_ssize_t size) {
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+/* Borrow the memory of an argument of some kind, see Kernel; 0 where it is something else. */
+static int borrow(PyObject *object, char kind, Array *array) {
+    const int strided = kind == 'm' || kind == 'M', bytes = kind == 'i' ? 8 : kind == 'j' ? 4 : 0;
+    Py_buffer *view = &array->view;
+    array->data = view->obj = NULL;
+    array->size = array->span = array->input = 0;
+    array->written = kind == 'w' || kind == 'M';
+    if (kind == 'o' && object == Py_None) return 1;
+    int flags = PyBUF_FORMAT | (strided ? PyBUF_STRIDES : PyBUF_C_CONTIGUOUS) |
+                (array->written ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, view, flags)) {
         PyErr_Clear();
         return 0;
     }
-    if (view->itemsize == size && strchr("ilq", view->format[0]) && view->ndim == 1 &&
-        view->shape[0] == n)
-        return 1;
-    PyBuffer_Release(view);
-    return 0;
+    array->span = view->len;
+    int fits = is_real(view) && (!strided || has_lines(array));
+    if (bytes) fits = view->itemsize == bytes && strchr("ilq", *view->format) && view->ndim == 1;
+    if (fits) {
+        array->data = view->buf;
+        array->size = view->len / view->itemsize;
+    } else {
+        PyBuffer_Release(view);
+    }
+    return fits;
 }
 
 /* An element of an array that another Python thread may change at any time, read once: who has
@@ -271,40 +263,200 @@ static void bounds(Py_ssize_t n, int part, int parts, Py_ssize_t *start, Py_ssiz
     *stop = part == parts - 1 ? n : n * (part + 1) / parts / 16 * 16;
 }
 
-static void run_over(Py_ssize_t size, Task function, const void *arguments) {
-    if (size <= LONG) {
-        function(arguments, 0, 1);
+/* ---- kernels ---- */
+
+enum { MOST_ARRAYS = 7, MOST_SETTINGS = 9, MOST_WORKS = 64, NO = -1 };
+
+/* kinds: a letter for each argument. r: an array that is read, w: written, o: read, or None; m: a
+ * matrix that is read, M: written, whose rows or columns are contiguous; i: integers of 64 bits in
+ * a row, j: of 32 bits; d: a number. Arrays of the first five are all of floats or all of doubles.
+ * What is written shares no memory with anything else.
+ * length: elements, or what takes as long; NO where the arrays do not fit.
+ * answers: what Python is told. DONE: True, or None where a sum of a part is not 0. FINITE: whether
+ * all sums are 0. SUM: their sum. */
+typedef struct {
+    const char *name, *kinds;
+    Py_ssize_t (*length)(const Work *work);
+    Task part_float, part_double;
+    enum { DONE, FINITE, SUM } answers;
+} Kernel;
+
+/* A call of a kernel. */
+struct Work {
+    Array a[MOST_ARRAYS];           /* the arrays in the order of the arguments */
+    double settings[MOST_SETTINGS]; /* the numbers likewise */
+    double sums[MAX_THREADS];       /* what each part has to tell: see Kernel */
+    Py_ssize_t length;
+    int n_arrays;
+    const Kernel *kernel;
+};
+
+/* Take the arguments of a kernel; 0 where they are none of its kinds, -1 after an exception. */
+static int take(Work *work, PyObject *const *args) {
+    double *setting = work->settings;
+    work->n_arrays = 0;
+    for (const char *kind = work->kernel->kinds; *kind; kind++, args++) {
+        if (*kind == 'd') {
+            *setting = PyFloat_AsDouble(*args);
+            if (*setting++ == -1.0 && PyErr_Occurred()) return -1;
+            continue;
+        }
+        Array *a = &work->a[work->n_arrays];
+        if (!borrow(*args, *kind, a)) return 0;
+        work->n_arrays++;
+        if (a->data && is_real(&a->view) && a->view.itemsize != work->a[0].view.itemsize) return 0;
+        for (const Array *b = work->a; b < a; b++)
+            if ((a->written || b->written) && meet(a, b)) return 0;
+    }
+    return 1;
+}
+
+static void give_back(Work *work) {
+    for (int i = 0; i < work->n_arrays; i++) PyBuffer_Release(&work->a[i].view);
+}
+
+/* Run all parts; return the sum of what they have to tell. */
+static double run_work(Work *work) {
+    const int is_float = work->a[0].view.itemsize == sizeof(float);
+    Task part = is_float ? work->kernel->part_float : work->kernel->part_double;
+    int parts = work->length <= LONG || !n_threads ? 1 : n_threads;
+    memset(work->sums, 0, parts * sizeof(double));
+    if (work->length <= LONG) {
+        part(work, 0, 1);
     } else {
         Py_BEGIN_ALLOW_THREADS
-        run(function, arguments, parts_of_a_task());
+        run(part, work, parts);
         Py_END_ALLOW_THREADS
     }
+    double sum = 0.0;
+    for (int i = 0; i < parts; i++) sum += work->sums[i];
+    return sum;
 }
+
+/* ---- steps that are run again ---- */
+
+/* The kernels of one training step, to be run again without Python between them. In a training loop
+ * their arrays are the same ones in each step, but for the batch: they are checked once and held so
+ * that nobody frees or resizes them. That takes a third off a step of 64-32-10 with 32 rows. */
+typedef struct {
+    Work works[MOST_WORKS];
+    Work batch; /* x, y */
+    int n_works, failed, busy;
+} Recording;
+
+static const char CAPSULE[] = "minidl._kernels.recording";
+static const Kernel a_batch = {"a batch", "ri", NULL, NULL, NULL, DONE};
+static _Thread_local Recording *recording; /* what this Python thread records now */
+
+static void forget(Recording *r) {
+    for (int i = 0; r && i < r->n_works; i++) give_back(&r->works[i]);
+    if (r) give_back(&r->batch);
+    PyMem_Free(r);
+}
+
+static void forget_capsule(PyObject *capsule) { forget(PyCapsule_GetPointer(capsule, CAPSULE)); }
+
+static PyObject *py_record(PyObject *self, PyObject *nothing) {
+    forget(recording);
+    recording = PyMem_Calloc(1, sizeof(Recording));
+    if (recording == NULL) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* End a recording. It is of use where all that was asked for was done here, with x and y. */
+static PyObject *py_recorded(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Recording *r = recording;
+    int n_read[2] = {0}, n_losses = 0;
+    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "recorded takes x, y");
+    if (r == NULL) Py_RETURN_NONE;
+    recording = NULL;
+    r->batch.kernel = &a_batch;
+    int fits = take(&r->batch, args) == 1 && !r->failed;
+    for (Work *w = r->works; fits && w < r->works + r->n_works; w++) {
+        n_losses += w->kernel->answers == SUM;
+        for (Array *a = w->a; a < w->a + w->n_arrays; a++)
+            for (int i = 0; i < 2; i++)
+                if (a->data == r->batch.a[i].data) {
+                    fits &= !a->written && a->span == r->batch.a[i].span;
+                    a->input = i + 1;
+                    n_read[i]++;
+                }
+    }
+    if (fits && n_read[0] && n_read[1] && n_losses == 1)
+        return PyCapsule_New(r, CAPSULE, forget_capsule);
+    forget(r);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_replay(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    Work batch;
+    batch.kernel = &a_batch;
+    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "replay takes a recording, x, y");
+    Recording *r = PyCapsule_GetPointer(args[0], CAPSULE);
+    if (r == NULL) return NULL;
+    double loss = 0.0;
+    int fits = take(&batch, args + 1) == 1 && !r->busy;
+    for (int i = 0; fits && i < 2; i++)
+        fits = same_shape(&batch.a[i], &r->batch.a[i]) && batch.a[i].span == r->batch.a[i].span;
+    Work *end = r->works + r->n_works;
+    for (Work *w = r->works; fits && w < end; w++) {
+        for (Array *a = w->a; a < w->a + w->n_arrays; a++)
+            if (a->input) a->data = batch.a[a->input - 1].data;
+        fits = w->kernel->length(w) != NO; /* labels may be wrong */
+    }
+    if (fits) {
+        r->busy = 1; /* other Python threads may run meanwhile */
+        for (Work *w = r->works; w < end; w++) {
+            double sum = run_work(w);
+            if (w->kernel->answers == SUM) loss = sum * w->settings[1];
+        }
+        r->busy = 0;
+    }
+    give_back(&batch);
+    if (!fits) Py_RETURN_NONE;
+    return PyFloat_FromDouble(loss);
+}
+
+/* What Python calls. */
+static PyObject *call(const Kernel *kernel, PyObject *const *args, Py_ssize_t n_args) {
+    Work work;
+    work.kernel = kernel;
+    Py_ssize_t expected = (Py_ssize_t)strlen(kernel->kinds);
+    if (n_args != expected)
+        return PyErr_Format(PyExc_TypeError, "%s takes %zd arguments", kernel->name, expected);
+    int taken = take(&work, args);
+    double sum = 0.0;
+    int done = taken == 1 && (work.length = kernel->length(&work)) != NO;
+    if (done) sum = run_work(&work);
+    if (kernel->answers == DONE) done &= sum == 0.0;
+    if (recording && done && recording->n_works < MOST_WORKS) {
+        recording->works[recording->n_works++] = work;
+    } else {
+        give_back(&work);
+        if (recording) recording->failed = 1;
+    }
+    if (taken < 0) return NULL;
+    if (!done) Py_RETURN_NONE;
+    return kernel->answers == SUM ? PyFloat_FromDouble(sum) : PyBool_FromLong(sum == 0.0);
+}
+
+#define KERNEL(name, length, kinds, part_float, part_double, answers)                        \
+    static PyObject *py_##name(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {   \
+        static const Kernel kernel = {#name, kinds, length, part_float, part_double, answers}; \
+        return call(&kernel, args, n_args);                                                  \
+    }
+#define TYPED_KERNEL(name, length, kinds, answers) \
+    KERNEL(name, length, kinds, name##_part_float, name##_part_double, answers)
 
 /* ---- passes over memory, for floats and for doubles ---- */
 
-typedef struct {
-    Reals x;
-    double sums[MAX_THREADS]; /* of each part: 0 only where all its numbers are finite */
-} Finite;
-
 #define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
-
-typedef struct {
-    Reals a[6]; /* x, gamma, beta, x_hat, y, (mean, var, r) */
-    double eps;
-} BatchNorm;
-
-typedef struct {
-    Reals a[2]; /* logits, dlogits */
-    const int64_t *labels;
-    Py_ssize_t rows, n;
-    double smoothing, share;
-    double sums[MAX_THREADS]; /* of the losses of each part's rows */
-} Softmax;
+#define ROWS 16  /* likewise, where a row may be shorter than a vector */
+#define LANES 32 /* two of the widest vectors, so that no addition waits for the one before it */
 
 /* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
- * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. */
+ * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. GCC makes vectors of this as long as
+ * no part is calculated for one case only: hence the forms of the choices, and -fno-tree-pre. */
 static inline float exp_float(float x) {
     float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
     float n = (float)(int)(c * 1.44269504f - 0.5f);
@@ -316,11 +468,9 @@ static inline float exp_float(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    union {
-        int32_t bits;
-        float value;
-    } power = {.bits = ((int32_t)n + 127) << 23};
-    return x < -87.0f ? 0.0f : x != x ? x : p * power.value;
+    int32_t power = x < -87.0f ? 0 : ((int32_t)n + 127) << 23;
+    p *= (union { int32_t bits; float number; }){power}.number;
+    return p + (x != x ? x : 0.0f);
 }
 
 /* Likewise, down to -708: 1 + 2 x P / (Q - x P), with polynomials P and Q in x**2. */
@@ -336,33 +486,9 @@ static inline double exp_double(double x) {
     q = q * s + 2.52448340349684104192e-3;
     q = q * s + 2.27265548208155028766e-1;
     q = q * s + 2.0;
-    union {
-        int64_t bits;
-        double value;
-    } power = {.bits = ((int64_t)(int)n + 1023) << 52};
-    return x < -708.0 ? 0.0 : x != x ? x : (2.0 * p / (q - p) + 1.0) * power.value;
-}
-
-typedef struct {
-    Reals a[4]; /* the numbers of x, W or dy, y or dW, and b if there is one */
-    const int32_t *columns, *starts;
-    Py_ssize_t rows; /* of x */
-    int n_arrays, relu;
-    atomic_int wrong; /* whether a column or a start is not one of x */
-} Sparse;
-
-enum { MOST_ARRAYS = 4, MOST_SETTINGS = 9 };
-
-typedef struct {
-    Reals a[MOST_ARRAYS];        /* p, g and the averages */
-    double settings[MOST_SETTINGS]; /* in the order in which Python gives them */
-    double sums[MAX_THREADS];      /* as those of Finite, over the new parameters */
-} Update;
-
-static int are_zeros(const double *sums) {
-    double sum = 0.0;
-    for (int i = 0; i < MAX_THREADS; i++) sum += sums[i];
-    return sum == 0.0;
+    int64_t power = x < -708.0 ? 0 : ((int64_t)(int)n + 1023) << 52;
+    p = (2.0 * p / (q - p) + 1.0) * (union { int64_t bits; double number; }){power}.number;
+    return p + (x != x ? x : 0.0);
 }
 
 #define REAL float
@@ -374,240 +500,125 @@ static int are_zeros(const double *sums) {
 #define TYPED(name) name##_double
 #include "_passes.h"
 
-/* The function for the type of an array. */
-#define FOR(array, name) ((array).view.itemsize == sizeof(float) ? name##_float : name##_double)
-
 /* ---- elementwise ---- */
 
-static PyObject *py_relu(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Reals a[2];
-    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "relu takes x, y");
-    if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
-    int fits = same_shape(&a[0], &a[1]);
-    if (fits) run_over(a[1].size, FOR(a[0], relu_part), a);
-    give_back(a, 2);
-    return answer(fits);
+static Py_ssize_t relu_length(const Work *w) {
+    return same_shape(&w->a[0], &w->a[1]) ? w->a[1].size : NO;
 }
+TYPED_KERNEL(relu, relu_length, "rw", DONE)
 
-static PyObject *py_relu_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Reals a[3];
-    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "relu_backward takes dy, y, dx");
-    if (!borrow(args, a, 3, "rrw")) Py_RETURN_NONE;
-    int fits = same_shape(&a[0], &a[2]) && same_shape(&a[1], &a[2]);
-    if (fits) run_over(a[2].size, FOR(a[0], relu_backward_part), a);
-    give_back(a, 3);
-    return answer(fits);
+static Py_ssize_t relu_backward_length(const Work *w) {
+    return same_shape(&w->a[1], &w->a[2]) ? relu_length(w) : NO;
 }
+TYPED_KERNEL(relu_backward, relu_backward_length, "rrw", DONE)
 
-static PyObject *py_finite(PyObject *self, PyObject *x) {
-    Finite f = {.sums = {0}};
-    if (!borrow(&x, &f.x, 1, "r")) Py_RETURN_NONE;
-    run_over(f.x.size, FOR(f.x, finite_part), &f);
-    give_back(&f.x, 1);
-    return PyBool_FromLong(are_zeros(f.sums));
-}
+static Py_ssize_t finite_length(const Work *w) { return w->a[0].size; }
+TYPED_KERNEL(finite, finite_length, "r", FINITE)
 
-static PyObject *py_sum_rows(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Reals a[2];
-    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "sum_rows takes x, sums");
-    if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
-    int fits = a[1].size > 0 && is_row(&a[1], a[1].size) && is_matrix(&a[0], a[1].size);
-    if (fits) run_over(a[0].size, FOR(a[0], sum_rows_part), a);
-    give_back(a, 2);
-    return answer(fits);
+static Py_ssize_t sum_rows_length(const Work *w) {
+    Py_ssize_t n = w->a[1].size;
+    return n > 0 && is_row(&w->a[1], n) && is_matrix(&w->a[0], n) ? w->a[0].size : NO;
 }
+TYPED_KERNEL(sum_rows, sum_rows_length, "rw", DONE)
 
 /* ---- batch normalization ---- */
 
-static PyObject *py_batch_norm(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    BatchNorm b;
-    if (n_args != 7)
-        return PyErr_Format(PyExc_TypeError,
-                            "batch_norm takes x, gamma, beta, x_hat, y, stats, eps");
-    b.eps = PyFloat_AsDouble(args[6]);
-    if (PyErr_Occurred()) return NULL;
-    if (!borrow(args, b.a, 6, "rrrwww")) Py_RETURN_NONE;
-    Py_ssize_t n = b.a[1].size;
-    const Reals *x = &b.a[0], *stats = &b.a[5];
-    int fits = x->size > 0 && is_matrix(x, n) && is_row(&b.a[1], n) && is_row(&b.a[2], n) &&
-               same_shape(&b.a[3], x) && same_shape(&b.a[4], x) && is_matrix(stats, n) &&
+static Py_ssize_t batch_norm_length(const Work *w) {
+    const Array *x = &w->a[0], *stats = &w->a[5];
+    Py_ssize_t n = w->a[1].size;
+    int fits = x->size > 0 && is_matrix(x, n) && is_row(&w->a[1], n) && is_row(&w->a[2], n) &&
+               same_shape(&w->a[3], x) && same_shape(&w->a[4], x) && is_matrix(stats, n) &&
                stats->size == 3 * n;
-    if (fits) run_over(b.a[0].size, FOR(b.a[0], batch_norm_part), &b);
-    give_back(b.a, 6);
-    return answer(fits);
+    return fits ? x->size : NO;
 }
+TYPED_KERNEL(batch_norm, batch_norm_length, "rrrwwwd", DONE)
 
-static PyObject *py_batch_norm_backward(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Reals a[7];
-    if (n_args != 7)
-        return PyErr_Format(PyExc_TypeError,
-                            "batch_norm_backward takes dy, x_hat, r, gamma, dx, dgamma, dbeta");
-    if (!borrow(args, a, 7, "rrrrwww")) Py_RETURN_NONE;
-    Py_ssize_t n = a[2].size;
-    int fits = a[0].size > 0 && is_matrix(&a[0], n) && same_shape(&a[1], &a[0]) &&
-               is_row(&a[2], n) && is_row(&a[3], n) && same_shape(&a[4], &a[0]) &&
-               is_row(&a[5], n) && is_row(&a[6], n);
-    if (fits) run_over(a[0].size, FOR(a[0], batch_norm_backward_part), a);
-    give_back(a, 7);
-    return answer(fits);
+static Py_ssize_t batch_norm_backward_length(const Work *w) {
+    const Array *dy = &w->a[0];
+    Py_ssize_t n = w->a[2].size;
+    int fits = dy->size > 0 && is_matrix(dy, n) && same_shape(&w->a[1], dy) &&
+               is_row(&w->a[2], n) && is_row(&w->a[3], n) && same_shape(&w->a[4], dy) &&
+               is_row(&w->a[5], n) && is_row(&w->a[6], n);
+    return fits ? dy->size : NO;
 }
+TYPED_KERNEL(batch_norm_backward, batch_norm_backward_length, "rrrrwww", DONE)
 
 /* ---- gathering rows ---- */
 
-typedef struct {
-    Reals a[2]; /* X, out */
-    const int64_t *rows;
-    Py_ssize_t n_rows;
-} Gather;
-
-static void take_rows_part(const void *arguments, int part, int parts) {
-    const Gather *t = arguments;
-    const char *X = t->a[0].data;
-    char *out = t->a[1].data;
-    int64_t n_samples = t->a[0].view.shape[0];
-    Py_ssize_t n = t->a[0].view.shape[1] * t->a[0].view.itemsize; /* bytes of a row */
-    Py_ssize_t start = t->n_rows * part / parts, stop = t->n_rows * (part + 1) / parts;
+static void take_rows_part(Work *w, int part, int parts) {
+    const Array *a = w->a;
+    const char *X = a[0].data;
+    char *out = a[2].data;
+    const int64_t *rows = a[1].data, n_samples = a[0].view.shape[0];
+    Py_ssize_t n = a[0].view.shape[1] * a[0].view.itemsize; /* bytes of a row */
+    Py_ssize_t start = a[1].size * part / parts, stop = a[1].size * (part + 1) / parts;
     Py_ssize_t ahead = 1 + 2048 / (n + 4);
     for (Py_ssize_t i = start; i < stop; i++) {
         /* The rows lie anywhere: unless they are asked for in time, each is waited for. */
         if (i + ahead < stop)
-            for (Py_ssize_t j = 0; j < n; j += 64)
-                __builtin_prefetch(X + t->rows[i + ahead] * n + j);
-        int64_t row = READ_ONCE(t->rows + i);
-        if (row >= 0 && row < n_samples)
-            memcpy(out + i * n, X + row * n, n);
+            for (Py_ssize_t j = 0; j < n; j += 64) __builtin_prefetch(X + rows[i + ahead] * n + j);
+        int64_t row = READ_ONCE(rows + i);
+        if (row >= 0 && row < n_samples) memcpy(out + i * n, X + row * n, n);
     }
 }
 
-static PyObject *py_take_rows(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Gather t;
-    Py_buffer rows;
-    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "take_rows takes X, rows, out");
-    PyObject *arrays[2] = {args[0], args[2]};
-    if (!borrow(arrays, t.a, 2, "rw")) Py_RETURN_NONE;
-    const Py_buffer *X = &t.a[0].view, *out = &t.a[1].view;
-    int fits = X->ndim == 2 && out->ndim == 2 && X->shape[1] == out->shape[1] &&
-               borrow_integers(args[1], &rows, out->shape[0], 8);
-    if (fits) {
-        t.rows = rows.buf;
-        t.n_rows = rows.shape[0];
-        for (Py_ssize_t i = 0; i < t.n_rows; i++)
-            fits &= t.rows[i] >= 0 && t.rows[i] < X->shape[0];
-        if (fits) run_over(t.a[1].size, take_rows_part, &t);
-        PyBuffer_Release(&rows);
-    }
-    give_back(t.a, 2);
-    return answer(fits);
+/* Whether all integers are in [0, n). */
+static int are_below(const Array *integers, Py_ssize_t n) {
+    const int64_t *values = integers->data;
+    int fits = 1;
+    for (Py_ssize_t i = 0; i < integers->size; i++) fits &= values[i] >= 0 && values[i] < n;
+    return fits;
 }
+
+static Py_ssize_t take_rows_length(const Work *w) {
+    const Py_buffer *X = &w->a[0].view, *out = &w->a[2].view;
+    int fits = X->ndim == 2 && out->ndim == 2 && X->shape[1] == out->shape[1] &&
+               is_row(&w->a[1], out->shape[0]) && are_below(&w->a[1], X->shape[0]);
+    return fits ? w->a[2].size : NO;
+}
+KERNEL(take_rows, take_rows_length, "riw", take_rows_part, take_rows_part, DONE)
 
 /* ---- softmax cross-entropy ---- */
 
-static PyObject *py_softmax(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Softmax s = {.sums = {0}};
-    Py_buffer labels;
-    if (n_args != 5)
-        return PyErr_Format(PyExc_TypeError,
-                            "softmax takes logits, labels, dlogits, smoothing, share");
-    s.smoothing = PyFloat_AsDouble(args[3]);
-    s.share = PyFloat_AsDouble(args[4]);
-    if (PyErr_Occurred()) return NULL;
-    PyObject *logits[2] = {args[0], args[2]};
-    if (!borrow(logits, s.a, 2, "rw")) Py_RETURN_NONE;
-    const Py_buffer *z = &s.a[0].view;
-    int fits = z->ndim == 2 && s.a[0].size > 0 && same_shape(&s.a[0], &s.a[1]) &&
-               borrow_integers(args[1], &labels, z->shape[0], 8);
-    if (fits) {
-        s.labels = labels.buf;
-        s.rows = z->shape[0];
-        s.n = z->shape[1];
-        for (Py_ssize_t i = 0; i < s.rows; i++) fits &= s.labels[i] >= 0 && s.labels[i] < s.n;
-        /* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
-        if (fits) run_over(s.a[0].size * 16, FOR(s.a[0], softmax_part), &s);
-        PyBuffer_Release(&labels);
-    }
-    give_back(s.a, 2);
-    if (!fits) Py_RETURN_NONE;
-    double sum = 0.0;
-    for (int i = 0; i < MAX_THREADS; i++) sum += s.sums[i];
-    return PyFloat_FromDouble(sum);
+/* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
+static Py_ssize_t softmax_length(const Work *w) {
+    const Array *z = &w->a[0];
+    int fits = z->view.ndim == 2 && z->size > 0 && same_shape(z, &w->a[2]) &&
+               is_row(&w->a[1], z->view.shape[0]) && are_below(&w->a[1], z->view.shape[1]);
+    return fits ? z->size * 16 : NO;
 }
+TYPED_KERNEL(softmax, softmax_length, "riwdd", SUM)
 
-static PyObject *py_probabilities(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Reals a[2];
-    if (n_args != 2) return PyErr_Format(PyExc_TypeError, "probabilities takes logits, p");
-    if (!borrow(args, a, 2, "rw")) Py_RETURN_NONE;
-    int fits = a[0].view.ndim == 2 && a[0].size > 0 && same_shape(&a[0], &a[1]);
-    if (fits) run_over(a[0].size * 16, FOR(a[0], probabilities_part), a);
-    give_back(a, 2);
-    return answer(fits);
+static Py_ssize_t probabilities_length(const Work *w) {
+    const Array *z = &w->a[0];
+    return z->view.ndim == 2 && z->size > 0 && same_shape(z, &w->a[1]) ? z->size * 16 : NO;
 }
+TYPED_KERNEL(probabilities, probabilities_length, "rw", DONE)
 
 /* ---- products of a sparse matrix ---- */
 
-static PyObject *py_sparse(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    if (n_args != 8)
-        return PyErr_Format(PyExc_TypeError,
-                            "sparse takes data, indices, indptr, W, out, bias, relu, transposed");
-    PyObject *arrays[4] = {args[0], args[3], args[4], args[5]};
-    int backward = PyObject_IsTrue(args[7]);
-    Sparse s = {.n_arrays = args[5] == Py_None ? 3 : 4, .relu = PyObject_IsTrue(args[6])};
-    Py_buffer columns, starts;
-    if (!borrow(arrays, s.a, s.n_arrays, "rrwr")) Py_RETURN_NONE;
-    const Py_buffer *W = &s.a[1].view, *out = &s.a[2].view;
-    Py_ssize_t size = s.a[0].size;
-    int fits = s.a[0].view.ndim == 1 && W->ndim == 2 && is_matrix(&s.a[2], W->shape[1]) &&
-               (s.n_arrays == 3 || is_row(&s.a[3], W->shape[1])) &&
-               borrow_integers(args[1], &columns, size, 4);
-    if (fits) {
-        s.rows = backward ? W->shape[0] : out->shape[0];
-        s.columns = columns.buf;
-        if ((fits = borrow_integers(args[2], &starts, s.rows + 1, 4))) {
-            s.starts = starts.buf;
-            run_over(size * W->shape[1] + s.a[2].size,
-                     backward ? FOR(s.a[0], sparse_backward_part) : FOR(s.a[0], sparse_part), &s);
-            fits = !s.wrong;
-            PyBuffer_Release(&starts);
-        }
-        PyBuffer_Release(&columns);
-    }
-    give_back(s.a, s.n_arrays);
-    return answer(fits);
+static Py_ssize_t sparse_length(const Work *w) {
+    const Array *numbers = &w->a[0], *from = &w->a[3], *into = &w->a[4], *bias = &w->a[5];
+    const int backward = w->n_arrays == 5;
+    if (numbers->view.ndim != 1 || from->view.ndim != 2) return NO;
+    Py_ssize_t n = from->view.shape[1];
+    int fits = is_matrix(into, n) && (backward || !bias->data || is_row(bias, n)) &&
+               is_row(&w->a[1], numbers->size) &&
+               is_row(&w->a[2], (backward ? from : into)->view.shape[0] + 1);
+    return fits ? numbers->size * n + into->size : NO;
 }
+TYPED_KERNEL(sparse, sparse_length, "rjjrwod", DONE)
+TYPED_KERNEL(sparse_gradient, sparse_length, "rjjrw", DONE)
 
 /* ---- the update ---- */
 
-/* Run a step on n_arrays arrays, p, g and averages, with the settings that follow them. */
-static PyObject *update(PyObject *const *args, Update *u, int n_arrays, int n_settings,
-                        Task step_float, Task step_double) {
-    for (int i = 0; i < n_settings; i++) {
-        double value = PyFloat_AsDouble(args[n_arrays + i]);
-        if (value == -1.0 && PyErr_Occurred()) return NULL;
-        u->settings[i] = value;
-    }
-    if (!borrow(args, u->a, n_arrays, "wrww")) Py_RETURN_NONE;
+static Py_ssize_t update_length(const Work *w) {
     int fits = 1;
-    for (int i = 0; i < n_arrays; i++) fits &= is_row(&u->a[i], u->a[0].size);
-    if (fits) run_over(u->a[0].size, FOR(u->a[0], step), u);
-    give_back(u->a, n_arrays);
-    if (!fits) Py_RETURN_NONE;
-    return PyBool_FromLong(are_zeros(u->sums));
+    for (int i = 0; i < w->n_arrays; i++) fits &= is_row(&w->a[i], w->a[0].size);
+    return fits ? w->a[0].size : NO;
 }
-
-static PyObject *py_sgd(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Update u = {.sums = {0}};
-    if (n_args != 8)
-        return PyErr_Format(PyExc_TypeError,
-                            "sgd takes p, g, v, rate, momentum, decay, scale, nesterov");
-    return update(args, &u, 3, 5, sgd_part_float, sgd_part_double);
-}
-
-static PyObject *py_adam(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Update u = {.sums = {0}};
-    if (n_args != 13)
-        return PyErr_Format(PyExc_TypeError, "adam takes p, g, m, v, rate, beta1, beta2, eps, "
-                                             "decay, scale, shrink, 1 - beta1, 1 - beta2");
-    return update(args, &u, 4, 9, adam_part_float, adam_part_double);
-}
+TYPED_KERNEL(sgd, update_length, "wrwddddd", FINITE)
+TYPED_KERNEL(adam, update_length, "wrwwddddddddd", FINITE)
 
 /* ---- products ---- */
 
@@ -627,55 +638,9 @@ static int narrow; /* whether their sizes have 32 bits */
 static int (*blas_threads)(void);
 static void (*set_blas_threads)(int);
 
-typedef struct {
-    Py_buffer view;
-    char *data;
-    int64_t rows, columns, ld;
-    int trans; /* whether memory holds it transposed */
-} Matrix;
-
-typedef struct {
-    Matrix a, b, c;   /* all of floats, or all of doubles */
-    const char *bias; /* NULL, or one number for each column of c */
-    const char *mask; /* NULL, or what c is kept where it is above 0: contiguous, like c */
-    int relu;         /* whether c becomes max(c, 0) */
-} Product;
-
-/* Borrow a matrix of floats or doubles whose rows or columns are contiguous; 0 where it is none. */
-static int as_matrix(PyObject *object, Matrix *matrix, int writable) {
-    int flags = PyBUF_STRIDED | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(object, &matrix->view, flags)) {
-        PyErr_Clear();
-        return 0;
-    }
-    Py_buffer *view = &matrix->view;
-    if (is_real(view) && view->ndim == 2) {
-        const Py_ssize_t size = view->itemsize, *s = view->strides;
-        matrix->data = view->buf;
-        matrix->rows = view->shape[0];
-        matrix->columns = view->shape[1];
-        matrix->trans = s[1] != size;
-        Py_ssize_t across = matrix->trans ? s[1] : s[0];
-        int64_t inner = matrix->trans ? matrix->rows : matrix->columns;
-        matrix->ld = across / size;
-        if (s[matrix->trans ? 0 : 1] == size && across % size == 0 && matrix->ld >= inner &&
-            inner > 0 && !(writable && matrix->trans))
-            return 1;
-    }
-    PyBuffer_Release(view);
-    return 0;
-}
-
-/* Whether the memory from the first to the last element of a meets that of c. */
-static int mixed(const Matrix *a, const Matrix *c) {
-    int64_t a_lines = a->trans ? a->columns : a->rows;
-    return meet(a->data, a_lines * a->ld * a->view.itemsize, c->data,
-                c->rows * c->ld * c->view.itemsize);
-}
-
 /* c = a @ b + beta * c, all of one number type. */
-static void gemm(const Matrix *a, const void *from_a, const Matrix *b, const void *from_b,
-                 const Matrix *c, void *to, int64_t m, int64_t n, int64_t k, float beta) {
+static void gemm(const Array *a, const void *from_a, const Array *b, const void *from_b,
+                 const Array *c, void *to, int64_t m, int64_t n, int64_t k, float beta) {
     int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
 #define CALL(Gemm, function)                                                             \
     ((Gemm)function)(ROW_MAJOR, trans_a, trans_b, m, n, k, 1, from_a, a->ld, from_b, b->ld, \
@@ -687,13 +652,15 @@ static void gemm(const Matrix *a, const void *from_a, const Matrix *b, const voi
 #undef CALL
 }
 
-static char *at(const Matrix *m, int64_t row, int64_t column) {
-    return m->data + (m->trans ? column * m->ld + row : row * m->ld + column) * m->view.itemsize;
+static char *at(const Array *m, int64_t row, int64_t column) {
+    int64_t place = m->trans ? column * m->ld + row : row * m->ld + column;
+    return (char *)m->data + place * m->view.itemsize;
 }
 
-static void product_part(const void *arguments, int part, int parts) {
-    const Product *p = arguments;
-    const Matrix *a = &p->a, *b = &p->b, *c = &p->c;
+static void product_part(Work *w, int part, int parts) {
+    const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2];
+    const char *bias = w->a[3].data, *to_keep = w->a[4].data;
+    const int rectify = w->settings[0] != 0;
     const Py_ssize_t size = c->view.itemsize;
     int64_t m = c->rows, n = c->columns, k = a->columns;
     Py_ssize_t start, stop;
@@ -704,99 +671,47 @@ static void product_part(const void *arguments, int part, int parts) {
     int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
     int64_t rows = by_rows ? stop - start : m, columns = by_rows ? n : stop - start;
     /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
-    if (p->bias)
+    if (bias)
         for (int64_t i = 0; i < rows; i++)
-            memcpy(at(c, row + i, column), p->bias + column * size, columns * size);
+            memcpy(at(c, row + i, column), bias + column * size, columns * size);
     void *to = at(c, row, column), *from_b = at(b, 0, column);
     if (m > 1) {
-        gemm(a, at(a, row, 0), b, from_b, c, to, rows, columns, k, p->bias ? 1.0f : 0.0f);
+        gemm(a, at(a, row, 0), b, from_b, c, to, rows, columns, k, bias ? 1.0f : 0.0f);
     } else {
         int64_t apart = a->trans ? a->ld : 1;
-        if (!p->bias) memset(to, 0, columns * size);
+        if (!bias) memset(to, 0, columns * size);
         if (size == sizeof(float))
             add_row_times_float((float *)a->data, apart, from_b, b->ld, to, k, columns);
         else
             add_row_times_double((double *)a->data, apart, from_b, b->ld, to, k, columns);
     }
     /* While this part is in the cache. */
-    for (int64_t i = row; i < row + rows && (p->relu || p->mask); i++) {
+    for (int64_t i = row; i < row + rows && (rectify || to_keep); i++) {
         void *y = at(c, i, column);
-        const void *mask = p->mask ? p->mask + (i * n + column) * size : NULL;
-        if (p->relu) size == sizeof(float) ? relu_float(y, y, columns) : relu_double(y, y, columns);
+        const void *mask = to_keep ? to_keep + (i * n + column) * size : NULL;
+        if (rectify) size == sizeof(float) ? relu_float(y, y, columns) : relu_double(y, y, columns);
         if (mask)
             size == sizeof(float) ? masked_float(y, mask, y, columns)
                                   : masked_double(y, mask, y, columns);
     }
 }
 
-/* Borrow a bias, (columns of c,), or a mask of the shape of c; 0 if it is something else. */
-static int borrow_beside(PyObject *object, const Matrix *c, int ndim, Py_buffer *view,
-                         const char **data) {
-    *data = NULL;
-    if (object == Py_None) return 1;
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (!strcmp(view->format, c->view.format) && view->ndim == ndim &&
-        view->shape[ndim - 1] == c->columns && (ndim == 1 || view->shape[0] == c->rows) &&
-        !meet(view->buf, view->len, c->data, c->rows * c->ld * c->view.itemsize)) {
-        *data = view->buf;
-        return 1;
-    }
-    PyBuffer_Release(view);
-    return 0;
-}
-
-static int fits_narrow(const Matrix *m) {
-    return m->rows <= INT32_MAX && m->columns <= INT32_MAX && m->ld <= INT32_MAX;
-}
-
-static int multiply(Product *p, PyObject *bias, PyObject *mask) {
-    const Matrix *a = &p->a, *b = &p->b, *c = &p->c;
-    const char *format = c->view.format;
-    Py_buffer bias_view, mask_view;
-    if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return 0;
+static Py_ssize_t matmul_length(const Work *w) {
+    const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2], *bias = &w->a[3], *mask = &w->a[4];
+    if (sgemm == NULL) return NO;
+    if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return NO;
     /* A product with a single row or column is no gemm. NumPy has a fast way for the other ones. */
-    if (c->rows == 0 || (c->rows == 1 ? b->trans : c->columns == 1)) return 0;
-    if (strcmp(a->view.format, format) || strcmp(b->view.format, format)) return 0;
-    if (mixed(a, c) || mixed(b, c)) return 0;
-    if (narrow && !(fits_narrow(a) && fits_narrow(b) && fits_narrow(c))) return 0;
-    if (!borrow_beside(bias, c, 1, &bias_view, &p->bias)) return 0;
-    int fits = borrow_beside(mask, c, 2, &mask_view, &p->mask);
+    if (c->rows == 0 || (c->rows == 1 ? b->trans : c->columns == 1)) return NO;
+    if ((bias->data && !is_row(bias, c->columns)) || (mask->data && !same_shape(mask, c)))
+        return NO;
+    for (const Array *m = a; narrow && m <= c; m++)
+        if (m->rows > INT32_MAX || m->columns > INT32_MAX || m->ld > INT32_MAX) return NO;
     /* Somebody else in this process may have changed the number since it was set. */
     if (n_threads && blas_threads() != 1) set_blas_threads(1);
-    if (fits && (double)c->rows * (double)a->columns * (double)c->columns < LONG_PRODUCT) {
-        product_part(p, 0, 1);
-    } else if (fits) {
-        Py_BEGIN_ALLOW_THREADS
-        run(product_part, p, parts_of_a_task());
-        Py_END_ALLOW_THREADS
-    }
-    if (fits && p->mask) PyBuffer_Release(&mask_view);
-    if (p->bias) PyBuffer_Release(&bias_view);
-    return fits;
+    double size = (double)c->rows * (double)a->columns * (double)c->columns;
+    return size < LONG_PRODUCT ? 0 : LONG + 1;
 }
-
-static PyObject *py_matmul(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    Product p;
-    int done = 0;
-    if (n_args != 6)
-        return PyErr_Format(PyExc_TypeError, "matmul takes a, b, out, bias, mask, relu");
-    if (sgemm == NULL) Py_RETURN_NONE;
-    p.relu = PyObject_IsTrue(args[5]);
-    if (as_matrix(args[0], &p.a, 0)) {
-        if (as_matrix(args[1], &p.b, 0)) {
-            if (as_matrix(args[2], &p.c, 1)) {
-                done = multiply(&p, args[3], args[4]);
-                PyBuffer_Release(&p.c.view);
-            }
-            PyBuffer_Release(&p.b.view);
-        }
-        PyBuffer_Release(&p.a.view);
-    }
-    return answer(done);
-}
+KERNEL(matmul, matmul_length, "mmMood", product_part, product_part, DONE)
 
 static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     void *addresses[4];
@@ -824,7 +739,7 @@ static PyMethodDef methods[] = {
      "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
     {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
     {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
-    {"finite", py_finite, METH_O, "finite(x): whether all of x is finite"},
+    {"finite", FAST(py_finite), "finite(x): whether all of x is finite"},
     {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
     {"batch_norm", FAST(py_batch_norm),
      "batch_norm(x, gamma, beta, x_hat, y, stats, eps): y = gamma * x_hat + beta"},
@@ -836,12 +751,17 @@ static PyMethodDef methods[] = {
     {"probabilities", FAST(py_probabilities),
      "probabilities(logits, p): p = exp(logits) / the sum of its row"},
     {"sparse", FAST(py_sparse),
-     "sparse(data, indices, indptr, W, out, bias, relu, False): out = x @ W + bias, above 0, for x "
-     "in CSR; sparse(data, indices, indptr, dy, dW, None, False, True): dW = x.T @ dy"},
+     "sparse(data, indices, indptr, W, out, bias, relu): out = x @ W + bias, above 0; x is CSR"},
+    {"sparse_gradient", FAST(py_sparse_gradient),
+     "sparse_gradient(data, indices, indptr, dy, dW): dW = x.T @ dy; x is CSR"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
      "1 - beta1, 1 - beta2): likewise"},
+    {"record", py_record, METH_NOARGS, "record(): record the kernels that this thread calls"},
+    {"recorded", FAST(py_recorded),
+     "recorded(x, y): end that; the recording, or None if it is not of a whole step"},
+    {"replay", FAST(py_replay), "replay(recording, x, y): the same with another batch; the loss"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -851,7 +771,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 6)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 7)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

@@ -6,13 +6,13 @@
 
 /* STEP(i, lane) for each of n elements. Returns the sum of the lanes: they add 0 times a number,
  * which is 0 only where that number is finite. */
-#define FOR_ALL_ELEMENTS(n)                                 \
-    REAL lanes[16] = {0}, sum = 0;                          \
-    Py_ssize_t i = 0;                                       \
-    for (; i + 16 <= (n); i += 16)                          \
-        for (int k = 0; k < 16; k++) STEP(i + k, lanes[k])  \
-    for (; i < (n); i++) STEP(i, lanes[0])                  \
-    for (int k = 0; k < 16; k++) sum += lanes[k];           \
+#define FOR_ALL_ELEMENTS(n)                                    \
+    REAL lanes[LANES] = {0}, sum = 0;                          \
+    Py_ssize_t i = 0;                                          \
+    for (; i + LANES <= (n); i += LANES)                       \
+        for (int k = 0; k < LANES; k++) STEP(i + k, lanes[k])  \
+    for (; i < (n); i++) STEP(i, lanes[0])                     \
+    for (int k = 0; k < LANES; k++) sum += lanes[k];           \
     return sum;
 
 /* ---- elementwise ---- */
@@ -29,18 +29,16 @@ VECTORISED static void TYPED(add)(REAL *restrict y, const REAL *restrict b, Py_s
     for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
 }
 
-static void TYPED(relu_part)(const void *arguments, int part, int parts) {
-    const Reals *a = arguments;
+static void TYPED(relu_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(a[1].size, part, parts, &start, &stop);
-    TYPED(relu)(AT(a[0], start), AT(a[1], start), stop - start);
+    bounds(w->a[1].size, part, parts, &start, &stop);
+    TYPED(relu)(AT(w->a[0], start), AT(w->a[1], start), stop - start);
 }
 
-static void TYPED(relu_backward_part)(const void *arguments, int part, int parts) {
-    const Reals *a = arguments;
+static void TYPED(relu_backward_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(a[2].size, part, parts, &start, &stop);
-    TYPED(masked)(AT(a[0], start), AT(a[1], start), AT(a[2], start), stop - start);
+    bounds(w->a[2].size, part, parts, &start, &stop);
+    TYPED(masked)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start), stop - start);
 }
 
 VECTORISED static REAL TYPED(zeros)(const REAL *x, Py_ssize_t n) {
@@ -49,30 +47,28 @@ VECTORISED static REAL TYPED(zeros)(const REAL *x, Py_ssize_t n) {
 #undef STEP
 }
 
-static void TYPED(finite_part)(const void *arguments, int part, int parts) {
-    Finite *f = (Finite *)arguments;
+static void TYPED(finite_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(f->x.size, part, parts, &start, &stop);
-    f->sums[part] = TYPED(zeros)(AT(f->x, start), stop - start);
+    bounds(w->a[0].size, part, parts, &start, &stop);
+    w->sums[part] = TYPED(zeros)(AT(w->a[0], start), stop - start);
 }
 
 /* Each part has some columns, and adds its rows from first to last as NumPy does. */
-static void TYPED(sum_rows_part)(const void *arguments, int part, int parts) {
-    const Reals *a = arguments;
-    Py_ssize_t n = a[1].size, rows = a[0].size / n, start, stop;
+static void TYPED(sum_rows_part)(Work *w, int part, int parts) {
+    Py_ssize_t n = w->a[1].size, rows = w->a[0].size / n, start, stop;
     bounds(n, part, parts, &start, &stop);
-    for (Py_ssize_t i = start; i < stop; i++) *AT(a[1], i) = 0;
+    for (Py_ssize_t i = start; i < stop; i++) *AT(w->a[1], i) = 0;
     for (Py_ssize_t row = 0; row < rows; row++)
-        TYPED(add)(AT(a[1], start), AT(a[0], row * n + start), stop - start);
+        TYPED(add)(AT(w->a[1], start), AT(w->a[0], row * n + start), stop - start);
 }
 
 /* ---- batch normalization ---- */
 
-VECTORISED static void TYPED(normalize)(const BatchNorm *b, Py_ssize_t start, Py_ssize_t width) {
+VECTORISED static void TYPED(normalize)(const Work *b, Py_ssize_t start, Py_ssize_t width) {
     Py_ssize_t n = b->a[1].size, rows = b->a[0].size / n;
     const REAL *x = AT(b->a[0], start), *gamma = AT(b->a[1], start), *beta = AT(b->a[2], start);
     REAL *x_hat = AT(b->a[3], start), *y = AT(b->a[4], start), *mean = AT(b->a[5], start);
-    REAL *var = mean + n, *r = var + n, eps = (REAL)b->eps;
+    REAL *var = mean + n, *r = var + n, eps = (REAL)b->settings[0];
     REAL sums[BLOCK] = {0}, squares[BLOCK] = {0};
     for (Py_ssize_t i = 0; i < rows; i++)
         for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
@@ -94,16 +90,15 @@ VECTORISED static void TYPED(normalize)(const BatchNorm *b, Py_ssize_t start, Py
         }
 }
 
-static void TYPED(batch_norm_part)(const void *arguments, int part, int parts) {
-    const BatchNorm *b = arguments;
+static void TYPED(batch_norm_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(b->a[1].size, part, parts, &start, &stop);
+    bounds(w->a[1].size, part, parts, &start, &stop);
     for (; start < stop; start += BLOCK)
-        TYPED(normalize)(b, start, stop - start < BLOCK ? stop - start : BLOCK);
+        TYPED(normalize)(w, start, stop - start < BLOCK ? stop - start : BLOCK);
 }
 
 /* a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
-VECTORISED static void TYPED(denormalize)(const Reals *a, Py_ssize_t start, Py_ssize_t width) {
+VECTORISED static void TYPED(denormalize)(const Array *a, Py_ssize_t start, Py_ssize_t width) {
     Py_ssize_t n = a[2].size, rows = a[0].size / n;
     const REAL *dy = AT(a[0], start), *x_hat = AT(a[1], start), *r = AT(a[2], start);
     const REAL *gamma = AT(a[3], start);
@@ -127,35 +122,44 @@ VECTORISED static void TYPED(denormalize)(const Reals *a, Py_ssize_t start, Py_s
                 (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
 }
 
-static void TYPED(batch_norm_backward_part)(const void *arguments, int part, int parts) {
-    const Reals *a = arguments;
+static void TYPED(batch_norm_backward_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(a[2].size, part, parts, &start, &stop);
+    bounds(w->a[2].size, part, parts, &start, &stop);
     for (; start < stop; start += BLOCK)
-        TYPED(denormalize)(a, start, stop - start < BLOCK ? stop - start : BLOCK);
+        TYPED(denormalize)(w->a, start, stop - start < BLOCK ? stop - start : BLOCK);
 }
 
 /* ---- softmax cross-entropy ---- */
 
+/* The exponentials of some rows are taken together. */
 VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *labels, REAL *d,
                                              Py_ssize_t rows, Py_ssize_t n, REAL smoothing,
                                              REAL share) {
+    REAL rest = smoothing / (REAL)n, fits[ROWS];
+    int64_t classes[ROWS];
     double losses = 0.0;
-    REAL rest = smoothing / (REAL)n;
-    for (Py_ssize_t row = 0; row < rows; row++, z += n, d += n) {
-        REAL largest = z[0], sum = 0, total = 0;
-        for (Py_ssize_t j = 1; j < n; j++) largest = z[j] > largest ? z[j] : largest;
-        for (Py_ssize_t j = 0; j < n; j++) d[j] = TYPED(exp)(z[j] - largest);
-        for (Py_ssize_t j = 0; j < n; j++) total += d[j];
-        if (smoothing != 0)
-            for (Py_ssize_t j = 0; j < n; j++) sum += z[j] - largest;
-        int64_t label = READ_ONCE(labels + row);
-        if (label < 0 || label >= n) return NAN; /* it was a class a moment ago */
-        REAL fit = (1 - smoothing) * (z[label] - largest) + rest * sum;
-        losses += (double)(log(total) - fit);
-        REAL scale = share / total;
-        for (Py_ssize_t j = 0; j < n; j++) d[j] = d[j] * scale - share * rest;
-        d[label] -= (1 - smoothing) * share;
+    for (; rows > 0; rows -= ROWS, labels += ROWS, z += ROWS * n, d += ROWS * n) {
+        Py_ssize_t m = rows < ROWS ? rows : ROWS;
+        for (Py_ssize_t i = 0; i < m; i++) {
+            const REAL *z_i = z + i * n;
+            REAL *d_i = d + i * n, largest = z_i[0], sum = 0;
+            for (Py_ssize_t j = 1; j < n; j++) largest = z_i[j] > largest ? z_i[j] : largest;
+            for (Py_ssize_t j = 0; j < n; j++) d_i[j] = z_i[j] - largest;
+            if (smoothing != 0)
+                for (Py_ssize_t j = 0; j < n; j++) sum += d_i[j];
+            classes[i] = READ_ONCE(labels + i);
+            if (classes[i] < 0 || classes[i] >= n) return NAN; /* it was a class a moment ago */
+            fits[i] = (1 - smoothing) * d_i[classes[i]] + rest * sum;
+        }
+        for (Py_ssize_t k = 0; k < m * n; k++) d[k] = TYPED(exp)(d[k]);
+        for (Py_ssize_t i = 0; i < m; i++) {
+            REAL *d_i = d + i * n, total = 0;
+            for (Py_ssize_t j = 0; j < n; j++) total += d_i[j];
+            losses += (double)(log(total) - fits[i]);
+            REAL scale = share / total;
+            for (Py_ssize_t j = 0; j < n; j++) d_i[j] = d_i[j] * scale - share * rest;
+            d_i[classes[i]] -= (1 - smoothing) * share;
+        }
     }
     return losses;
 }
@@ -175,19 +179,18 @@ VECTORISED static void TYPED(probabilities)(const REAL *z, REAL *p, Py_ssize_t r
     }
 }
 
-static void TYPED(probabilities_part)(const void *arguments, int part, int parts) {
-    const Reals *a = arguments;
-    Py_ssize_t rows = a[0].view.shape[0], n = a[0].view.shape[1];
+static void TYPED(probabilities_part)(Work *w, int part, int parts) {
+    Py_ssize_t rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
     Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
-    TYPED(probabilities)(AT(a[0], start * n), AT(a[1], start * n), stop - start, n);
+    TYPED(probabilities)(AT(w->a[0], start * n), AT(w->a[1], start * n), stop - start, n);
 }
 
-static void TYPED(softmax_part)(const void *arguments, int part, int parts) {
-    Softmax *s = (Softmax *)arguments;
-    Py_ssize_t n = s->n, start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
-    s->sums[part] = TYPED(softmax_rows)(AT(s->a[0], start * n), s->labels + start,
-                                        AT(s->a[1], start * n), stop - start, n,
-                                        (REAL)s->smoothing, (REAL)s->share);
+static void TYPED(softmax_part)(Work *w, int part, int parts) {
+    Py_ssize_t rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
+    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
+    w->sums[part] = TYPED(softmax_rows)(AT(w->a[0], start * n), (int64_t *)w->a[1].data + start,
+                                        AT(w->a[2], start * n), stop - start, n,
+                                        (REAL)w->settings[0], (REAL)w->settings[1]);
 }
 
 /* ---- a row times a matrix ---- */
@@ -215,47 +218,46 @@ VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *r
 }
 
 /* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, else
- * into[i] += number * from[c]. Of both, it is `width` columns from `first` on. */
-static void TYPED(add_row)(Sparse *s, Py_ssize_t i, int transposed, Py_ssize_t first,
-                           Py_ssize_t width) {
-    Py_ssize_t n = s->a[1].view.shape[1], size = s->a[0].size;
-    Py_ssize_t n_columns = s->a[transposed ? 2 : 1].view.shape[0];
-    Py_ssize_t k = READ_ONCE(s->starts + i), stop = READ_ONCE(s->starts + i + 1);
-    if (k < 0 || stop > size) k = stop, s->wrong = 1;
+ * into[i] += number * from[c]. Of both, it is `width` columns from `first` on. Returns whether a
+ * column or a start is not one of x. */
+static int TYPED(add_row)(const Array *a, Py_ssize_t i, int transposed, Py_ssize_t first,
+                          Py_ssize_t width) {
+    const int32_t *columns = a[1].data, *starts = a[2].data;
+    Py_ssize_t n = a[3].view.shape[1], n_columns = a[transposed ? 4 : 3].view.shape[0];
+    Py_ssize_t k = READ_ONCE(starts + i), stop = READ_ONCE(starts + i + 1);
+    if (k < 0 || stop > a[0].size) return 1;
     for (; k < stop; k++) {
-        Py_ssize_t column = READ_ONCE(s->columns + k);
-        if (column < 0 || column >= n_columns) {
-            s->wrong = 1;
-            continue;
-        }
+        Py_ssize_t column = READ_ONCE(columns + k);
+        if (column < 0 || column >= n_columns) return 1;
         Py_ssize_t from = transposed ? i : column, into = transposed ? column : i;
-        TYPED(add_scaled)(AT(s->a[2], into * n + first), *AT(s->a[0], k),
-                          AT(s->a[1], from * n + first), width);
+        TYPED(add_scaled)(AT(a[4], into * n + first), *AT(a[0], k), AT(a[3], from * n + first),
+                          width);
     }
+    return 0;
 }
 
 /* Each part has some rows of y. */
-static void TYPED(sparse_part)(const void *arguments, int part, int parts) {
-    Sparse *s = (Sparse *)arguments;
-    Py_ssize_t n = s->a[1].view.shape[1];
-    Py_ssize_t start = s->rows * part / parts, stop = s->rows * (part + 1) / parts;
-    for (Py_ssize_t i = start; i < stop; i++) {
-        REAL *y = AT(s->a[2], i * n);
+static void TYPED(sparse_part)(Work *w, int part, int parts) {
+    const Array *a = w->a;
+    Py_ssize_t n = a[3].view.shape[1], rows = a[4].view.shape[0];
+    for (Py_ssize_t i = rows * part / parts; i < rows * (part + 1) / parts; i++) {
+        REAL *y = AT(a[4], i * n);
         memset(y, 0, n * sizeof(REAL));
-        TYPED(add_row)(s, i, 0, 0, n);
-        if (s->n_arrays == 4) TYPED(add)(y, s->a[3].data, n);
-        if (s->relu) TYPED(relu)(y, y, n);
+        w->sums[part] += TYPED(add_row)(a, i, 0, 0, n);
+        if (a[5].data) TYPED(add)(y, a[5].data, n);
+        if (w->settings[0] != 0) TYPED(relu)(y, y, n);
     }
 }
 
 /* Each part has some columns of dW, and adds the rows of x from first to last as SciPy does. */
-static void TYPED(sparse_backward_part)(const void *arguments, int part, int parts) {
-    Sparse *s = (Sparse *)arguments;
-    Py_ssize_t n = s->a[1].view.shape[1], start, stop;
+static void TYPED(sparse_gradient_part)(Work *w, int part, int parts) {
+    const Array *a = w->a;
+    Py_ssize_t n = a[3].view.shape[1], start, stop;
     bounds(n, part, parts, &start, &stop);
-    for (Py_ssize_t i = 0; i < s->a[2].view.shape[0]; i++)
-        memset(AT(s->a[2], i * n + start), 0, (stop - start) * sizeof(REAL));
-    for (Py_ssize_t i = 0; i < s->rows; i++) TYPED(add_row)(s, i, 1, start, stop - start);
+    for (Py_ssize_t i = 0; i < a[4].view.shape[0]; i++)
+        memset(AT(a[4], i * n + start), 0, (stop - start) * sizeof(REAL));
+    for (Py_ssize_t i = 0; i < a[3].view.shape[0]; i++)
+        w->sums[part] += TYPED(add_row)(a, i, 1, start, stop - start);
 }
 
 /* ---- the update ---- */
@@ -302,20 +304,18 @@ VECTORISED static REAL TYPED(adam)(REAL *restrict p, const REAL *restrict g, REA
 #undef STEP
 }
 
-static void TYPED(sgd_part)(const void *arguments, int part, int parts) {
-    Update *u = (Update *)arguments;
+static void TYPED(sgd_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(u->a[0].size, part, parts, &start, &stop);
-    u->sums[part] = TYPED(sgd)(AT(u->a[0], start), AT(u->a[1], start), AT(u->a[2], start),
-                               stop - start, u->settings);
+    bounds(w->a[0].size, part, parts, &start, &stop);
+    w->sums[part] = TYPED(sgd)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start),
+                               stop - start, w->settings);
 }
 
-static void TYPED(adam_part)(const void *arguments, int part, int parts) {
-    Update *u = (Update *)arguments;
+static void TYPED(adam_part)(Work *w, int part, int parts) {
     Py_ssize_t start, stop;
-    bounds(u->a[0].size, part, parts, &start, &stop);
-    u->sums[part] = TYPED(adam)(AT(u->a[0], start), AT(u->a[1], start), AT(u->a[2], start),
-                                AT(u->a[3], start), stop - start, u->settings);
+    bounds(w->a[0].size, part, parts, &start, &stop);
+    w->sums[part] = TYPED(adam)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start),
+                                AT(w->a[3], start), stop - start, w->settings);
 }
 
 #undef AT

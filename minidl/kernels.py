@@ -21,8 +21,9 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,10 @@ except ImportError:
     _kernels = None
 
 Array = NDArray[Any]
+Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 6  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 7  # of the functions in C; an extension left over from another checkout is not used
 _compiled: Any = None
 _PAGE = 4096  # bytes
 _places = itertools.cycle(range(0, _PAGE, 11 * 64))  # multiples of a line of the cache
@@ -113,6 +115,23 @@ def threads_are_set() -> bool:
     return has_crew() and _compiled.threads() > 0
 
 
+def record(step: Callable[[], float], x: Array, labels: Array) -> tuple[float, Replay | None]:
+    """Run a training step; return its loss, and what repeats its kernels: (x, labels) -> loss.
+
+    step: only calls functions of this module, with arrays that stay, but for x and labels. Nothing
+    repeats it where one of them had no compiled kernel, or used no x or labels. A replay returns
+    None, and has done nothing, for a batch that is not like the recorded one.
+    """
+    if _compiled is None:
+        return step(), None
+    _compiled.record()
+    try:
+        loss = step()
+    finally:
+        recording = _compiled.recorded(x, labels)
+    return loss, None if recording is None else partial(_compiled.replay, recording)
+
+
 def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
     """out = a @ b, for two matrices; with a mask of the shape of out, 0 where mask <= 0.
 
@@ -144,7 +163,7 @@ def sparse_affine(x: Any, W: Array, b: Array | None, out: Array, rectify: bool =
     if (
         _compiled is None
         or not _fits(x, len(out), len(W))
-        or not _compiled.sparse(x.data, x.indices, x.indptr, W, out, b, rectify, False)
+        or not _compiled.sparse(x.data, x.indices, x.indptr, W, out, b, rectify)
     ):
         out[:] = x @ W
         if b is not None:
@@ -159,7 +178,7 @@ def sparse_gradient(x: Any, dy: Array, dW: Array) -> None:
     if (
         _compiled is None
         or not _fits(x, len(dy), len(dW))
-        or not _compiled.sparse(x.data, x.indices, x.indptr, dy, dW, None, False, True)
+        or not _compiled.sparse_gradient(x.data, x.indices, x.indptr, dy, dW)
     ):
         dW[:] = x.T @ dy
 

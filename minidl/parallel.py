@@ -8,16 +8,21 @@ a step; who computes a shard changes no bit. Several cores within a process are 
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.data.batches import Rows
-from minidl.kernels import Array
-from minidl.layers.layer import Layer
-from minidl.losses import Loss
+from minidl.kernels import Array, Replay
+from minidl.layers import Identity, Layer, Linear, ReLU
+from minidl.losses import Loss, SoftmaxCrossEntropy
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.ranks import Ranks, block_size, half_of, shard_bounds
+
+KERNELS_ALONE = {Sequential, Linear, ReLU, Identity, SoftmaxCrossEntropy}  # for dense arrays
 
 
 class BatchStep:
@@ -46,9 +51,26 @@ class BatchStep:
         self._buffers = model.buffers.copy()  # the running statistics before the step
         self._lefts: dict[int, tuple[Array, Array]] = {}  # sums that wait for their right halves
         self._lent = ranks is None  # whether the gradients are where other ranks see them
+        self._may_record = False
+        self._recorded: tuple[Array, Replay] | None = None  # the gradients that it fills, and how
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_recorded": None}  # a copy has other arrays
+
+    def begin_epoch(self) -> None:
+        """Record the next step, if kernels do all of its work, so that later ones can repeat it.
+
+        All arrays but the batch stay the same within an epoch, and so does what Python decides. One
+        call into C has the same bits, and takes a third less time on a net of 64-32-10.
+        """
+        self._recorded = None
+        self._may_record = all(
+            type(part) in KERNELS_ALONE and not {"forward", "backward"} & vars(part).keys()
+            for part in (self.model, self.loss_function, *walk(self.model.layers))
+        )
 
     def __call__(self, batch: Rows, learning_rate: float, step: int) -> tuple[float, bool]:
-        """Make one step; return the loss before it, and whether all parameters are finite after.
+        """Make one step; return the loss before it, and whether the model is finite after it.
 
         batch: in a job of several ranks X may be only the rows of `own_rows`.
         Nothing is changed where the loss is not finite.
@@ -57,7 +79,7 @@ class BatchStep:
         if self._buffers.size:
             self._buffers[:] = model.buffers
         if n_shards == 1 and self.ranks is None:
-            loss = self._differentiate(batch, 0, None, step)
+            loss = self._differentiate_whole(batch, step)
         else:
             loss = self._differentiate_shards(batch, n_shards, step)
         if not math.isfinite(loss):
@@ -65,7 +87,8 @@ class BatchStep:
             return loss, True
         if self.l2 and (total := self.loss_function.total_weight(batch.y, batch.sample_weight)):
             loss += model.add_l2(self.l2 / total)
-        return loss, self.optimizer.step(model, learning_rate=learning_rate)
+        finite = self.optimizer.step(model, learning_rate=learning_rate)
+        return loss, finite and (not self._buffers.size or bool(np.isfinite(model.buffers).all()))
 
     def own_rows(self, n_rows: int) -> slice:
         """The rows of a batch that this process computes; the first one where there are none."""
@@ -84,11 +107,27 @@ class BatchStep:
         self, rows: Rows, first_row: int, total_weight: float | None, step: int
     ) -> float:
         """Fill `model.grads` with the gradient of some rows of a batch; return their loss."""
+        kernels.hold_threads()
         if self._draws_noise:
             self.model.begin_step(step, first_row)
         outputs = self.model.forward(rows.X)
         loss, d_outputs = self.loss_function(outputs, rows.y, rows.sample_weight, total_weight)
         self.model.backward(d_outputs)
+        return loss
+
+    def _differentiate_whole(self, batch: Rows, step: int) -> float:
+        """The same for a whole batch, by repeating the recorded step where that is possible."""
+        grads = self.model.grads
+        if self._recorded and self._recorded[0] is grads and batch.sample_weight is None:
+            loss = self._recorded[1](batch.X, batch.y)
+            if loss is not None:
+                return loss
+        if not self._may_record:
+            return self._differentiate(batch, 0, None, step)
+        self._may_record = False
+        ordinary = partial(self._differentiate, batch, 0, None, step)
+        loss, replay = kernels.record(ordinary, batch.X, batch.y)
+        self._recorded = replay and (grads, replay)
         return loss
 
     def _differentiate_shards(self, batch: Rows, n_shards: int, step: int) -> float:

@@ -165,13 +165,12 @@ class Training:
         if self._feed is None:
             self._feed = self._begin_epoch()
         batch = next(self._feed)
-        kernels.hold_threads()
         if self._mix is not None:
             batch = self._mix(batch, at.step)
         factor = self._schedule.factor(at.step, self._n_steps, self.steps_per_epoch)
         rate = at.learning_rate = self.optimizer.learning_rate * factor
         loss, finite = self._step(batch, rate, at.step)
-        if not (finite and isfinite(loss) and self._buffers_finite()):
+        if not (finite and isfinite(loss)):
             self.model.leave_loop()
             where = explain_divergence(self.model, batch, at.step)
             at.step += 1
@@ -277,6 +276,7 @@ class Training:
         """The remaining batches of the current epoch."""
         self._scratch = self.model.lend_scratch(self._scratch)
         self.model.fuse()
+        self._step.begin_epoch()
         self._epoch_start = self._rng.bit_generator.state
         order = self._order(self._at.epoch)
         return self._batches.in_order(order, self._at.batch, self._at.step)
@@ -317,10 +317,6 @@ class Training:
         loss_function, monitor = self.loss_function, self.best.monitor
         extra = (monitor,) if monitor in loss_function.extra_metric_names else ()
         return loss_and_metrics(loss_function, outputs, rows.y, rows.sample_weight, extra)
-
-    def _buffers_finite(self) -> bool:
-        buffers = self.model.buffers
-        return buffers.size == 0 or bool(np.isfinite(buffers).all())
 
     def _divergence(self, epoch: int, loss: float, where: str) -> DivergenceError:
         self._diverged = True

@@ -133,22 +133,22 @@ def test_sparse_arrays_that_do_not_fit_are_left_to_scipy():
     x = csr_array(np.arange(12, dtype=np.float32).reshape(3, 4))
     W, y, b = np.ones((4, 2), np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32)
     given = [x.data, x.indices, x.indptr, W, y, b]
-    sparse = kernels._compiled.sparse
-    assert sparse(*given, True, False)
-    assert sparse(*given[:3], y, W, None, False, True)
+    sparse, gradient = kernels._compiled.sparse, kernels._compiled.sparse_gradient
+    assert sparse(*given, True)
+    assert gradient(*given[:3], y, W)
     for i, array in enumerate(given):
         others = [array[:0], array[1:], array[None], array.astype(np.float64), None]
         others += [array.astype(np.int64), np.repeat(array, 2, axis=0)[::2]]
         for wrong in others:
             if (i, wrong is None) != (5, True):
                 given_wrong = [*given[:i], wrong, *given[i + 1 :]]
-                assert sparse(*given_wrong, False, False) is None or (i, len(wrong)) == (3, 0)
+                assert sparse(*given_wrong, False) is None or (i, len(wrong)) == (3, 0)
     for i, wrong in ((1, -1), (1, 4), (1, 2**31 - 1), (2, -1), (2, 12), (2, 2**31 - 1)):
         array = given[i].copy()
         array[1] = wrong
         arrays = [*given[:i], array, *given[i + 1 :]]
-        assert sparse(*arrays, False, False) is None
-        assert sparse(*arrays[:3], y, W, None, False, True) is None
+        assert sparse(*arrays, False) is None
+        assert gradient(*arrays[:3], y, W) is None
 
 
 FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
