@@ -131,7 +131,7 @@ class Trained:
         if given or self._of_labels:
             return list(given or self.classes or ())
         if (name := self.data.get("target")) is None:
-            raise ConfigError("the model does not say what it predicts; name it by --target COLUMN")
+            raise ConfigError("what the model predicts is not known; name each by --target COLUMN")
         return [name]
 
     def table(self, path: str, targets: Sequence[str]) -> Table:
