@@ -19,7 +19,7 @@ from minidl.data.frames import FRAMES, frames_of, read_frame
 from minidl.data.textfiles import Block, Format, TextTable, open_data
 from minidl.errors import DataError
 
-ROWS = 65_536  # of the tables that `tables_of` yields
+ROWS = 16_384  # of the tables that `tables_of` yields
 
 
 class TableError(DataError, ValueError):

@@ -88,7 +88,7 @@ class Trained:
         return None if labels is None else [text_of(label) for label in labels]
 
     def predictions(self, path: str, keep: Sequence[str] = ()) -> Iterator[Predictions]:
-        """Predict the rows of a file, "-" for standard input, in pieces of some 65,000 rows.
+        """Predict the rows of a file, "-" for standard input, in pieces of some 16,000 rows.
 
         keep: columns that are wanted as they are written.  Raises DataError for columns that are
         missing and for cells that do not fit their column.
