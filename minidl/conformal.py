@@ -4,7 +4,8 @@ Split-conformal prediction: the errors of predictions on rows that a model has n
 its predictions for other rows are off. The guarantee holds on average over rows that come from the
 same source, and not for each kind of row by itself.
 Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005; Sadinle, Lei and
-Wasserman, Least Ambiguous Set-Valued Classifiers, 2019, for sets.
+Wasserman, Least Ambiguous Set-Valued Classifiers, 2019, for sets; Lei et al., Distribution-Free
+Predictive Inference for Regression, 2018, section 5.2, for errors divided by their usual size.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ import numpy as np
 from minidl.errors import require
 from minidl.kernels import Array
 
-MAX_SCORES = 4000  # kept of more, evenly spaced in their order
+MAX_SCORES = 4000  # rows kept of more, evenly spaced in their order
+LEVELS, LEVEL_ROWS = 5, 50  # parts of the rows by predicted value, and how many a part needs
 
 
 class Scored:
-    """A model with `conformal_scores`: what `kept_scores` returns for rows not seen, or None."""
+    """A model with `conformal_scores`, of rows that it was not trained on, or None.
+
+    For classes: 1 - probability of the true class, (n_rows, 1).  For numbers: predicted values in
+    rising order and the absolute errors there, (n_rows, 2 * n_outputs); or the errors alone.
+    """
 
     conformal_scores: Array | None
     predict: Any
@@ -31,17 +37,6 @@ class Scored:
         if self.conformal_scores is None:
             raise AttributeError("this model has no errors for rows that were held out")
         return self.conformal_scores
-
-    def _threshold(self, coverage: float) -> Array:
-        """Return the score, (n,), that a share `coverage` of new rows stays below.
-
-        It is the ceil((n + 1) * coverage)-th smallest of n scores; infinite where n is too small.
-        """
-        scores = self._scores()
-        require("coverage", coverage, 0 < coverage < 1, "in (0, 1)")
-        rank = math.ceil((len(scores) + 1) * coverage)
-        found: Array = scores[rank - 1] if rank <= len(scores) else np.full(scores.shape[1], np.inf)
-        return found
 
 
 class LabelSets(Scored):
@@ -54,7 +49,7 @@ class LabelSets(Scored):
         over rows from the same source as the training rows; the most likely class always is in it.
         Raises AttributeError for a regression, and where no rows were held out.
         """
-        p, limit = self.predict_proba(X), self._threshold(coverage)
+        p, limit = self.predict_proba(X), threshold(self._scores(), coverage)
         if len(limit) > 1:
             raise ValueError("predict_set is for one class a row, not for several labels a row")
         sets: Array = 1 - p <= limit
@@ -69,35 +64,72 @@ class Intervals(Scored):
         """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
 
         The interval of a row holds its true value with probability `coverage`, in (0, 1), on
-        average over rows from the same source as the training rows.
+        average over rows from the same source as the training rows. It is wider where errors were
+        larger among rows of similar predicted values.
         Raises AttributeError for a classifier, and where no rows were held out.
         """
         values = self.predict(X)
         if values.dtype.kind != "f":
             raise AttributeError("predict_interval is for regressions; this model is a classifier")
-        width = self._threshold(coverage)
-        width = width[0] if values.ndim == 1 else width
+        scores, n = self._scores(), 1 if values.ndim == 1 else values.shape[1]
+        known, errors = scores[:, :-n], scores[:, -n:]
+        width = threshold(errors / usual(known, errors, known), coverage)
+        width = (width * usual(known, errors, values.reshape(-1, n))).reshape(values.shape)
         return np.stack([values - width, values + width], axis=-1)
 
 
-def kept_scores(scores: Array) -> Array:
-    """Return the scores of rows that were held out, sorted along the first axis and thinned.
+def threshold(scores: Array, coverage: float) -> Array:
+    """Return the score, (n,), that a share `coverage` of new rows stays below.
 
-    scores: (n_rows, n); absolute errors, or 1 - probability of the true class.
+    It is the ceil((n_rows + 1) * coverage)-th smallest of n_rows, infinite where those are too few.
+    scores: (n_rows, n).
     """
-    scores = np.sort(scores, axis=0)
+    require("coverage", coverage, 0 < coverage < 1, "in (0, 1)")
+    rank = math.ceil((len(scores) + 1) * coverage)
+    if rank > len(scores):
+        return np.full(scores.shape[1], np.inf)
+    return np.asarray(np.sort(scores, axis=0)[rank - 1])
+
+
+def usual(known: Array, errors: Array, values: Array) -> Array:
+    """Return the usual error of predictions around each of `values`, (n_samples, n).
+
+    The known rows, in the order of their predicted values, are cut into parts of equal numbers. It
+    is linear between the means of the parts, and at least a tenth of the mean of all.
+    known, errors: (n_rows, n); without known values it is 1.
+    """
+    found = np.ones((len(values), errors.shape[1]))
+    n_parts = max(1, min(LEVELS, len(known) // LEVEL_ROWS))
+    for j in range(known.shape[1] if len(known) and errors.any(axis=0).all() else 0):
+        centers, sizes = (
+            [part.mean() for part in np.array_split(column, n_parts)]
+            for column in (known[:, j], errors[:, j])
+        )
+        found[:, j] = np.interp(values[:, j], centers, np.maximum(sizes, np.mean(sizes) / 10))
+    return found
+
+
+def kept_scores(errors: Array, values: Array | None = None) -> Array:
+    """Return the `conformal_scores` of rows that were held out, at most 4,000 of them.
+
+    errors: (n_rows, n).  values: the predicted ones, where errors depend on them, (n_rows, n).
+    """
+    order = np.argsort(errors if values is None else values, axis=0, kind="stable")
+    arrays = [errors] if values is None else [values, errors]
+    scores = np.hstack([np.take_along_axis(array, order, axis=0) for array in arrays])
     if len(scores) <= MAX_SCORES:
         return scores
     places = np.linspace(0, len(scores) - 1, MAX_SCORES).round().astype(np.int64)
-    return scores[places]
+    return np.asarray(scores[places])
 
 
 def check_scores(scores: Array | None, n: int) -> None:
-    """Raise ValueError for what is neither None nor what `kept_scores` returns, (n_rows, n)."""
+    """Raise ValueError for what is neither None nor what `kept_scores` returns for n columns."""
     if scores is None:
         return
     right = isinstance(scores, np.ndarray) and scores.dtype == np.float64 and scores.ndim == 2
-    if not (right and scores.shape[1] == n and len(scores) <= MAX_SCORES and (scores >= 0).all()):
+    right = right and scores.shape[1] in (n, 2 * n) and len(scores) <= MAX_SCORES
+    if not (right and np.isfinite(scores).all() and (scores[:, -n:] >= 0).all()):
         raise ValueError(f"its conformal scores must be {n} columns of numbers that are at least 0")
-    if (np.diff(scores, axis=0) < 0).any():
+    if (np.diff(scores[:, :n], axis=0) < 0).any():
         raise ValueError("its conformal scores must be sorted")

@@ -127,22 +127,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return a name for each input: that of its column, and its number within the column."""
         check_is_fitted(self)
-        seen: dict[str, int] = {}
-        names = []
-        for j in self.features_.sources:
-            name = self.schema_.used[j].name
-            names.append(f"{name}_{seen.setdefault(name, 0)}")
-            seen[name] += 1
-        return np.array(names, dtype=object)
+        sources, used = self.features_.sources, self.schema_.used
+        places = ((j, np.sum(sources[:i] == j)) for i, j in enumerate(sources))
+        return np.array([f"{used[j].name}_{k}" for j, k in places], dtype=object)
 
     def _table(self, X: Any) -> Table:
         if not hasattr(X, "columns"):
-            array = X if hasattr(X, "tocsr") else np.asarray(X)
-            if array.dtype.kind in "OUSM":  # cells, which the schema checks
-                array = check_array(array, dtype=object, ensure_all_finite=False, estimator=self)
-            else:
-                array = check_array(array, ensure_all_finite="allow-nan", estimator=self)
-            X = array
+            X = X if hasattr(X, "tocsr") else np.asarray(X)
+            cells = X.dtype.kind in "OUSM"  # the schema checks them
+            dtype, finite = (object, False) if cells else ("numeric", "allow-nan")
+            X = check_array(X, dtype=dtype, ensure_all_finite=finite, estimator=self)
         return table_of(X, tuple(self.missing))
 
     def __sklearn_tags__(self) -> Any:

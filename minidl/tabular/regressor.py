@@ -59,4 +59,5 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
         values = self._targets.loss_function.predict(outputs)
         self.oof_prediction_ = values[:, 0] if rows.y.ndim == 1 else values
         errors = np.abs(values - as_columns(rows.y, np.float64))
-        self.conformal_scores_ = conformal.kept_scores(errors[~np.isnan(errors[:, 0])])
+        known = ~np.isnan(errors[:, 0])
+        self.conformal_scores_ = conformal.kept_scores(errors[known], values[known])

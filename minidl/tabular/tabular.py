@@ -62,7 +62,7 @@ oof_prediction_ : ndarray
     For each training row the probabilities, or the value, that the net predicts which has not
     seen it; NaN where there is none. Rows of weight 0 are left out.
 conformal_scores_ : ndarray
-    Errors of these predictions, sorted.
+    Errors of these predictions: see `minidl.conformal`.
 n_members_, n_outputs_ : int
     Nets; outputs of each.
 n_features_in_, feature_names_in_ : int, ndarray of str
