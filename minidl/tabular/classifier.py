@@ -68,11 +68,6 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
         outputs = self._outputs(X)
         return self._targets.loss_function.predict(outputs)
 
-    def _scores(self) -> Array:
-        if self._targets.indicator:
-            raise ValueError("predict_set is for one class a row, and y had several labels a row")
-        return self.conformal_scores_
-
     def _check_targets(self, y: Any) -> tuple[Labels, Any]:
         y = y if issparse(y) else np.asarray(y)
         if y.ndim != 2 or y.shape[1] == 1:

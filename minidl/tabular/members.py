@@ -44,7 +44,7 @@ HIDDEN = (
     {"name": "silu"},
     {"name": "dropout", "p": 0.2},
 )
-LAYERS = (*HIDDEN, *HIDDEN, {"name": "linear", "n_out": "auto", "init": "glorot_uniform"})
+LAYERS = (*3 * HIDDEN, {"name": "linear", "n_out": "auto", "init": "glorot_uniform"})
 
 Fold = tuple[Array, Array]  # the rows to train on, and the rows held out
 
@@ -222,8 +222,5 @@ def folds_of(
     order = rng.permutation(n_rows)
     if labels is not None:
         order = order[np.argsort(labels[order], kind="stable")]
-    fold = np.empty(n_rows, np.int64)
-    fold[order] = np.arange(n_rows) % n_folds
-    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)][
-        :n_members
-    ]
+    held_out = [np.sort(order[i::n_folds]) for i in range(n_folds)]
+    return [(np.setdiff1d(order, part), part) for part in held_out[:n_members]]

@@ -42,9 +42,6 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
     (2, 2)
     """
 
-    def _scores(self) -> Array:
-        return self.conformal_scores_
-
     def _check_targets(self, y: Any) -> tuple[None, Any]:
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         if y.ndim == 2 and y.shape[1] == 1:

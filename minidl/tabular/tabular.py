@@ -274,6 +274,11 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         exclusive = self.n_outputs_ > 1 and not self._targets.indicator
         return chosen - (1 / self.n_outputs_ if exclusive else 0.0), np.zeros(len(chosen))
 
+    @property
+    def conformal_scores(self) -> Array:
+        """What `minidl.conformal` reads."""
+        return self.conformal_scores_
+
     def _take_names(self) -> None:
         self.n_features_in_ = self.encoder_.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
