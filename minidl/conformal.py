@@ -98,15 +98,13 @@ def usual(known: Array, errors: Array, values: Array) -> Array:
     is linear between the means of the parts, and at least a tenth of the mean of all.
     known, errors: (n_rows, n); without known values it is 1.
     """
-    found = np.ones((len(values), errors.shape[1]))
+    if not (known.size and errors.any(axis=0).all()):
+        return np.ones((len(values), errors.shape[1]))
     n_parts = max(1, min(LEVELS, len(known) // LEVEL_ROWS))
-    for j in range(known.shape[1] if len(known) and errors.any(axis=0).all() else 0):
-        centers, sizes = (
-            [part.mean() for part in np.array_split(column, n_parts)]
-            for column in (known[:, j], errors[:, j])
-        )
-        found[:, j] = np.interp(values[:, j], centers, np.maximum(sizes, np.mean(sizes) / 10))
-    return found
+    parts = np.array_split(np.stack([known, errors]), n_parts, axis=1)
+    centers, sizes = np.stack([part.mean(axis=1) for part in parts], axis=-1)
+    sizes = np.maximum(sizes, sizes.mean(axis=1, keepdims=True) / 10)
+    return np.stack([np.interp(*each) for each in zip(values.T, centers, sizes, strict=True)], 1)
 
 
 def kept_scores(errors: Array, values: Array | None = None) -> Array:
@@ -114,13 +112,11 @@ def kept_scores(errors: Array, values: Array | None = None) -> Array:
 
     errors: (n_rows, n).  values: the predicted ones, where errors depend on them, (n_rows, n).
     """
-    order = np.argsort(errors if values is None else values, axis=0, kind="stable")
     arrays = [errors] if values is None else [values, errors]
+    order = np.argsort(arrays[0], axis=0, kind="stable")
     scores = np.hstack([np.take_along_axis(array, order, axis=0) for array in arrays])
-    if len(scores) <= MAX_SCORES:
-        return scores
-    places = np.linspace(0, len(scores) - 1, MAX_SCORES).round().astype(np.int64)
-    return np.asarray(scores[places])
+    places = np.linspace(0, len(scores) - 1, min(len(scores), MAX_SCORES))
+    return np.asarray(scores[places.round().astype(np.int64)])
 
 
 def check_scores(scores: Array | None, n: int) -> None:
@@ -129,7 +125,6 @@ def check_scores(scores: Array | None, n: int) -> None:
         return
     right = isinstance(scores, np.ndarray) and scores.dtype == np.float64 and scores.ndim == 2
     right = right and scores.shape[1] in (n, 2 * n) and len(scores) <= MAX_SCORES
-    if not (right and np.isfinite(scores).all() and (scores[:, -n:] >= 0).all()):
-        raise ValueError(f"its conformal scores must be {n} columns of numbers that are at least 0")
-    if (np.diff(scores[:, :n], axis=0) < 0).any():
-        raise ValueError("its conformal scores must be sorted")
+    right = right and bool(np.isfinite(scores).all() and (scores[:, -n:] >= 0).all())
+    if not (right and (np.diff(scores[:, :n], axis=0) >= 0).all()):
+        raise ValueError(f"its conformal scores must be {n} or {2 * n} sorted columns of errors")

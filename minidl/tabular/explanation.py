@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import kernels
+from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
 from minidl.layers.linear import Linear
 from minidl.model import Sequential
@@ -50,14 +51,14 @@ def integrated_gradients(
     """
     first, members = model.layers[0], unpack(model, n_members)
     assert isinstance(first, Linear)
-    attributions = np.empty(inputs.shape)
-    base, outputs = np.empty(len(inputs)), np.empty(len(inputs))
-    origin = mean.astype(np.float32) @ first.W + first.b
+    mean, attributions = mean.astype(np.float32), np.empty(inputs.shape)
+    outputs = np.einsum("ij,ij->i", predict_outputs(model, inputs), weights)
+    base = weights @ predict_outputs(model, mean[None])[0]
+    origin = mean @ first.W + first.b
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        difference, w = inputs[part] - mean.astype(np.float32), weights[part].astype(np.float32)
+        difference, w = inputs[part] - mean, weights[part].astype(np.float32)
         h = difference @ first.W  # what the first layer gives lies on a straight line, too
-        base[part], outputs[part] = (_outputs(members, origin + end, w) for end in (0 * h, h))
         gradient, left = np.zeros(h.shape), np.arange(len(h))
         for n_nodes in NODES:
             gradient[left] = _mean_gradient(members, origin, h[left], w[left], n_nodes)
@@ -67,12 +68,6 @@ def integrated_gradients(
                 break
         attributions[part] = gradient.astype(np.float32) @ first.W.T * difference
     return attributions, base, outputs
-
-
-def _outputs(members: Sequence[Sequential], h: Array, weights: Array) -> Array:
-    parts = np.split(h, len(members), axis=1)
-    outputs = [m.forward(x, train=False) for m, x in zip(members, parts, strict=True)]
-    return np.asarray(np.einsum("kij,ij->i", outputs, weights, dtype=np.float64))
 
 
 def _mean_gradient(

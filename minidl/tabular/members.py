@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -45,6 +46,7 @@ HIDDEN = (
     {"name": "dropout", "p": 0.2},
 )
 LAYERS = (*3 * HIDDEN, {"name": "linear", "n_out": "auto", "init": "glorot_uniform"})
+optimizer = partial(AdamW, 0.004, beta2=0.95, weight_decay=0.1)
 
 Fold = tuple[Array, Array]  # the rows to train on, and the rows held out
 
@@ -67,11 +69,6 @@ class Length:
         batch_rows = 64 if n_rows < 1000 else 128 if n_rows < 10_000 else 256
         epochs = min(200, max(FEWEST_EPOCHS, STEPS * batch_rows // n_rows))
         return cls(min(batch_rows, n_rows), epochs, patience=max(15, epochs // 3))
-
-
-def optimizer() -> AdamW:
-    """Return the optimizer of a member."""
-    return AdamW(0.004, beta2=0.95, weight_decay=0.1)
 
 
 def train_members(

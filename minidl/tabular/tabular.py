@@ -177,10 +177,8 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         require("output", output, output is None or 0 <= output <= last, f"from 0 to {last}")
         features = self.encoder_.features_
         inputs = features.transform(self.encoder_.encode(X))
-        outputs = predict_outputs(self._model, inputs)
-        places = np.full(len(inputs), 0 if output is None else output)
-        if output is None and is_classifier(self):
-            places = outputs.argmax(axis=1)
+        most = predict_outputs(self._model, inputs).argmax(axis=1) if is_classifier(self) else 0
+        places = np.full(len(inputs), most if output is None else output)
         weights, offset = self._explained(np.eye(self.n_outputs_)[places])
         found, base, outputs = integrated_gradients(
             self._model, self.n_members_, inputs, self._center, weights
@@ -277,7 +275,7 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
     @property
     def conformal_scores(self) -> Array:
         """What `minidl.conformal` reads."""
-        return self.conformal_scores_
+        return np.asarray(self.conformal_scores_)
 
     def _take_names(self) -> None:
         self.n_features_in_ = self.encoder_.n_features_in_

@@ -168,9 +168,8 @@ class TableFeatures(TableInputs):
         for name, n_rows in means.items():
             exact(arrays[name], np.float64, (n_rows, arrays[name].shape[1]))
         n, n_bins = (len(self._of_number),), (len(arrays["bin"]),)
-        exact(arrays["median"], np.float64, n)
-        exact(arrays["scale"], np.float64, n)
-        exact(arrays["left"], np.float64, n_bins)
+        for key, shape in (("median", n), ("scale", n), ("left", n_bins)):
+            exact(arrays[key], np.float64, shape)
         sure((exact(arrays["width"], np.float64, n_bins) > 0).all())
         sure(np.isin(exact(arrays["marked"], np.int64, n), (0, 1)).all())
         of_bin = exact(arrays["bin"], np.int64, n_bins)
