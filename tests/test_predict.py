@@ -306,3 +306,14 @@ def test_a_model_without_names_takes_its_columns_in_order(minidl):
     np.savetxt("x.csv", X[:, 1:], "%g", ",")
     code, _, err = minidl("predict run x.csv")
     assert code == 3 and "64" in err
+
+
+def test_what_is_wider_than_a_terminal_is_left_out(minidl):
+    Path("config.yaml").write_text(
+        "data: {name: classification, n_samples: 600, n_classes: 30, n_informative: 8}\n"
+        "model: [linear: auto]\ntrain: {epochs: 1}\n"
+    )
+    assert minidl("train config.yaml --quiet --out run")[0] == 0
+    code, out, _ = minidl("evaluate run")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    assert "confusion matrix: too wide for here" in out
