@@ -95,7 +95,7 @@ def test_what_the_training_never_saw_is_counted(run):
     code, _, err = run("predict run new.csv --out p.csv")
     assert code == 0
     assert err == (
-        "column 'colour': 7 of 50 rows hold a label that was never seen in training, such as "
+        "column 'colour': 7 of 50 rows hold a label that training did not see or keep, such as "
         "'violet'\n"
     )
 

@@ -192,7 +192,7 @@ def test_what_training_never_held_is_reported_once():
     with pytest.warns(UserWarning) as caught:
         schema.encode(new)
     assert str(caught[0].message) == (
-        "column 'a': 2 of 3 rows hold a label that was never seen in training, such as 'z'; "
+        "column 'a': 2 of 3 rows hold a label that training did not see or keep, such as 'z'; "
         "column 'b': 1 of 3 rows are far outside the range of the training table, such as 1000000; "
         "column 'b': 1 of 3 rows lack a value, and none did in training"
     )

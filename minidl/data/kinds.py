@@ -52,7 +52,7 @@ class Tally:
     def messages(self) -> list[str]:
         """Return a line for each column and problem."""
         said = {
-            "unseen": "hold a label that was never seen in training, such as {!r}",
+            "unseen": "hold a label that training did not see or keep, such as {!r}",
             "outside": "are far outside the range of the training table, such as {}",
             "gaps": "lack a value, and none did in training",
         }
