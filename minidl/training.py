@@ -30,6 +30,7 @@ from minidl.ranks import Ranks
 from minidl.schedules import Constant, Schedule
 
 TRAIN_METRIC_ROWS = 5000
+RECORDING_PAYS = 4  # steps in an epoch: recording one takes as long as the others then save
 
 
 class Training:
@@ -276,7 +277,8 @@ class Training:
         """The remaining batches of the current epoch."""
         self._scratch = self.model.lend_scratch(self._scratch)
         self.model.fuse()
-        self._step.begin_epoch()
+        if self.steps_per_epoch >= RECORDING_PAYS:
+            self._step.begin_epoch()
         self._epoch_start = self._rng.bit_generator.state
         order = self._order(self._at.epoch)
         return self._batches.in_order(order, self._at.batch, self._at.step)

@@ -347,3 +347,9 @@ def test_threads_record_and_repeat_for_themselves():
     for thread in threads:
         thread.join()
     assert len(found) == 150 and all(found)
+
+
+@pytest.mark.parametrize(("batch_size", "n_repeated"), [(203, 0), (70, 0), (60, 3 * 3)])
+def test_a_step_is_recorded_only_where_an_epoch_has_enough_of_them(batch_size, n_repeated, replays):
+    outcome(training(net(6, 5, 3), batch_size=batch_size))
+    assert len(replays) == n_repeated
