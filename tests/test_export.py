@@ -15,7 +15,17 @@ from sklearn.datasets import load_iris
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from minidl import MSE, Linear, Predictor, ReLU, Sequential, SoftmaxCrossEntropy, load
+from minidl import (
+    MSE,
+    Linear,
+    Predictor,
+    ReLU,
+    Sequential,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    load,
+    save,
+)
 from minidl.cli import main
 from minidl.config import load_config, parse
 from minidl.data.augmentation import ShiftedViews
@@ -74,6 +84,16 @@ def test_50_random_stacks(tmp_path):
     for seed in range(50):
         whole, _ = random_models.predictor(np.random.default_rng(seed))
         assert_agrees(tmp_path, whole)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_without_any_likely_label_can_be_exported(tmp_path, format):
+    layer = Linear(2, 3, rng=0)
+    layer.b[:] = -500.0  # its sigmoid is 0 in float32
+    save(Sequential([layer]), SigmoidCrossEntropy(), tmp_path / "model.npz")
+    whole = load(tmp_path / "model.npz")
+    assert not whole.predict_proba(np.ones((1, 2))).any()
+    assert export_model(whole, tmp_path / "file", format) in (None, 0.0)
 
 
 @pytest.mark.parametrize("name", LAYERS)

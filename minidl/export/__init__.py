@@ -66,7 +66,8 @@ def export_model(
     make = {"onnx": _onnx, "c": _c, "python": _python}[format]
     scales = np.abs(expected).max(axis=1)
     if predictor.classes is None:
-        scales[:] = scales.max() or 1.0
+        scales[:] = scales.max()
+    scales[scales == 0] = 1.0  # where all are 0
     content, found = make(predictor, output, rows, expected, TOLERANCE * scales)
     difference = None
     if found is not None:
