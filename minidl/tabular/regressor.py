@@ -31,6 +31,15 @@ class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: i
     Attributes
     ----------
     <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from minidl.tabular import TabularRegressor
+    >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
+    >>> reg = TabularRegressor(random_state=0).fit(X, y)
+    >>> reg.predict_interval(X[:2], coverage=0.9).shape
+    (2, 2)
     """
 
     def _check_targets(self, y: Any) -> tuple[None, Any]:
