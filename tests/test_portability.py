@@ -19,6 +19,8 @@ for name in ("SIGHUP", "SIGPIPE", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "S
     delattr(signal, name)
 for name in ("fork", "sysconf", "register_at_fork", "sched_getaffinity", "getuid", "geteuid"):
     delattr(os, name)
+# A shell starts background jobs with SIGINT ignored; the tests may be one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
 PROGRAM = """
