@@ -140,7 +140,8 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
             experiment = _build(load_config(folder.config, options.arguments), ranks)
         else:
             if begun:
-                config = config.settled(load_config(folder.config))
+                former = load_config(folder.config).train
+                config = config.settled(former.shards, former.blas_threads)
             experiment = _build(config, ranks)
         run = Run(experiment, folder)
         note = (lambda text: None) if options.quiet else warn

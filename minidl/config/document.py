@@ -21,7 +21,6 @@ import yaml
 
 from minidl.errors import ConfigError
 
-STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 8192
@@ -251,7 +250,7 @@ def read(path: str | PathLike[str]) -> Node:
     The size is checked before anything is read.  Raises ConfigError.
     """
     file = Path(path)
-    if str(file) == STANDARD_INPUT:
+    if str(file) == "-":
         return from_bytes(standard_input(), "standard input")
     try:
         status = file.stat()

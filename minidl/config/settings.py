@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr, Strict, model_validator
@@ -21,7 +22,7 @@ from minidl.config.document import Node, place
 from minidl.data.augmentation import AUGMENTATIONS
 from minidl.data.datasets import DATASETS, known_name
 from minidl.data.preprocessing import PREPROCESSINGS
-from minidl.errors import ConfigError
+from minidl.errors import ConfigError, MinidlError, ParameterError
 from minidl.layers import LAYERS
 from minidl.losses import LOSSES
 from minidl.optimizers import OPTIMIZERS
@@ -238,15 +239,26 @@ class Config(Settings):
         where = place(node.where, node, *(other for other, steps in rest if steps))
         return ConfigError(": ".join(filter(None, (where, ".".join(found), message))))
 
-    def settled(self, former: Config) -> Config:
-        """The config with `auto` replaced by what a former run chose for it."""
-        train = self.train
-        chosen = {
-            key: getattr(former.train, key)
-            for key in ("shards", "blas_threads")
-            if getattr(train, key) == "auto"
-        }
-        return self.model_copy(update={"train": train.model_copy(update=chosen)})
+    @contextmanager
+    def located(self, path: str, *others: str) -> Iterator[None]:
+        """Turn a ValueError into the error at `path`, or one key deeper where it names an option.
+
+        path, others: as of `error`.
+        """
+        try:
+            yield
+        except MinidlError:  # also a TableError, which is a ValueError as well
+            raise
+        except ValueError as error:
+            if isinstance(error, ParameterError):
+                path = f"{path}.{error.parameter}"
+            raise self.error(path, str(error), *others) from error
+
+    def settled(self, shards: int | Auto, blas_threads: int | Auto) -> Config:
+        """The config with these numbers in place of `auto`."""
+        numbers = {"shards": shards, "blas_threads": blas_threads}
+        chosen = {key: n for key, n in numbers.items() if getattr(self.train, key) == "auto"}
+        return self.model_copy(update={"train": self.train.model_copy(update=chosen)})
 
     def conflicts(self) -> Iterator[ConfigError]:
         """Settings that are wrong together."""

@@ -9,21 +9,27 @@ from typing import Any
 import numpy as np
 
 from minidl.best import BestWeights, EarlyStopping
+from minidl.blas import automatic_threads
 from minidl.config import Config, load_config
+from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Rows
 from minidl.data.dataset import Dataset
+from minidl.data.disk import DiskRows
+from minidl.data.preprocessing.contract import Preprocessing
 from minidl.data.splits import split
 from minidl.errors import CheckpointError, DataError
 from minidl.evaluation import predict_outputs
 from minidl.gradcheck import GradientReport, check_gradients
 from minidl.kernels import Array
 from minidl.losses import Loss
+from minidl.memory import check_memory
+from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.predictor import Predictor, load
 from minidl.ranks import Ranks
-from minidl.runs import parts
 from minidl.schedules import Schedule
 from minidl.shipped import find_fallback
+from minidl.specs import SpecError, build_layers, weigh
 from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
@@ -34,10 +40,7 @@ PURPOSES = ("init", "split", "shuffle", "noise", "augmentation")
 def random_streams(seed: int) -> dict[str, np.random.Generator]:
     """Return one generator for each purpose, all from one seed and independent of each other."""
     children = np.random.SeedSequence(seed).spawn(len(PURPOSES))
-    return {
-        purpose: np.random.default_rng(child)
-        for purpose, child in zip(PURPOSES, children, strict=True)
-    }
+    return dict(zip(PURPOSES, map(np.random.default_rng, children), strict=True))
 
 
 class Experiment:
@@ -48,9 +51,9 @@ class Experiment:
     """
 
     def __init__(self, config: Config, ranks: Ranks | None = None) -> None:
+        self.config, self.ranks = config, ranks
         settings, streams = config.train, random_streams(config.seed)
-        self.ranks = ranks
-        with parts.located(config, "data"):
+        with config.located("data"):
             self.dataset: Dataset = config.data.dataset.build()
             self.train, self.validation, self.test = split(
                 self.dataset,
@@ -60,14 +63,11 @@ class Experiment:
                 rng=streams["split"],
             )
         self.loss_function: Loss = config.loss.build().fitted(self.train.y)
-        n_outputs = parts.outputs_needed(config, self.dataset, self.loss_function)
-        self.preprocessing = parts.fitted_preprocessing(config, self.dataset, self.train)
-        n_in = self.preprocessing.n_out
-        parts.check_needed_memory(config, n_in, n_outputs, len(self.train))
-        self.model = parts.built_model(
-            config, self.dataset, n_in, n_outputs, init=streams["init"], noise=streams["noise"]
-        )
-        with parts.located(config, "loss", "data.name"):
+        n_outputs = self._n_outputs()
+        self.preprocessing = self._fitted_preprocessing()
+        self._check_memory(n_outputs)
+        self.model = self._built_model(n_outputs, streams["init"], streams["noise"])
+        with config.located("loss", "data.name"):
             self.loss_function.check_targets(self.dataset.y, n_outputs)
         self.optimizer: Optimizer = settings.optimizer.build(
             groups=self.model.parameter_groups(
@@ -77,12 +77,19 @@ class Experiment:
             clip_grad_value=settings.clip_grad_value,
         )
         self.schedule: Schedule = settings.schedule.build()
-        self.augment = parts.augmentation(config, self.dataset, streams["augmentation"])
-        self.mix = parts.mixup(config, self.dataset, self.loss_function, streams["augmentation"])
-        self.views = parts.shifted_views(config, self.dataset)
+        self.augment, self.views = None, None
+        if config.data.augmentation:
+            stages = [choice.build() for choice in config.data.augmentation]
+            shape = self._image_shape("data.augmentation")
+            self.augment = ImageAugmentation(stages, shape, rng=streams["augmentation"])
+        self.mix = self._mixup(streams["augmentation"])
+        if config.evaluation.shifts:
+            shape = self._image_shape("evaluation.shifts")
+            with config.located("evaluation.shifts", "data.name"):
+                self.views = ShiftedViews(shape, config.evaluation.shifts)
         self.shuffle = streams["shuffle"]
-        self.config = parts.resolved(config, n_outputs, self.model, self.dataset, ranks)
-        with parts.located(config, "data"):
+        self.config = self._resolved(n_outputs)
+        with config.located("data"):
             self.predictor().check()  # now and not after the training
 
     def transform(self, X: Any) -> Any:
@@ -102,7 +109,7 @@ class Experiment:
             early_stopping=None if early is None else EarlyStopping(**early.model_dump()),
             ema=settings.ema,
         )
-        with parts.located(self.config, "train"):
+        with self.config.located("train"):
             return Training(
                 self.model,
                 self.loss_function,
@@ -153,6 +160,122 @@ class Experiment:
             self.views,
             schema=self.dataset.schema,
         )
+
+    def _n_outputs(self) -> int:
+        """How many outputs the loss function needs for this data set."""
+        config, dataset = self.config, self.dataset
+        task, loss, name = self.loss_function.task, config.loss.name, dataset.name
+        several = dataset.y.ndim == 2 and dataset.is_classification
+        wrong = ""
+        if (task != "regression") != dataset.is_classification:
+            kind = "a classification" if dataset.is_classification else "a regression"
+            fitting = "softmax_cross_entropy" if dataset.is_classification else "mse"
+            wrong = f"{loss} does not fit {name}, {kind}; {fitting} does"
+        elif task == "classification" and several:
+            wrong = (
+                f"{loss} is for one label a row, and those of {name} have several; "
+                "use sigmoid_cross_entropy"
+            )
+        elif task == "multilabel" and not several and dataset.n_classes != 2:
+            wrong = f"{loss} is for two classes, {name} has {dataset.n_classes}"
+        if wrong:
+            raise config.error("loss", wrong, "data.name")
+        if task == "classification":
+            assert dataset.n_classes is not None
+            return dataset.n_classes
+        with config.located("loss", "data.name"):
+            return self.loss_function.n_outputs(dataset.y)
+
+    def _fitted_preprocessing(self) -> Preprocessing:
+        config, dataset = self.config, self.dataset
+        preprocessing: Preprocessing = config.data.preprocessing.build(**dataset.meaning)
+        if dataset.needs_encoding and not preprocessing.takes_missing:
+            raise config.error(
+                "data.preprocessing",
+                f"{preprocessing.name} takes numbers only, but the table has categories or missing "
+                "values; use table_features, smooth_clip, quantile or piecewise_linear",
+                "data.name",
+            )
+        return preprocessing.fit(self.train.X)
+
+    def _check_memory(self, n_outputs: int) -> None:
+        """Refuse a model that does not fit into memory with all that its training keeps."""
+        settings, specs = self.config.train, [choice.spec for choice in self.config.model]
+        averages = len(settings.optimizer.factory.average_names)  # type: ignore[attr-defined]
+        shards = settings.shards if isinstance(settings.shards, int) else 1
+        sums = shards.bit_length() + 1 if shards > 1 else 0  # of the gradients of shards
+        # Weights, their best values and gradients; each layer keeps an output and a gradient of it.
+        vectors = 2 + averages + (settings.ema is not None) + 1 + sums
+        with self.config.located("model", "train.batch_size"):
+            parameters, numbers = weigh(specs, self.preprocessing.n_out, n_outputs)
+            needed = parameters * vectors
+            needed += 2 * numbers * min(settings.batch_size, len(self.train))
+            check_memory(
+                needed * np.dtype(settings.dtype).itemsize,
+                f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and "
+                f"the activations of a batch of {settings.batch_size} rows",
+            )
+
+    def _built_model(
+        self, n_outputs: int, init: np.random.Generator, noise: np.random.Generator
+    ) -> Sequential:
+        config, n_in = self.config, self.preprocessing.n_out
+        specs, dtype = [choice.spec for choice in config.model], np.dtype(config.train.dtype)
+        try:
+            layers = build_layers(specs, n_in, n_outputs, init=init, noise=noise, dtype=dtype)
+        except SpecError as error:
+            with config.located(f"model.{error.place}"):
+                raise error.cause from error
+        with config.located("model"):
+            model = Sequential(layers)
+        if (n_out := model.output_size(n_in)) != n_outputs:
+            last = max(i for i, choice in enumerate(config.model) if "n_out" in choice.options)
+            raise config.error(
+                f"model.{last}",
+                f"the model has {n_out} outputs, but {self.dataset.name} with "
+                f"{config.loss.name} needs {n_outputs}; write 'linear: auto'",
+                "data.name",
+                "loss",
+            )
+        if config.train.batch_size == 1 and any(layer.mixes_rows for layer in walk(model.layers)):
+            reason = "a normalization over the batch needs at least 2 rows, got 1"
+            raise config.error("train.batch_size", reason, "model")
+        return model
+
+    def _mixup(self, rng: np.random.Generator) -> Mixup | None:
+        config, dataset, task = self.config, self.dataset, self.loss_function.task
+        if config.train.mixup is None:
+            return None
+        if task == "multilabel":
+            raise config.error("train.mixup", f"does not go with {config.loss.name}", "loss")
+        if not isinstance(dataset.X, np.ndarray | DiskRows):
+            reason = f"needs dense rows; those of {dataset.name} are sparse"
+            raise config.error("train.mixup", reason, "data.name")
+        return Mixup(config.train.mixup, dataset.n_classes, rng=rng)
+
+    def _image_shape(self, path: str) -> tuple[int, int, int]:
+        """The shape of the images that the setting at `path` needs."""
+        if self.dataset.image_shape is None:
+            reason = f"the rows of {self.dataset.name} are no images"
+            raise self.config.error(path, reason, "data.name")
+        return self.dataset.image_shape
+
+    def _resolved(self, n_outputs: int) -> Config:
+        """The config with its automatic choices made: training from it repeats the run."""
+        data, settings = self.config.data, self.config.train
+        shards, threads = 1, automatic_threads(self.model.params.size * settings.batch_size)
+        if self.ranks is not None:
+            shards, threads = self.ranks.size, max(1, threads // self.ranks.per_node)
+        source = data.dataset
+        if self.dataset.path is not None:
+            source = source.model_copy(update={"path": self.dataset.path})
+        resolved = self.config.model_copy(
+            update={
+                "data": data.model_copy(update={"dataset": source, "fallback": None}),
+                "model": tuple(choice.with_outputs(n_outputs) for choice in self.config.model),
+            }
+        )
+        return resolved.settled(shards, threads)
 
 
 def build_or_fall_back(
