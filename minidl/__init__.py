@@ -23,7 +23,6 @@ from minidl.errors import (
     ParameterError,
 )
 from minidl.evaluation import evaluate
-from minidl.fitting import fit
 from minidl.gradcheck import check_gradients, jacobian
 from minidl.layers import *  # noqa: F403
 from minidl.losses import *  # noqa: F403
@@ -40,7 +39,7 @@ from minidl.schedules import (
     OneCycle,
     StepDecay,
 )
-from minidl.training import Training
+from minidl.training import Training, fit
 
 __all__ = [
     *layers.__all__,

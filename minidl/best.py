@@ -17,7 +17,7 @@ from minidl.model import Sequential
 from minidl.optimizers import BLOCK
 from minidl.progress import Progress
 
-VECTORS = ("params", "buffers")  # of a model, as they are named in a state
+Vectors = dict[str, Array]  # of a model: "params" and "buffers", as in a state
 
 
 @dataclass
@@ -44,23 +44,23 @@ class WeightAverage:
     Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
 
-    def __init__(self, decay: float, *vectors: Array) -> None:
+    def __init__(self, decay: float, vectors: Vectors) -> None:
         self.decay = decay
         self.n_updates = 0
-        self.vectors = tuple(vector.copy() for vector in vectors)
+        self.vectors = _copied(vectors)
 
-    def update(self, *vectors: Array) -> None:
+    def update(self, vectors: Vectors) -> None:
         """Take in the parameters, and other vectors that belong to them, of one more step."""
         d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
-        for average, vector in zip(self.vectors, vectors, strict=True):
-            for first in range(0, vector.size, BLOCK):
+        for name, average in self.vectors.items():
+            for first in range(0, average.size, BLOCK):
                 part = slice(first, first + BLOCK)
-                average[part] += (1 - d) * (vector[part] - average[part])
+                average[part] += (1 - d) * (vectors[name][part] - average[part])
 
 
 class BestWeights:
-    """The best weights of a training so far, judged by the validation rows after each epoch.
+    """The best weights of a model so far, judged by the validation rows after each epoch.
 
     monitor: the figure that is compared, "loss" or a metric of the loss function. NaN ranks last.
     early_stopping: when to stop; None to train all epochs.
@@ -70,30 +70,25 @@ class BestWeights:
 
     def __init__(
         self,
-        *,
-        monitor: str = "loss",
-        early_stopping: EarlyStopping | None = None,
-        ema: float | None = None,
+        model: Sequential,
+        loss_function: Loss,
+        monitor: str,
+        early_stopping: EarlyStopping | None,
+        ema: float | None,
     ) -> None:
         require("ema", ema, ema is None or 0 < ema < 1, "in (0, 1)")
-        self.monitor, self.early_stopping, self.ema = monitor, early_stopping, ema
-
-    def watch(self, model: Sequential, loss_function: Loss, progress: Progress) -> None:
-        """Begin with a model's weights; `progress` is where the best score and epoch are noted.
-
-        Raises ValueError where the loss function has no figure that is to be monitored.
-        """
         figures = loss_function.figure_names()
-        require("monitor", self.monitor, self.monitor in figures, f"one of {', '.join(figures)}")
-        self._sign = -1 if self.monitor in loss_function.lower_is_better else 1
-        self._vectors, self._progress = (model.params, model.buffers), progress
-        self._average = None if self.ema is None else WeightAverage(self.ema, *self._vectors)
-        self._kept: tuple[Array, ...] | None = None
+        require("monitor", monitor, monitor in figures, f"one of {', '.join(figures)}")
+        self.monitor, self.early_stopping = monitor, early_stopping
+        self._sign = -1 if monitor in loss_function.lower_is_better else 1
+        self._current = {"params": model.params, "buffers": model.buffers}
+        self._average = None if ema is None else WeightAverage(ema, self._current)
+        self._kept: Vectors | None = None
 
     def after_step(self) -> None:
         """Take the weights of one more step into the average."""
         if self._average is not None:
-            self._average.update(*self._vectors)
+            self._average.update(self._current)
 
     @contextmanager
     def candidate(self) -> Iterator[None]:
@@ -101,36 +96,39 @@ class BestWeights:
         if self._average is None:
             yield
             return
-        current = self._copy()
+        last = _copied(self._current)
         self._fill(self._average.vectors)
         try:
             yield
         finally:
-            self._fill(current)
+            self._fill(last)
 
-    def judge(self, figures: Mapping[str, float]) -> bool:
+    def judge(self, figures: Mapping[str, float], at: Progress) -> bool:
         """Keep the model's weights if this epoch's validation figures are the best so far.
 
-        Returns whether they are. Counts the epochs without an improvement.
+        Returns whether they are. Notes in `at` the best score and epoch, and whether to stop.
         """
-        at, stopping = self._progress, self.early_stopping
-        score = figures[self.monitor] * self._sign
-        best = at.best_score  # None in the first epoch, and after nothing but NaN
+        score, best, stopping = (
+            figures[self.monitor] * self._sign,
+            at.best_score,
+            self.early_stopping,
+        )
         margin = 0.0 if stopping is None else stopping.min_delta
-        better = best is None or score > best + margin
+        better = best is None or score > best + margin  # None: nothing but NaN so far
         at.epochs_without_improvement = 0 if better else at.epochs_without_improvement + 1
         if stopping is not None:
             at.stopped_early = at.epochs_without_improvement >= stopping.patience
         improved = best is None or score > best
         if improved:
-            self._kept, at.best_epoch = self._copy(), at.epoch
+            self.keep()
+            at.best_epoch = at.epoch
             if isfinite(score):
                 at.best_score = score
         return improved
 
-    def keep(self, score: float) -> None:
-        """Keep the weights that the model has now; score: their figure, higher is better."""
-        self._kept, self._progress.best_score = self._copy(), score
+    def keep(self) -> None:
+        """Keep the weights that the model has now."""
+        self._kept = _copied(self._current)
 
     def use(self, *, or_last: bool) -> bool:
         """Put the kept weights into the model, or the last ones if there are none and `or_last`.
@@ -148,24 +146,22 @@ class BestWeights:
         """Return the arrays that training goes on from; copy or write them before the next step."""
         state: dict[str, Any] = {}
         if self._average is not None:
-            state["average"] = {"n_updates": self._average.n_updates}
-            state["average"] |= dict(zip(VECTORS, self._average.vectors, strict=True))
+            state["average"] = {"n_updates": self._average.n_updates, **self._average.vectors}
         if self._kept is not None:
-            state["best"] = dict(zip(VECTORS, self._kept, strict=True))
+            state["best"] = self._kept
         return state
 
-    def restore(self, state: Mapping[str, Any], progress: Progress) -> None:
-        """Take over what `state()` returned, and `progress` for the one so far."""
-        self._progress = progress
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned."""
         if self._average is not None:
             self._average.n_updates = state["average"]["n_updates"]
-            self._average.vectors = tuple(state["average"][name].copy() for name in VECTORS)
-        best = state.get("best")
-        self._kept = None if best is None else tuple(best[name].copy() for name in VECTORS)
+            self._average.vectors = _copied({k: state["average"][k] for k in self._current})
+        self._kept = _copied(state["best"]) if "best" in state else None
 
-    def _copy(self) -> tuple[Array, ...]:
-        return tuple(vector.copy() for vector in self._vectors)
+    def _fill(self, values: Vectors) -> None:
+        for name, vector in self._current.items():
+            vector[:] = values[name]
 
-    def _fill(self, values: tuple[Array, ...]) -> None:
-        for vector, value in zip(self._vectors, values, strict=True):
-            vector[:] = value
+
+def _copied(vectors: Mapping[str, Array]) -> Vectors:
+    return {name: vector.copy() for name, vector in vectors.items()}

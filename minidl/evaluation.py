@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl import blas, kernels
-from minidl.data.batches import Transform
+from minidl.data.batches import Rows, Transform
 from minidl.errors import ParameterError, require_instance
 from minidl.kernels import Array
 from minidl.losses import Loss
@@ -45,6 +45,40 @@ def evaluate(
     loss_function.check_targets(y, outputs.shape[1])
     extra = loss_function.extra_metric_names
     return loss_and_metrics(loss_function, outputs, y, sample_weight, extra)
+
+
+def checked_rows(
+    model: Sequential,
+    loss_function: Loss,
+    transform: Transform | None,
+    name: str,
+    data: Sequence[Any],
+) -> Rows:
+    """Return (X, y) or (X, y, sample_weight) as rows.
+
+    Raises ValueError, which begins with `name`, where they are incomplete, or do not fit the model
+    or the loss.
+    """
+    rows, expected = Rows(*data), model.input_size
+    for what, array in (("X", rows.X), ("targets", rows.y)):
+        if not hasattr(array, "dtype"):
+            raise ValueError(f"{name} needs {what} as an array, got {type(array).__name__}")
+    n, w = rows.X.shape[0], rows.sample_weight
+    if len(rows.X.shape) != 2 or n == 0:
+        raise ValueError(f"{name} needs X with rows and columns, got shape {rows.X.shape}")
+    for what, array in (("targets", rows.y), ("sample weights", w)):
+        if array is not None and len(array) != n:
+            raise ValueError(f"{name} has {n} rows but {len(array)} {what}")
+    if w is not None and not (np.min(w) >= 0 and 0 < np.sum(w) < np.inf):
+        raise ValueError(f"{name} needs sample weights that are finite, >= 0 and not all 0")
+    if transform is None and expected not in (None, rows.X.shape[1]):
+        raise ValueError(f"{name} has {rows.X.shape[1]} features, the model takes {expected}")
+    outputs = predict_outputs(model, rows.X[:1], transform=transform)
+    try:
+        loss_function.check_targets(rows.y, outputs.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return rows
 
 
 def loss_and_metrics(

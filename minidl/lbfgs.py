@@ -150,8 +150,7 @@ class _Objective:
         bounds = batch_bounds(n_rows, -(-n_rows // n_chunks))
         self._chunks = [rows.select(slice(start, stop)) for start, stop in bounds]
         self._replica = model.replica()
-        self._replica.lend_scratch()
-        self._replica.fuse()
+        self._replica.enter_loop()
 
     def loss(self, x: Array) -> float:
         """Return the loss at x, and keep it and the gradient."""

@@ -98,27 +98,21 @@ class Sequential:
         for layer in self.layers:
             layer.begin_step(step, first_row)
 
-    def lend_scratch(self, scratch: Sequence[Scratch] | None = None) -> list[Scratch]:
-        """Let the layers write each step's results over those of the step before.
+    def enter_loop(self, scratch: Sequence[Scratch] | None = None) -> list[Scratch]:
+        """Make steps faster, for a loop that is done with one step's arrays before the next begins.
 
-        Faster, for a loop that is done with one step's arrays before the next begins. Returns the
-        scratch, which can be lent again; `leave_loop` takes it back.
+        The layers write each step's results over those of the step before, and linear layers do
+        the work of a ReLU next to them. Outputs and gradients stay the same; what single layers
+        give in between does not. Returns the memory that the layers use, which can be given again.
         """
-        lent = [Scratch() for _ in self._inside] if scratch is None else list(scratch)
-        for layer, own in zip(self._inside, lent, strict=True):
+        scratch = [Scratch() for _ in self._inside] if scratch is None else list(scratch)
+        for layer, own in zip(self._inside, scratch, strict=True):
             layer._scratch = own
-        return lent
-
-    def fuse(self) -> None:
-        """Let linear layers do the work of a ReLU next to them: fewer passes over memory.
-
-        The outputs and gradients stay the same; what single layers give in between does not.
-        `leave_loop` ends it.
-        """
         _fuse(self.layers, True)
+        return scratch
 
     def leave_loop(self) -> None:
-        """End `lend_scratch` and `fuse`: each result is an array of its own again."""
+        """End `enter_loop`: each result is an array of its own again."""
         for layer in self._inside:
             layer._scratch = None
         _fuse(self.layers, False)

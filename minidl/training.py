@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from minidl import blas, kernels
-from minidl.best import BestWeights
+from minidl.best import BestWeights, EarlyStopping
 from minidl.data.batches import Augment, Batches, Rows, Transform, transformed
 from minidl.data.disk import DiskRows
 from minidl.divergence import ADVICE, explain_divergence
 from minidl.errors import DivergenceError, ParameterError, require, require_instance
-from minidl.evaluation import loss_and_metrics, predict_outputs
+from minidl.evaluation import checked_rows, loss_and_metrics, predict_outputs
 from minidl.kernels import Array
 from minidl.layers.layer import Scratch
 from minidl.losses import Loss
@@ -40,10 +42,8 @@ class Training:
             ...
         training.use_best()
 
-    Parameters as for `fit`, but for these:
+    Parameters as for `fit`, and these:
 
-    best: which weights are kept and when to stop early; by default those of the lowest loss.
-    mix: (batch as the model gets it, step) -> what it gets instead, such as `Mixup`.
     order: epoch, from 0, -> the order of its rows; by default a permutation drawn from `rng`.
     join_single_row: whether a last batch of one row joins the one before it.
     l2: an L2 penalty in the loss of l2 / (2 * total weight of the batch) * sum of squared weights;
@@ -69,7 +69,9 @@ class Training:
         transform: Transform | None = None,
         augment: Augment | None = None,
         mix: Callable[[Rows, int], Rows] | None = None,
-        best: BestWeights | None = None,
+        monitor: str = "loss",
+        early_stopping: EarlyStopping | None = None,
+        ema: float | None = None,
         train_metrics: bool = False,
         shards: int = 1,
         blas_threads: int | None = None,
@@ -79,30 +81,26 @@ class Training:
         ranks: Ranks | None = None,
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
-            is_count = value >= 1 and value == int(value)
-            require(name, value, is_count, "a whole number, at least 1")
+            require(name, value, value >= 1 and value == int(value), "a whole number, at least 1")
         require_instance("model", model, Sequential)
         require_instance("loss_function", loss_function, Loss)
         require_instance("optimizer", optimizer, Optimizer)
-        if schedule is not None:
-            require_instance("schedule", schedule, Schedule)
+        self._schedule = Constant() if schedule is None else schedule
+        require_instance("schedule", self._schedule, Schedule)
+        if early_stopping is not None and validation is None:
+            raise ParameterError("early_stopping", "needs validation data")
         self.model, self.loss_function, self.optimizer = model, loss_function, optimizer
         self.epochs, self.batch_size, self.train_metrics = epochs, batch_size, train_metrics
-        self.best = BestWeights() if best is None else best
-        if self.best.early_stopping is not None and validation is None:
-            raise ParameterError("early_stopping", "needs validation data")
-        self._schedule = Constant() if schedule is None else schedule
-        self._mix, self._rng = mix, np.random.default_rng(rng)
+        self.best = BestWeights(model, loss_function, monitor, early_stopping, ema)
+        self._mix, self._rng, self._transform = mix, np.random.default_rng(rng), transform
         with np.errstate(all="ignore"):  # a step will say what is not finite
-            self.train = self._check_rows("train", train, transform)
-            self.validation = None
-            if validation is not None:
-                self.validation = self._check_rows("validation", validation, transform)
+            check = partial(checked_rows, model, loss_function, transform)
+            self.train = check("train", train)
+            self.validation = None if validation is None else check("validation", validation)
             n_rows = self.train.X.shape[0]
             require("shards", shards, shards <= n_rows, f"at most {n_rows}, the training rows")
             least = 1 if ranks is None else ranks.size
             require("shards", shards, shards >= least, f"at least {least}, one for each rank")
-            self._transform = transform
             if transform is not None and augment is None:
                 self._transform_once(transform)
         self._step = BatchStep(model, loss_function, optimizer, shards=shards, l2=l2, ranks=ranks)
@@ -121,13 +119,12 @@ class Training:
         if blas_threads is None:
             blas_threads = blas.automatic_threads(model.params.size * batch_size)
         self.blas_threads = blas_threads
-        self._scratch: list[Scratch] | None = None
         self._order = self._permutation if order is None else order
+        self._scratch: list[Scratch] | None = None
         self._at = Progress()
         self._first_step, self._diverged = 0, False
         self._epoch_start = self._rng.bit_generator.state
         self._feed: Iterator[Rows] | None = None
-        self.best.watch(model, loss_function, self._at)
 
     def __repr__(self) -> str:
         done = f"epoch {self._at.epoch} of {self.epochs}, step {self._at.step}"
@@ -203,7 +200,8 @@ class Training:
         """
         self._at.step = self._first_step = step
         if best_score is not None:
-            self.best.keep(best_score)
+            self.best.keep()
+            self._at.best_score = best_score
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on: arrays, and a tree of plain values.
@@ -235,53 +233,25 @@ class Training:
         )
         self.model.params[:], self.model.buffers[:] = state["params"], state["buffers"]
         self.optimizer.restore(state["optimizer"])
-        self.best.restore(state, at)
+        self.best.restore(state)
         self._rng.bit_generator.state = self._epoch_start = state["rng"]
         self._at, self._feed, self._diverged = at, None, False
-
-    def _check_rows(self, name: str, data: Sequence[Any], transform: Transform | None) -> Rows:
-        """The rows; a ValueError where they are incomplete, or do not fit the model or the loss."""
-        rows, model = Rows(*data), self.model
-        for what, array in (("X", rows.X), ("targets", rows.y)):
-            if not hasattr(array, "dtype"):
-                raise ValueError(f"{name} needs {what} as an array, got {type(array).__name__}")
-        n, expected = rows.X.shape[0], model.input_size
-        if len(rows.X.shape) != 2 or n == 0:
-            raise ValueError(f"{name} needs X with rows and columns, got shape {rows.X.shape}")
-        for what, array in (("targets", rows.y), ("sample weights", rows.sample_weight)):
-            if array is not None and len(array) != n:
-                raise ValueError(f"{name} has {n} rows but {len(array)} {what}")
-        w = rows.sample_weight
-        if w is not None and not (np.min(w) >= 0 and 0 < np.sum(w) < np.inf):
-            raise ValueError(f"{name} needs sample weights that are finite, >= 0 and not all 0")
-        if transform is None and expected not in (None, rows.X.shape[1]):
-            raise ValueError(f"{name} has {rows.X.shape[1]} features, the model takes {expected}")
-        outputs = predict_outputs(model, rows.X[:1], transform=transform)
-        try:
-            self.loss_function.check_targets(rows.y, outputs.shape[1])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        return rows
 
     def _transform_once(self, transform: Transform) -> None:
         """Transform all rows now and not in each epoch, where the memory for them is there."""
         dtype = self.model.dtype
         train = transformed(self.train, transform, dtype)
-        validation = self.validation
-        if validation is not None:
-            validation = transformed(validation, transform, dtype)
-        if train is not None and (validation is None) == (self.validation is None):
+        validation = self.validation and transformed(self.validation, transform, dtype)
+        if train and (validation or self.validation is None):
             self.train, self.validation, self._transform = train, validation, None
 
     def _begin_epoch(self) -> Iterator[Rows]:
         """The remaining batches of the current epoch."""
-        self._scratch = self.model.lend_scratch(self._scratch)
-        self.model.fuse()
+        self._scratch = self.model.enter_loop(self._scratch)
         if self.steps_per_epoch >= RECORDING_PAYS:
             self._step.begin_epoch()
         self._epoch_start = self._rng.bit_generator.state
-        order = self._order(self._at.epoch)
-        return self._batches.in_order(order, self._at.batch, self._at.step)
+        return self._batches.in_order(self._order(self._at.epoch), self._at.batch, self._at.step)
 
     def _permutation(self, epoch: int) -> Array:
         X = self.train.X
@@ -299,14 +269,13 @@ class Training:
         improved = True
         with self.best.candidate():
             if self.train_metrics:
-                measured = self._measure(self.train.select(slice(0, TRAIN_METRIC_ROWS)))
-                train |= {name: value for name, value in measured.items() if name != "loss"}
+                train = self._measure(self.train.select(slice(0, TRAIN_METRIC_ROWS))) | train
             if self.validation is not None:
                 validation = self._measure(self.validation)
                 if not isfinite(loss := validation["loss"]):
                     where = f"that is the loss on the validation rows; {ADVICE}"
                     raise self._divergence(at.epoch, loss, where)
-                improved = self.best.judge(validation)
+                improved = self.best.judge(validation, at)
         self._feed = None
         self._epoch_start = self._rng.bit_generator.state
         seconds = at.seconds + time.perf_counter() - started
@@ -316,9 +285,8 @@ class Training:
     def _measure(self, rows: Rows) -> dict[str, float]:
         """The figures of rows whose targets were checked once, at the start."""
         outputs = self._predict_outputs(self.model, rows.X, transform=self._transform)
-        loss_function, monitor = self.loss_function, self.best.monitor
-        extra = (monitor,) if monitor in loss_function.extra_metric_names else ()
-        return loss_and_metrics(loss_function, outputs, rows.y, rows.sample_weight, extra)
+        extra = {self.best.monitor} & {*self.loss_function.extra_metric_names}
+        return loss_and_metrics(self.loss_function, outputs, rows.y, rows.sample_weight, extra)
 
     def _divergence(self, epoch: int, loss: float, where: str) -> DivergenceError:
         self._diverged = True
@@ -326,3 +294,57 @@ class Training:
             f"training diverged in epoch {epoch}, step {self._at.step} (learning rate "
             f"{self._at.learning_rate:.3g}, loss {loss:.3g}): {where}"
         )
+
+
+def fit(
+    model: Sequential,
+    loss_function: Loss,
+    optimizer: Optimizer,
+    train: Sequence[Any],
+    validation: Sequence[Any] | None = None,
+    *,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator | int,
+    **settings: Any,
+) -> Generator[Epoch, None, None]:
+    """Train the model, yielding one record an epoch.
+
+        for epoch in fit(model, loss_function, optimizer, (X, y), (X_val, y_val), epochs=10,
+                         batch_size=128, rng=0):
+            print(epoch.epoch, epoch.validation["accuracy"])
+
+    After the loop, also after `break`, an error or Ctrl-C, the model holds the best weights so far.
+    If training diverges before any weights were kept, it holds those with which it diverged.
+
+    Parameters
+    ----------
+    train, validation : (X, y) or (X, y, sample_weight). X: (n_samples, n_in), an array or a CSR
+        matrix; y as the loss function wants it. Without validation the last weights are the best.
+    epochs, batch_size : at least 1. A single row left over joins the last batch.
+    rng : a generator that draws the order of the rows in each epoch, or its seed.
+    schedule : the learning rate is the optimizer's times its factor.
+    transform : raw rows -> the model's inputs, each row by itself, such as
+        `preprocessing.transform`. Rows are transformed once, before the first step; batch by batch
+        where they are augmented or would take more than 1 GiB.
+    augment : (raw rows, step, first row) -> distorted rows, for training only.
+    mix : (batch, step) -> batch, after the transform, such as `Mixup`.
+    monitor : the validation figure that decides what is best: "loss" or a metric of the loss.
+    early_stopping : EarlyStopping(patience, min_delta); needs validation.
+    ema : decay in (0, 1) of an average of the weights, which is then what is validated and kept.
+    train_metrics : whether each epoch measures the loss's metrics on 5,000 training rows, too.
+    shards : parts of a batch whose gradients are added in a fixed tree. The bits depend on it.
+    blas_threads : threads of a matrix product, by default chosen from the sizes and the cores;
+        the former number is given back at every yield. The bits depend on it.
+    order, join_single_row, l2 : see `Training`.
+
+    Raises ValueError for what does not fit together, before the first step, and DivergenceError
+    in the step in which the loss or a parameter is no longer finite.
+    """
+    settings |= {"epochs": epochs, "batch_size": batch_size, "rng": rng}
+    training = Training(model, loss_function, optimizer, train, validation, **settings)
+    try:
+        yield from (epoch for epoch in training.steps() if epoch is not None)
+    finally:
+        with suppress(DivergenceError):  # it is on its way to the caller
+            training.use_best()

@@ -23,7 +23,7 @@ FLOORS = {
     "atomic npz archive layers losses groups optimizers schedules data",
     1: "model specs",
     2: "gradcheck evaluation divergence lbfgs progress best ranks parallel training "
-    "fitting predictor checkpoint conformal",
+    "predictor checkpoint conformal",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }

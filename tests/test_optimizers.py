@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from minidl import LayerNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, fit
-from minidl.best import BestWeights, WeightAverage
+from minidl.best import WeightAverage
 from minidl.groups import ParameterGroup
 from minidl.layers import Sigmoid, Tanh
 from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
@@ -305,15 +305,15 @@ def test_ten_steps_equal_those_of_scikit_learn(name, activation, layer):
 def test_the_average_of_weights_is_its_recurrence(decay):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(STEPS + 1, 70_000)), rng.normal(size=(STEPS + 1, 3))
-    average = WeightAverage(decay, vectors[0][0], vectors[1][0])
+    average = WeightAverage(decay, {"params": vectors[0][0], "buffers": vectors[1][0]})
     expected = [vector[0].copy() for vector in vectors]
     for t in range(STEPS):
-        average.update(vectors[0][t + 1], vectors[1][t + 1])
+        average.update({"params": vectors[0][t + 1], "buffers": vectors[1][t + 1]})
         d = min(decay, (1 + t) / (10 + t))
         expected = [
             d * e + (1 - d) * vector[t + 1] for e, vector in zip(expected, vectors, strict=True)
         ]
-    for own, right in zip(average.vectors, expected, strict=True):
+    for own, right in zip(average.vectors.values(), expected, strict=True):
         assert np.allclose(own, right, rtol=1e-12, atol=1e-13)
 
 
@@ -333,7 +333,6 @@ def test_the_average_of_weights_is_its_recurrence(decay):
         (lambda: Adam(eps=0.0), "eps must be positive, got 0.0"),
         (lambda: RMSprop(decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
         (lambda: RMSprop(eps=math.inf), "eps must be positive, got inf"),
-        (lambda: BestWeights(ema=1.0), r"ema must be in \(0, 1\), got 1.0"),
         (lambda: two_layers(max_norm=0.0), "max_norm must be positive, got 0.0"),
         (lambda: two_layers(weights=-1.0), "learning_rate_multiplier must be at least 0, got -1"),
     ],

@@ -18,7 +18,6 @@ from sklearn.datasets import load_digits
 
 from minidl import SGD, BatchNorm, Dropout, Linear, ReLU, Sequential, SoftmaxCrossEntropy, Training
 from minidl import ranks as ranks_module
-from minidl.best import BestWeights
 from minidl.data.augmentation import ImageAugmentation, Mixup, Shift
 from minidl.errors import ConfigError
 from minidl.evaluation import predict_outputs
@@ -115,7 +114,7 @@ def trained(ranks, *, shards=4, mixup=False, batch_size=30, sample_weight=False,
         model, SoftmaxCrossEntropy(0.05), SGD(0.1, 0.9, clip_grad_norm=0.3, groups=model.groups),
         rows, (X[:50], y[:50]), epochs=2, batch_size=batch_size, rng=1, shards=shards,
         transform=lambda x: x.astype(np.float32) / 255, augment=augmentation, blas_threads=1,
-        mix=Mixup(0.3, 3, rng=rng) if mixup else None, best=BestWeights(ema=0.9), ranks=ranks,
+        mix=Mixup(0.3, 3, rng=rng) if mixup else None, ema=0.9, ranks=ranks,
         train_metrics=True,
     )  # fmt: skip
     epochs = [epoch for epoch in training.steps() if epoch is not None]

@@ -21,7 +21,6 @@ from minidl import (
     Tanh,
     kernels,
 )
-from minidl.best import BestWeights
 from minidl.errors import DivergenceError
 from minidl.losses import MSE
 from minidl.training import Training
@@ -109,7 +108,7 @@ def test_repeated_steps_have_the_bits_of_ordinary_ones(
     [
         {"loss": SoftmaxCrossEntropy(label_smoothing=0.1), "l2": 0.01},
         {"optimizer": Adam(0.01, clip_grad_norm=0.5, weight_decay=0.1)},
-        {"optimizer": SGD(0.1, clip_grad_value=0.01), "best": BestWeights(ema=0.9)},
+        {"optimizer": SGD(0.1, clip_grad_value=0.01), "ema": 0.9},
         {"optimizer": SGD(3e38)},
         {"batch_size": 202},
         {"batch_size": 7, "train_metrics": True},

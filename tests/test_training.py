@@ -22,7 +22,6 @@ from minidl import (
     evaluate,
     fit,
 )
-from minidl.best import BestWeights
 from minidl.data.augmentation import Mixup
 from minidl.data.batches import Rows, transformed
 from minidl.data.preprocessing.scaling import Standard, Unit
@@ -55,10 +54,6 @@ def build(noisy=False, dtype=np.float32):
 
 def make(model=None, optimizer=None, train=None, validation=None, **options):
     settings = {"epochs": 3, "batch_size": BATCH, "rng": np.random.default_rng(7), **options}
-    kept = {
-        key: settings.pop(key) for key in ("monitor", "early_stopping", "ema") if key in options
-    }
-    settings["best"] = BestWeights(**kept)
     return Training(
         build() if model is None else model,
         SoftmaxCrossEntropy(),
@@ -265,7 +260,7 @@ def test_errors_are_to_be_small_and_scores_large(loss_function, monitor, choose)
     model = Sequential([Linear(4, 1, rng=np.random.default_rng(0))])
     training = Training(
         model, loss_function, SGD(0.02), (X, y.astype(float)), (X[::2], 2.0 - y[::2]), epochs=8,
-        batch_size=8, rng=np.random.default_rng(0), best=BestWeights(monitor=monitor),
+        batch_size=8, rng=np.random.default_rng(0), monitor=monitor,
     )  # fmt: skip
     values = [epoch.validation[monitor] for epoch in run(training)]
     assert len({*values}) == 8
@@ -283,7 +278,7 @@ def test_a_figure_that_is_no_number_is_worse_than_any():
 
     training = Training(
         build(), Odd(), SGD(0.1), problem(), problem(20, 1), epochs=5, batch_size=BATCH,
-        rng=np.random.default_rng(0), best=BestWeights(monitor="odd"),
+        rng=np.random.default_rng(0), monitor="odd",
     )  # fmt: skip
     epochs = []
     while not training.finished:

@@ -15,7 +15,6 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from minidl.best import BestWeights
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
 from minidl.estimators.building import chosen, optimizer_options
@@ -109,7 +108,8 @@ class Network(Parameters):
             rng=0,  # the order of the rows is drawn from random_state
             order=next_order,
             schedule=None if self.schedule is None else chosen("schedule", self.schedule).build(),
-            best=BestWeights(monitor=self._targets.score_name, ema=self.ema),
+            monitor=self._targets.score_name,
+            ema=self.ema,
             train_metrics=train_metrics,
             join_single_row=self._model.buffers.size > 0,
             l2=self._l2,

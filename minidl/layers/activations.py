@@ -83,7 +83,7 @@ class ReLU(Activation):
     Nair and Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010.
     """
 
-    # Whether the linear layer before or after this one does its work: see Sequential.fuse.
+    # Whether the linear layer before or after this one does its work: see Sequential.enter_loop.
     is_rectified = is_masked = False
 
     def forward(self, x: Array, train: bool = True) -> Array:

@@ -180,7 +180,7 @@ class Linear(Layer):
     param_names: tuple[str, ...] = ("W", "b")
 
     # In a training loop the work of a ReLU next to this layer is done here, while the product is in
-    # the cache, and saves a pass over memory: see Sequential.fuse.
+    # the cache, and saves a pass over memory: see Sequential.enter_loop.
     rectifies = False  # y becomes max(y, 0)
     masks = False  # x comes from a ReLU, so dx is only wanted where x > 0
 

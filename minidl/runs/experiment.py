@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.best import BestWeights, EarlyStopping
+from minidl.best import EarlyStopping
 from minidl.blas import automatic_threads
 from minidl.config import Config, load_config
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
@@ -104,11 +104,6 @@ class Experiment:
         """Return a training of this experiment, at its start."""
         settings, early = self.config.train, self.config.train.early_stopping
         assert settings.shards != "auto" and settings.blas_threads != "auto"  # of a resolved config
-        best = BestWeights(
-            monitor=settings.monitor,
-            early_stopping=None if early is None else EarlyStopping(**early.model_dump()),
-            ema=settings.ema,
-        )
         with self.config.located("train"):
             return Training(
                 self.model,
@@ -123,7 +118,9 @@ class Experiment:
                 transform=self.transform,
                 augment=self.augment,
                 mix=self.mix,
-                best=best,
+                monitor=settings.monitor,
+                early_stopping=None if early is None else EarlyStopping(**early.model_dump()),
+                ema=settings.ema,
                 train_metrics=True,
                 shards=settings.shards,
                 blas_threads=settings.blas_threads,

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from scipy.linalg import block_diag
 from tqdm import tqdm
 
-from minidl.best import BestWeights, EarlyStopping
+from minidl.best import EarlyStopping
 from minidl.blas import usable_cores
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
@@ -130,7 +130,7 @@ def train_member(
         held_out if len(held_out.y) else None,
         epochs=length.epochs,
         batch_size=length.batch_rows,
-        best=BestWeights(early_stopping=patience),
+        early_stopping=patience,
         rng=order,
         schedule=Cosine() if end is None else CosineUntil(begin=time.monotonic(), end=end),
         blas_threads=1,
