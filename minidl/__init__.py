@@ -6,7 +6,7 @@ vector of parameters; `fit`, the training loop; `check_gradients`, which proves 
 """
 
 import sys
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from minidl import startup  # noqa: F401 - first: it handles Ctrl-C during the other imports
 
@@ -28,7 +28,6 @@ from minidl.layers import *  # noqa: F403
 from minidl.losses import *  # noqa: F403
 from minidl.model import Sequential
 from minidl.optimizers import SGD, Adam, AdamW, RMSprop
-from minidl.predictor import Predictor, load, save
 from minidl.progress import Epoch
 from minidl.schedules import (
     Constant,
@@ -40,6 +39,9 @@ from minidl.schedules import (
     StepDecay,
 )
 from minidl.training import Training, fit
+
+if TYPE_CHECKING:  # for type checkers: see _late
+    from minidl.predictor import Predictor, load, save
 
 __all__ = [
     *layers.__all__,
@@ -76,8 +78,12 @@ __all__ = [
 ]
 
 
-def _room(name: str) -> ModuleType:
-    """Import the rooms that need more than NumPy with their first use, as `minidl.config`."""
+def _late(name: str) -> Any:
+    """Import with its first use what takes long, as the readers of tables, or scikit-learn."""
+    if name in ("Predictor", "load", "save"):
+        from minidl import predictor
+
+        return getattr(predictor, name)
     if name == "config":
         import minidl.config
     elif name == "estimators":
@@ -92,4 +98,4 @@ def _room(name: str) -> ModuleType:
 
 
 # Not as `def __getattr__`: type checkers would then accept every misspelt name.
-globals()["__getattr__"] = _room
+globals()["__getattr__"] = _late

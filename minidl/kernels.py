@@ -27,7 +27,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidl import blas
 
@@ -36,7 +35,7 @@ try:
 except ImportError:
     _kernels = None
 
-Array = NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
