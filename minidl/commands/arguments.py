@@ -87,18 +87,11 @@ def count(text: str) -> int:
 
 def again(command: str, *arguments: str) -> str:
     """A command with these arguments, started as this one was, to be copied into the same shell."""
-    program = sys.argv[0]
-    if Path(program).suffix == ".py":
-        python = Path(sys.executable)
-        found = shutil.which(python.name)
-        # By folder: the Pythons of several virtual environments are links to one file.
-        known = found is not None and Path(found).parent.samefile(python.parent)
-        start = [python.name if known else str(python)]
-        if Path(program).parent.name == "minidl":
-            start += ["-m", "minidl", command]
-        else:
-            start += [program]  # scripts/train.py
+    program = Path(sys.argv[0])
+    if program.suffix == ".py":  # of this package, or scripts/train.py
+        typed = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+        start = [*typed, command] if program.parent.name == "minidl" else typed
     else:
-        known = shutil.which(Path(program).name) == os.path.abspath(program)
-        start = [Path(program).name if known else program, command]
+        known = shutil.which(program.name) == os.path.abspath(program)
+        start = [program.name if known else str(program), command]
     return shlex.join([*start, *arguments])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.commands.arguments import Parser, again, is_override
-from minidl.config import Config, dump, load_config, schema_text
+from minidl.config import dump, load_config, schema_text
 from minidl.errors import CheckpointError, ConfigError
 from minidl.progress import Epoch
 from minidl.ranks import Ranks
@@ -36,10 +36,7 @@ UNEVEN = 3  # times as many test rows in the largest class as in the smallest
 
 def train(arguments: Sequence[str]) -> int:
     """Train what a config describes; write the run's folder. In an MPI job, on all its ranks."""
-    ranks = Ranks.of_this_job()
-    if ranks is None:
-        return _train_alone_or_lead(arguments, None)
-    return train_together(ranks, lambda: _train_alone_or_lead(arguments, ranks))
+    return train_together(lambda ranks: _train_alone_or_lead(arguments, ranks))
 
 
 def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:
@@ -79,7 +76,7 @@ def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:
     if options.print_config:
         say(dump(config), end="")
         return 0
-    experiment = _build(config, None if options.check or options.summary else ranks)
+    experiment = build_together(None if options.check or options.summary else ranks, config)
     if options.summary:
         say(str(experiment.model.summary()))
     if options.check:
@@ -108,20 +105,15 @@ def _check(experiment: Experiment, *, quiet: bool) -> int:
     return 0 if report.passed else 1
 
 
-def _build(config: Config, ranks: Ranks | None) -> Experiment:
-    return build_or_fall_back(config, warn) if ranks is None else build_together(ranks, config)
-
-
 def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) -> int:
     """Go on with a run, or say that there is nothing left to do."""
     if options.out is not None:
         raise ConfigError(f"{parser.prog}: --out is for a new run; --resume goes on in its folder")
-    for flag in ("check", "print_config", "summary"):
-        if getattr(options, flag):
-            option = f"--{flag.replace('_', '-')}"
+    for flag in ("--check", "--print-config", "--summary"):
+        if getattr(options, flag[2:].replace("-", "_")):
             raise ConfigError(
-                f"{parser.prog}: {option} trains nothing and --resume goes on training; "
-                f"give {option} the run's config.yaml instead"
+                f"{parser.prog}: {flag} trains nothing and --resume goes on training; "
+                f"give {flag} the run's config.yaml instead"
             )
     config = None  # the run's own is meant, perhaps with overrides
     if not all(map(is_override, options.arguments)):
@@ -137,13 +129,11 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
         if config is None and not begun:
             raise ConfigError(f"{path} holds no config.yaml yet: name the config to begin with")
         if config is None:
-            experiment = _build(load_config(folder.config, options.arguments), ranks)
-        else:
-            if begun:
-                former = load_config(folder.config).train
-                config = config.settled(former.shards, former.blas_threads)
-            experiment = _build(config, ranks)
-        run = Run(experiment, folder)
+            config = load_config(folder.config, options.arguments)
+        elif begun:
+            former = load_config(folder.config).train
+            config = config.settled(former.shards, former.blas_threads)
+        run = Run(build_together(ranks, config), folder)
         note = (lambda text: None) if options.quiet else warn
         if not run.resume(note):
             note(f"{path} has no checkpoint yet: starting it over")
@@ -160,9 +150,15 @@ def _nothing_left(folder: RunFolder) -> int:
 def _train(run: Run, *, quiet: bool) -> int:
     """Train to the end, or until a signal or a closed output stops the run."""
     go_on = f"go on with the run by\n  {again('train', '--resume', str(run.folder.path))}"
-    results, unwritten = None, None
+    results, unwritten, training = None, None, run.training
+    bar = ProgressBar(
+        total=training.epochs * training.steps_per_epoch,
+        initial=training.progress["step"],
+        disable=quiet or not ProgressBar.is_possible(),
+        unit="steps",
+    )
     try:
-        with run, _bar(run, quiet) as bar:
+        with run, bar:
             for epoch in run.steps():
                 if bar.update() or epoch is not None:
                     loss = run.loss_so_far() if epoch is None else epoch.train["loss"]
@@ -170,8 +166,8 @@ def _train(run: Run, *, quiet: bool) -> int:
                 if epoch is None or quiet or unwritten is not None:
                     continue
                 try:
-                    monitor = run.training.best.monitor
-                    say(epoch_line(epoch, run.training.epochs, width_of(sys.stdout), monitor))
+                    monitor = training.best.monitor
+                    say(epoch_line(epoch, training.epochs, width_of(sys.stdout), monitor))
                 except OutputError as error:
                     unwritten = error
                     run.stop()
@@ -182,7 +178,7 @@ def _train(run: Run, *, quiet: bool) -> int:
             raise
         raise CheckpointError(f"{error}\nthen {go_on}") from error
     if run.stopped_by is not None:
-        done = f"after step {run.training.progress['step']}; {go_on}"
+        done = f"after step {training.progress['step']}; {go_on}"
         if results is not None:
             done = f"after the last step; the run in {run.folder.path} is finished"
         warn(f"stopped by {signal_name(run.stopped_by)} {done}")
@@ -191,11 +187,13 @@ def _train(run: Run, *, quiet: bool) -> int:
         if str(unwritten):
             warn(f"{unwritten}; {go_on}" if run.stopped else str(unwritten))
         return unwritten.exit_code
-    if not quiet and results is not None:
+    if results is None:
+        return 0
+    if not quiet:
         say(wrapped(_verdict(results), width_of(sys.stdout)))
-    if results is not None and run.experiment.config.output.report:
+    if run.experiment.config.output.report:
         _write_report(run)
-    if not quiet and results is not None:
+    if not quiet:
         say(f"run folder: {run.folder.path}")
     return 0
 
@@ -208,16 +206,6 @@ def _write_report(run: Run) -> None:
         write_report(run.experiment, run.folder)
     except Exception as error:
         warn(f"report.html is not written: {error}")
-
-
-def _bar(run: Run, quiet: bool) -> ProgressBar:
-    training = run.training
-    return ProgressBar(
-        total=training.epochs * training.steps_per_epoch,
-        initial=training.progress["step"],
-        disable=quiet or not ProgressBar.is_possible(),
-        unit="steps",
-    )
 
 
 def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "loss") -> str:

@@ -23,10 +23,16 @@ from minidl.terminal import warn
 COMPARED = ("minidl", "numpy", "blas", "blas_core", "kernels", "products_on", "processor")
 
 
-def train_together(ranks: Ranks, command: Callable[[], int]) -> int:
-    """Run a command on rank 0, and the steps of its run on the others; return the exit code."""
+def train_together(command: Callable[[Ranks | None], int]) -> int:
+    """Run a command on rank 0, and the steps of its run on the others; return the exit code.
+
+    Outside of an MPI job the command is given None.
+    """
+    ranks = Ranks.of_this_job()
+    if ranks is None:
+        return command(None)
     try:
-        code = command() if ranks.rank == 0 else _follow(ranks)
+        code = command(ranks) if ranks.rank == 0 else _follow(ranks)
     except MinidlError as error:
         if ranks.phase == "training" and not isinstance(error, DivergenceError):
             ranks.abort(error)  # the others do not know of it
@@ -67,8 +73,13 @@ def _follow(ranks: Ranks) -> int:
     return 0
 
 
-def build_together(ranks: Ranks, config: Config) -> Experiment:
-    """Build the experiment on all ranks; raise the error of any of them, or a difference."""
+def build_together(ranks: Ranks | None, config: Config) -> Experiment:
+    """Build the experiment on all ranks; raise the error of any of them, or a difference.
+
+    Without a job (ranks None) it is built here alone.
+    """
+    if ranks is None:
+        return build_or_fall_back(config, warn)
     if ranks.rank == 0:
         ranks.comm.bcast(dump(config))
     ranks.phase = "building"

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from minidl import checkpoint, kernels
 from minidl.checkpoint import Checkpoint
-from minidl.config import CheckpointEvery, Config, differences, dump, parse
+from minidl.config import Config, differences, dump, parse
 from minidl.data.dataset import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.evaluation import loss_and_metrics
@@ -27,7 +26,7 @@ from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts
 
-BY_STOP = 1000  # larger than the number of any signal
+BY_STOP = 1000  # in place of a signal, larger than the number of any
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
 # Settings on which no bit of the weights depends.
@@ -72,7 +71,6 @@ class Run:
         self.train_seconds = 0.0
         self.stopped = False
         self.stopped_by: int | None = None
-        self._stop_wanted = False
         self._config = dump(experiment.config)
         self._fingerprint = fingerprint(experiment.dataset)
         self._machine = machine.describe()
@@ -82,7 +80,7 @@ class Run:
         self._interrupts = Interrupts()
         self._ranks = experiment.ranks
         if self._ranks is not None:
-            self._ranks.asks_to_stop = self._asks_to_stop
+            self._ranks.asks_to_stop = lambda: self._interrupts.received or 0
 
     def __enter__(self) -> Run:
         self._interrupts.__enter__()
@@ -100,7 +98,9 @@ class Run:
                 self._write_status()
         finally:
             self._interrupts.__exit__()
-            self.stopped_by = self.stopped_by or self._interrupts.received
+            if self.stopped_by in (None, BY_STOP):
+                by = self._interrupts.received
+                self.stopped_by = None if by == BY_STOP else by
 
     @property
     def already_finished(self) -> bool:
@@ -109,12 +109,12 @@ class Run:
 
     def stop(self) -> None:
         """Let `steps` end after the next step, with a checkpoint, as a signal does."""
-        self._stop_wanted = True
+        self._interrupts.received = self._interrupts.received or BY_STOP
 
     def loss_so_far(self) -> float:
         """The mean training loss of the current epoch, NaN before its first step."""
         at = self.training.progress
-        return float(at["epoch_loss"] / at["epoch_weight"]) if at["epoch_weight"] else nan
+        return float(at["epoch_loss"] / at["epoch_weight"]) if at["epoch_weight"] else math.nan
 
     def resume(self, warn: Callable[[str], None]) -> bool:
         """Go on from the newest good checkpoint; return False where there is none.
@@ -149,34 +149,38 @@ class Run:
         self.folder.metrics.cut(step)  # what was recorded after this step
         if self._ranks is not None:
             self._ranks.start(training.state())
-        due = _Due(self.experiment.config.train.checkpoint_every)
-        began = time.perf_counter() - self.train_seconds
+        every = self.experiment.config.train.checkpoint_every
+        now = time.perf_counter()
+        began, due = now - self.train_seconds, now + (every.seconds or 0)
         for epoch in training.steps():
             step += 1
             if epoch is not None:
                 self.folder.metrics.append(epoch)
-            if due(step, epoch) or self._must_stop():
-                saving = time.perf_counter()
-                self.train_seconds = saving - began
+            if every.seconds is not None:
+                save = time.perf_counter() >= due
+            elif every.steps is not None:
+                save = step % every.steps == 0
+            else:
+                save = epoch is not None and epoch.epoch % (every.epochs or 1) == 0
+            if save or self._asked_to_stop:
+                now = time.perf_counter()
+                self.train_seconds = now - began
                 self.save()
-                due.put_off(time.perf_counter() - saving)
+                cost, now = time.perf_counter() - now, time.perf_counter()
+                # Most of the time is spent on training, also with a large model and a slow disk.
+                due = now + max(every.seconds or 0, cost / LARGEST_COST)
             yield epoch
-            if self._must_stop() and self._saved_step == step:
+            if self._asked_to_stop and self._saved_step == step:
                 break
         self.train_seconds = time.perf_counter() - began
         if not training.finished:
-            by = self._interrupts.received if self._ranks is None else self._ranks.stop
-            self.stopped, self.stopped_by = True, None if by == BY_STOP else by
+            self.stopped, self.stopped_by = True, self._asked_to_stop
             self._status = "interrupted"
 
-    def _must_stop(self) -> bool:
-        if self._ranks is not None:  # all ranks stop after the same step
-            return self._ranks.stop > 0
-        return self._asks_to_stop() > 0
-
-    def _asks_to_stop(self) -> int:
-        """The number of the signal that asks this process to stop, BY_STOP for `stop`, or 0."""
-        return self._interrupts.received or (BY_STOP if self._stop_wanted else 0)
+    @property
+    def _asked_to_stop(self) -> int | None:
+        """The signal, or BY_STOP; all ranks stop after the same step."""
+        return self._interrupts.received if self._ranks is None else self._ranks.stop
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -292,28 +296,6 @@ class Run:
                 "peak_memory_bytes": machine.peak_memory_bytes(),
             },
         )
-
-
-class _Due:
-    """Tells after each step whether a checkpoint is due."""
-
-    def __init__(self, every: CheckpointEvery) -> None:
-        self._every = every
-        self.put_off(0.0)
-
-    def __call__(self, step: int, epoch: Epoch | None) -> bool:
-        every = self._every
-        if every.seconds is not None:
-            return time.perf_counter() >= self._next_time
-        if every.steps is not None:
-            return step % every.steps == 0
-        return epoch is not None and epoch.epoch % (every.epochs or 1) == 0
-
-    def put_off(self, cost: float) -> None:
-        """Begin to wait for the next one, after one that took `cost` seconds."""
-        # Most of the time is spent on training, also with a large model and a slow disk.
-        wait = max(self._every.seconds or 0.0, cost / LARGEST_COST)
-        self._next_time = time.perf_counter() + wait
 
 
 def _shown(value: object) -> str:
