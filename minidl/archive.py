@@ -1,12 +1,15 @@
-"""One file of named arrays and one JSON document, safe against crashes, damage and forgery.
+"""Named arrays and one JSON document in a file, safe against crashes, damage and forgery.
 
-Checkpoints and model files are archives.  `minidl.atomic` puts them on the disk, `minidl.npz`
-reads them.  An archive is a plain .npz, which `np.load` opens too: a zip, not compressed, of
+Checkpoints and model files are archives: plain .npz files, which `np.load` opens too.  An archive
+is a zip, not compressed, of
 
     document.json    {"arrays": [names], "document": ..., "kind": ..., "version": ...}
-    NAME.npy         one for each name
+    NAME.npy         one for each name, in C order, little-endian
     sha256           of document.json and every array's name, dtype, shape and bytes
 
+`minidl.atomic` puts them on the disk.  `read_arrays` reads any other .npz as carefully: what a
+file says about itself is checked before it is used and before memory is allocated.
+Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy).
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,13 +32,21 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from minidl.atomic import replace_file
-from minidl.errors import DivergenceError
-from minidl.npz import CHUNK, SUFFIX, Arrays, is_plain, opened_zip, read_array
+from minidl.errors import CheckpointError, DivergenceError
 
-_DOCUMENT, _HASH = "document.json", "sha256"
+Arrays = dict[str, NDArray[Any]]
+
+CHUNK = 2**20  # bytes: the most that is read at once, and of a document
+_SUFFIX, _DOCUMENT, _HASH = ".npy", "document.json", "sha256"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MAX_ARRAYS = 1000
-_MAX_DIGITS = 40  # the state of a generator has 39
+_MAX_DIGITS = 40  # of a number in a document; the state of a generator has 39
+_MAX_HEADER = 4096  # bytes of one .npy header
+_MAX_EMPTY = 2**20  # of each dimension of an empty array
+_MAX_ITEM = 2**20  # bytes of one text
+# How much larger a member can be than its bytes; the second by deflate's design.
+_INFLATION = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def write_archive(
@@ -59,15 +73,33 @@ def write_archive(
     Raises `DivergenceError` for an array that is not finite, `CheckpointError` for what the disk
     refuses, `ValueError` for what an archive cannot hold; the old files are intact after each.
     """
+    stored = {}
     for name, array in arrays.items():
-        if not name.startswith(may_hold_nan or ("/",)) and not _is_finite(array):
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"arrays: {name!r} must be 1 to 100 of the characters A-Z a-z 0-9 _ . -"
+            )
+        if not _is_plain(array.dtype):
+            raise ValueError(f"arrays: {name!r} has dtype {array.dtype}, which cannot be stored")
+        # The extremes are finite where all values are, and need no temporary array.
+        extremes = (array.min(), array.max()) if array.dtype.kind == "f" and array.size else ()
+        if not np.isfinite(extremes).all() and not name.startswith(may_hold_nan or ("/",)):
             raise DivergenceError(
                 f"{path} is not written: the array {name!r} holds values that are not finite"
             )
-    for name, array in arrays.items():
-        _require_storable(name, array)
+        stored[name] = np.asarray(array, _little(array.dtype), order="C")
     text = document_text(list(arrays), document, kind, version)
-    replace_file(path, lambda file: _write_zip(file, text, arrays), previous=previous)
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            _write_member(archive, _DOCUMENT, text)
+            for name, array in stored.items():
+                header = io.BytesIO()
+                npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
+                _write_member(archive, name + _SUFFIX, header.getvalue(), array)
+            _write_member(archive, _HASH, _digest(text, stored))
+
+    replace_file(path, write, previous=previous)
 
 
 def read_archive(
@@ -82,41 +114,48 @@ def read_archive(
     Takes at most the file's size and 64 MB of memory, whatever the file claims.  The hash finds
     damage; it is not a signature, so the caller must check the contents of the document.
     """
-    with opened_zip(Path(path), max_bytes) as (file_size, archive, members):
+    with _opened(path, max_bytes) as (archive, members):
         if _DOCUMENT not in members:
             raise ValueError("it is not a file of minidl")
         for name, member in members.items():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{name!r} is compressed")
-        if sum(member.file_size for member in members.values()) > file_size:
-            raise ValueError("it claims to hold more than its size")
-
-        text = _read_small(archive, members[_DOCUMENT], CHUNK)
+        text = _read_small(archive, _DOCUMENT, CHUNK)
         names, document = _names_and_document(_parsed(text), kind, newest_version)
-        if sorted(members) != sorted([_DOCUMENT, _HASH, *(f"{name}{SUFFIX}" for name in names)]):
+        if sorted(members) != sorted([_DOCUMENT, _HASH, *(name + _SUFFIX for name in names)]):
             raise ValueError(f"its members are not those that {_DOCUMENT} lists")
-
-        arrays = {name: read_array(archive, members[name + SUFFIX]) for name in names}
+        arrays = {name: _read_array(archive, members[name + _SUFFIX]) for name in names}
         for name, array in arrays.items():
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{name!r} is not in C order")
-        if _read_small(archive, members[_HASH], 64) != _digest(text, arrays):
+            if not array.flags.c_contiguous or array.dtype != _little(array.dtype):
+                raise ValueError(f"{name!r} is not in C order, little-endian")
+        if _read_small(archive, _HASH, 64) != _digest(text, arrays):
             raise ValueError("it is damaged: its contents do not match its SHA-256")
         return arrays, document
 
 
-def _require_storable(name: str, array: NDArray[Any]) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"arrays: {name!r} must be 1 to 100 of the characters A-Z a-z 0-9 _ . -")
-    if not is_plain(array.dtype):
-        raise ValueError(f"arrays: {name!r} has dtype {array.dtype}, which cannot be stored")
+def read_arrays(
+    path: Path, *, names: tuple[str, ...] | None = None, max_bytes: int = 2**31
+) -> Arrays:
+    """Return the arrays of any .npz, such as Keras' mnist.npz, or `CheckpointError`.
 
+    names      : those wanted; None for all
+    max_bytes  : of the arrays together
 
-def _is_finite(array: NDArray[Any]) -> bool:
-    """Whether every value is finite: the extremes are, and they need no temporary array."""
-    if array.dtype.kind != "f" or not array.size:
-        return True
-    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    Compressed or not; nothing is unpickled, and sizes are checked before memory is taken.
+    """
+    with _opened(path, max_bytes) as (archive, members):
+        found = {
+            name.removesuffix(_SUFFIX): member
+            for name, member in members.items()
+            if name.endswith(_SUFFIX)
+        }
+        for name in names or ():
+            if name not in found:
+                raise ValueError(f"it has no array {name!r}; it holds {', '.join(found)}")
+        chosen = {name: found[name] for name in names or found}
+        if (total := sum(member.file_size for member in chosen.values())) > max_bytes:
+            raise ValueError(f"its arrays take {total} bytes, more than the {max_bytes} allowed")
+        return {name: _read_array(archive, member) for name, member in chosen.items()}
 
 
 def document_text(
@@ -139,15 +178,15 @@ def document_text(
     return text
 
 
-def _write_zip(file: BinaryIO, text: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
-        _write_member(archive, _DOCUMENT, text)
-        for name, array in arrays.items():
-            header = io.BytesIO()
-            facts = {"descr": _stored_dtype(array), "fortran_order": False, "shape": array.shape}
-            npy.write_array_header_1_0(header, facts)
-            _write_member(archive, name + SUFFIX, header.getvalue(), array)
-        _write_member(archive, _HASH, _digest(text, arrays))
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether values are plain bytes of one size on every machine: no objects, fields or dates."""
+    if dtype.kind == "f":
+        return dtype.itemsize <= 8
+    return dtype.kind in "biuSU" and 0 < dtype.itemsize <= _MAX_ITEM
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<")
 
 
 def _write_member(
@@ -159,31 +198,103 @@ def _write_member(
     member.file_size = len(start) + (0 if array is None else array.nbytes)
     with archive.open(member, "w") as stream:
         stream.write(start)
-        for part in () if array is None else _bytes_of(array):
-            stream.write(part)
-
-
-def _stored_dtype(array: NDArray[Any]) -> str:
-    return array.dtype.newbyteorder("<").str
-
-
-def _bytes_of(array: NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of an array in C order, little-endian; of another layout a few rows are copied."""
-    array = np.atleast_1d(array)
-    n_rows = max(1, CHUNK * len(array) // max(1, array.nbytes))
-    for start in range(0, len(array), n_rows):
-        rows = np.ascontiguousarray(array[start : start + n_rows], _stored_dtype(array))
-        yield rows.reshape(-1).view(np.uint8).data
+        if array is not None:
+            stream.write(array.data)
 
 
 def _digest(text: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """SHA-256 in hexadecimal; JSON delimits itself, so no two contents give the same stream."""
     digest = hashlib.sha256(text)
     for name, array in arrays.items():
-        digest.update(json.dumps([name, _stored_dtype(array), array.shape]).encode())
-        for part in _bytes_of(array):
-            digest.update(part)
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.data)
     return digest.hexdigest().encode()
+
+
+class _CappedReader(io.BufferedReader):
+    """A file that hands out at most `CHUNK` bytes a read.
+
+    `zipfile` reads the whole directory at the size a file claims, and builds an object an entry;
+    so the directory ends here after 1 MiB, more than the members an archive may have can fill.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(CHUNK if size is None or size < 0 else min(size, CHUNK))
+
+
+@contextmanager
+def _opened(
+    path: Path, max_bytes: int
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Yield a zip and its members by name, none of which claims to be larger than it can be.
+
+    Whatever goes wrong in the block is the file's fault, and raises CheckpointError. Bad bytes
+    bring some ten kinds of exception out of zipfile, zlib, json and NumPy, and which ones changes
+    with their versions: hence the broad `except`.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never open
+            raise ValueError("it is not a regular file")
+        with _CappedReader(io.FileIO(path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ValueError(f"it has {size} bytes, more than the {max_bytes} allowed")
+            with zipfile.ZipFile(file) as archive:
+                members = {member.filename: member for member in archive.infolist()}
+                if len(members) != len(archive.infolist()):
+                    raise ValueError("two members have the same name")
+                for name, member in members.items():
+                    if (factor := _INFLATION.get(member.compress_type)) is None:
+                        raise ValueError(f"{name!r} is compressed by a method .npz does not use")
+                    if member.file_size > factor * member.compress_size:
+                        raise ValueError(f"{name!r} claims to be larger than its bytes can be")
+                if sum(member.compress_size for member in members.values()) > size:
+                    raise ValueError("it claims to hold more than its size")
+                yield archive, members
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        line = (reason or type(error).__name__).splitlines()[0][:300]
+        raise CheckpointError(f"cannot read {path}: {line}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Let NumPy read one .npy, once its header and the declared size agree.
+
+    Only `_MAX_HEADER` bytes are parsed: NumPy would read a header of any claimed length.
+    """
+    name = member.filename
+    with archive.open(member) as stream:
+        start = io.BytesIO(stream.read(_MAX_HEADER))
+    read_header = _HEADERS.get(npy.read_magic(start))
+    if read_header is None:
+        raise ValueError(f"{name!r} has an .npy version that is not known")
+    shape, _, dtype = read_header(start, max_header_size=_MAX_HEADER)
+    n_bytes = member.file_size - start.tell()
+    if not _is_plain(dtype):
+        raise ValueError(f"{name!r} has dtype {dtype}, which is not allowed")
+    if 0 in shape and max(shape) > _MAX_EMPTY:
+        raise ValueError(f"{name!r} is empty and claims the shape {shape}")
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != n_bytes:
+        raise ValueError(
+            f"{name!r} has {n_bytes} bytes, which shape {shape} and dtype {dtype} do not give"
+        )
+    with archive.open(member) as stream:
+        array: NDArray[Any] = npy.read_array(
+            stream, allow_pickle=False, max_header_size=_MAX_HEADER
+        )
+    # Bit patterns that no bool or character has, on which NumPy stumbles much later.
+    if array.size and dtype.kind == "b" and array.view(np.uint8).max() > 1:
+        raise ValueError(f"{name!r} holds bools that are neither 0 nor 1")
+    if array.size and dtype.kind == "U":
+        if array.ravel(order="K").view(dtype.str[0] + "u4").max() > 0x10FFFF:
+            raise ValueError(f"{name!r} holds text that is not Unicode")
+    return array
+
+
+def _read_small(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A member, or so much of it that it cannot be right."""
+    with archive.open(name) as stream:
+        return stream.read(limit + 1)
 
 
 def _names_and_document(
@@ -226,9 +337,3 @@ def _float(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{_DOCUMENT} holds {text[:20]}, which is not a finite number")
     return value
-
-
-def _read_small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
-    """A member, or so much of it that it cannot be right."""
-    with archive.open(member) as stream:
-        return stream.read(limit + 1)

@@ -8,10 +8,10 @@ import pytest
 from scipy.sparse import csc_matrix
 from sklearn.utils import Bunch
 
+from minidl.archive import read_arrays
 from minidl.data import downloads
 from minidl.data.datasets import load_dataset
 from minidl.errors import DataError
-from minidl.npz import read_arrays
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from minidl.archive import read_arrays
 from minidl.data.bunches import arrays_of, dataset_of
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows, npy_rows
@@ -20,7 +21,6 @@ from minidl.data.schema import Schema
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError, ParameterError
 from minidl.memory import memory_bytes
-from minidl.npz import read_arrays
 
 # Names under which the arrays of a data set are found in a .npz file, features before target.
 PAIRS = (

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from minidl.archive import read_arrays
 from minidl.data.bunches import arrays_of
 from minidl.errors import DataError
-from minidl.npz import read_arrays
 
 SILENCE = 15.0  # seconds
 RETRIES: dict[str, Any] = {"n_retries": 2, "delay": 0.5}

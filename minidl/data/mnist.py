@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.archive import write_archive
+from minidl.archive import read_arrays, write_archive
 from minidl.data import downloads
 from minidl.data.dataset import Dataset
 from minidl.data.textfiles import open_data
 from minidl.errors import CheckpointError, DataError
-from minidl.npz import read_arrays
 
 N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part
 NAMES = ("x_train", "y_train", "x_test", "y_test")
