@@ -53,25 +53,28 @@ def compare(arguments: Sequence[str]) -> int:
     text = _tables(runs)
     if max(map(len, text.splitlines())) > (width_of(sys.stdout) or DEFAULT_WIDTH):
         numbered = [replace(run, name=str(number)) for number, run in enumerate(runs, start=1)]
-        legend = aligned((str(number), run.name) for number, run in enumerate(runs, start=1))
+        legend = aligned((short.name, run.name) for short, run in zip(numbered, runs, strict=True))
         text = f"{legend}\n{_tables(numbered, LONGEST)}"
     say(text, end="")
     if options.out is not None:
-        text = comparison_page("Comparison of runs", runs)
-        replace_file(options.out, lambda file: file.write(text.encode()))
+        page = comparison_page("Comparison of runs", runs)
+        replace_file(options.out, lambda file: file.write(page.encode()))
         say(f"page: {options.out}")
     return 0
 
 
 def _tables(runs: Sequence[FinishedRun], longest: int | None = None) -> str:
-    """The figures, their titles in two lines, and the settings that differ."""
+    """The figures, their titles in two lines, and a line for each setting that differs."""
+
+    def cell(value: Any) -> str:
+        text = cell_text(value)
+        return text if longest is None or len(text) <= longest else f"...{text[3 - longest :]}"
+
     titles, *figures = figures_table(runs)
     above, _, below = zip(*(title.rpartition(" ") for title in titles), strict=True)
-    tables: list[list[Any]] = [[above, below, *figures], settings_table(runs)]
-    texts = [[[row[0], *(_cell(x, longest) for x in row[1:])] for row in rows] for rows in tables]
-    return "\n".join(aligned(rows, right=True) for rows in texts if rows)
-
-
-def _cell(value: Any, longest: int | None) -> str:
-    text = cell_text(value)
-    return text if longest is None or len(text) <= longest else f"...{text[3 - longest :]}"
+    tables: list[list[Any]] = [[above, below, *figures], [*zip(*settings_table(runs), strict=True)]]
+    return "\n".join(
+        aligned(([row[0], *map(cell, row[1:])] for row in rows), right=True)
+        for rows in tables
+        if len(rows) > 1
+    )

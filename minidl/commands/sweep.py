@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
@@ -83,7 +82,7 @@ def _write_page(swept: Sweep) -> None:
         from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
 
         runs = [
-            replace(FinishedRun.read(swept.folder_of(run).path), name=run.short_title)
+            FinishedRun.read(swept.folder_of(run).path, run.short_title)
             for setting in swept.best_first
             for run in setting
             if swept.folder_of(run).is_finished()

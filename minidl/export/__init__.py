@@ -29,6 +29,7 @@ from minidl.predictor import Predictor
 FORMATS = ("onnx", "c", "python")
 TOLERANCE = 1e-5
 TEST_ROWS = 100
+STRICT = ("-Wall", "-Wextra", "-Werror", "-std=c99", "-O1")
 
 
 class ExportError(MinidlError):
@@ -57,23 +58,30 @@ def export_model(
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     output = lower(predictor, narrow=format == "onnx")
-    if rows is None:
-        rows = made_up_rows(predictor, TEST_ROWS)
+    rows = made_up_rows(predictor, TEST_ROWS) if rows is None else rows
     rows = np.array(rows[:TEST_ROWS], np.float64)
     plain = [column.kind != "date" for column in columns_of(predictor)]
     rows[:, plain] = rows[:, plain].astype(np.float32)
     expected = predicted(predictor, rows)
-    make = {"onnx": _onnx, "c": _c, "python": _python}[format]
     scales = np.abs(expected).max(axis=1)
     if predictor.classes is None:
         scales[:] = scales.max()
     scales[scales == 0] = 1.0  # where all are 0
-    content, found = make(predictor, output, rows, expected, TOLERANCE * scales)
-    difference = None
+    found = difference = None
+    if format == "onnx":
+        content, found = _onnx(predictor, output, rows)
+    elif format == "python":
+        content = python_module(predictor, output).encode()
+        text = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
+        found = _printed("model.py", content, [sys.executable, "-I", "model.py"], given=text)
+    else:
+        content = c_source(predictor, output, rows, expected, TOLERANCE * scales).encode()
+        if compiler := shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc"):
+            build = [compiler, *STRICT, "-DMINIDL_TEST", "model.c", "-o", "model", "-lm"]
+            found = _printed("model.c", content, build, ["./model"])
     if found is not None:
-        difference = float(
-            (np.abs(found.reshape(expected.shape) - expected).max(axis=1) / scales).max()
-        )
+        differences = np.abs(found.reshape(expected.shape) - expected).max(axis=1) / scales
+        difference = float(differences.max())
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"{path} is not written: its predictions differ from those of the model by "
@@ -90,7 +98,7 @@ def predicted(predictor: Predictor, rows: Array) -> Array:
     return p if predictor.classes is None else class_probabilities(p, len(predictor.classes))
 
 
-def _onnx(predictor: Predictor, output: Value, rows: Array, *_: Array) -> tuple[bytes, Array]:
+def _onnx(predictor: Predictor, output: Value, rows: Array) -> tuple[bytes, Array]:
     try:
         from onnx.reference import ReferenceEvaluator
 
@@ -103,26 +111,8 @@ def _onnx(predictor: Predictor, output: Value, rows: Array, *_: Array) -> tuple[
     return content, found[-1]
 
 
-def _python(predictor: Predictor, output: Value, rows: Array, *_: Array) -> tuple[bytes, Array]:
-    content = python_module(predictor, output).encode()
-    given = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
-    return content, _numbers("model.py", content, [sys.executable, "-I", "model.py"], given=given)
-
-
-def _c(
-    predictor: Predictor, output: Value, rows: Array, *vectors: Array
-) -> tuple[bytes, Array | None]:
-    content = c_source(predictor, output, rows, *vectors).encode()
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
-    if compiler is None:
-        return content, None
-    strict = [compiler, "-Wall", "-Wextra", "-Werror", "-std=c99", "-O1", "-DMINIDL_TEST"]
-    build = [*strict, "model.c", "-o", "model", "-lm"]
-    return content, _numbers("model.c", content, build, ["./model"])
-
-
-def _numbers(name: str, content: bytes, *commands: Sequence[str], given: str = "") -> Array:
-    """Return what the last command prints, run in a folder with a file of this name."""
+def _printed(name: str, content: bytes, *commands: Sequence[str], given: str = "") -> Array:
+    """Return the numbers that the last command prints, in a folder with a file of this name."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(content)
         for command in commands:

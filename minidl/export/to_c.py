@@ -13,6 +13,8 @@ from minidl.export.lowering import columns_of
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
+KINDS = {"float64": "double", "float32": "float"}  # all others are int
+
 _FILE = Template("""\
 /* A trained model, written by minidl: C99, no allocation, no library but math.h.
 
@@ -78,22 +80,22 @@ def c_source(
     """
     names, constants = named(output, _number)
     uses = Counter(each for value in names for each in value.inputs)
-    free: dict[tuple[int, bool], list[str]] = defaultdict(list)  # buffers that nothing needs
+    free: dict[tuple[int, str], list[str]] = defaultdict(list)  # buffers that nothing needs
     declared = {name: _array(name, array) for name, array in constants.items()}
     statements = []
     for value, name in names.items():
         if value.op == "constant":
             continue
-        kind = "double" if value.wide else "float"
-        if free[value.width, value.wide]:
-            names[value] = free[value.width, value.wide].pop()
+        kind, alike = KINDS.get(value.dtype, "int"), (value.width, value.dtype)
+        if free[alike]:
+            names[value] = free[alike].pop()
         else:
             declared[name] = f"{kind} {name}[{value.width}];"
         statements.append(_statement(value, names, kind))
         for each in set(value.inputs):
             uses[each] -= value.inputs.count(each)
             if uses[each] == 0 and each.op != "constant":
-                free[each.width, each.wide].append(names[each])
+                free[each.width, each.dtype].append(names[each])
     columns, classes = columns_of(predictor), predictor.classes
     texts = {f"labels_{j}": list(c.labels) for j, c in enumerate(columns) if c.labels}
     if predictor.feature_names is not None:
@@ -143,7 +145,7 @@ def _entry(name: str, value: Value) -> str:
 
 
 def _array(name: str, array: Array) -> str:
-    kind = {"i": "int", "f": "float" if array.dtype == np.float32 else "double"}[array.dtype.kind]
+    kind = KINDS.get(array.dtype.name, "int")
     numbers = [_number(n) for n in np.ravel(array)]
     lines = [", ".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8)]
     return f"const {kind} {name}[] = {{\n{f',{chr(10)}'.join(lines)}}};"

@@ -15,8 +15,6 @@ from minidl.predictor import Predictor
 
 OPSET, IR_VERSION = 17, 8
 TABLE_OPSET = 3  # of ai.onnx.ml, for the labels of categories
-MASKS = ("equal", "greater", "at_least", "isnan")  # are bool in ONNX, and numbers here
-CASTS = {"lookup": (0, TensorProto.INT64), "fill": (1, TensorProto.BOOL)}  # operand, its type
 OWN = "minidl_"  # begins the names inside the graph, which end in no "_"
 
 
@@ -39,20 +37,21 @@ def onnx_model(predictor: Predictor, output: Value) -> bytes:
         if value.op == "input":
             inputs, nodes = _inputs(predictor, name)
         elif value.op != "constant":
-            to = TensorProto.DOUBLE if value.wide else TensorProto.FLOAT
-            text = written(value, names, ONNX, y=name, to=to)
-            if value.op in CASTS:
-                place, kind = CASTS[value.op]
-                steps.append(f"{name}_0 = Cast<to={kind}>({names[value.inputs[place]]})")
-            if value.op in MASKS:
-                steps.append(f"{name}_0 = {text}")
-                text = f"Cast<to={to}>({name}_0)"
-            steps.append(f"{name} = {text}")
+            dtype = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
+            steps.append(f"{name} = {written(value, names, ONNX, dtype=dtype)}")
     steps.append(f"{last} = Cast<to={TensorProto.FLOAT}>({names[output]})")
-    if predictor.classes is not None:
-        more, label = _label(predictor, last, arrays)
-        steps += more
-        outputs.insert(0, label)
+    if has_several_labels(predictor):
+        arrays[f"{OWN}half"] = np.array(0.5, np.float32)
+        steps += [f"{OWN}over = Greater({last}, {OWN}half)", f"label = Cast<to=7>({OWN}over)"]
+        outputs.insert(0, _info("label", TensorProto.INT64, output.width))
+    elif predictor.classes is not None:
+        labels = np.asarray(predictor.classes)
+        plain: Any = {"f": np.float32, "i": np.int64, "b": np.int64}.get(labels.dtype.kind)
+        labels = labels.astype(str).astype(object) if plain is None else labels.astype(plain)
+        arrays[f"{OWN}labels"] = labels
+        steps.append(f"{OWN}best = ArgMax<axis=1, keepdims=0>({last})")
+        steps.append(f"label = Gather({OWN}labels, {OWN}best)")
+        outputs.insert(0, _info("label", helper.np_dtype_to_tensor_dtype(labels.dtype)))
     graph = helper.make_graph(
         [*nodes, *parser.parse_graph(f"minidl () => () {{ {chr(10).join(steps)} }}").node],
         "minidl",
@@ -120,24 +119,6 @@ def _inputs(predictor: Predictor, raw: str) -> tuple[list[Any], list[Any]]:
         numbers.append(f"{OWN}number_{len(inputs)}")
         nodes.append(helper.make_node("Cast", [given], numbers[-1:], to=double))
     return inputs, [*nodes, helper.make_node("Concat", numbers, [raw], axis=1)]
-
-
-def _label(predictor: Predictor, last: str, arrays: dict[str, Array]) -> tuple[list[str], Any]:
-    """Return the steps to the output "label" and its description; its constants go to `arrays`."""
-    classes = np.asarray(predictor.classes)
-    if has_several_labels(predictor):
-        arrays[f"{OWN}half"] = np.array(0.5, np.float32)
-        steps = [f"{OWN}over = Greater({last}, {OWN}half)", f"label = Cast<to=7>({OWN}over)"]
-        return steps, _info("label", TensorProto.INT64, len(classes))
-    kinds: dict[str, Any] = {"f": np.float32, "i": np.int64, "b": np.int64}
-    kind = kinds.get(classes.dtype.kind)
-    stored = classes.astype(str).astype(object) if kind is None else classes.astype(kind)
-    arrays[f"{OWN}labels"] = stored
-    steps = [
-        f"{OWN}best = ArgMax<axis=1, keepdims=0>({last})",
-        f"label = Gather({OWN}labels, {OWN}best)",
-    ]
-    return steps, _info("label", helper.np_dtype_to_tensor_dtype(stored.dtype))
 
 
 def _info(name: str, kind: int, *width: int) -> Any:

@@ -75,8 +75,7 @@ def python_module(predictor: Predictor, output: Value) -> str:
     lines = []
     for value, name in names.items():
         if value.op != "constant":
-            dtype = "float64" if value.wide else "float32"
-            lines.append(f"{name} = {written(value, names, NUMPY, dtype=dtype)}")
+            lines.append(f"{name} = {written(value, names, NUMPY, dtype=value.dtype)}")
     classes, columns, kind = predictor.classes, columns_of(predictor), "regression"
     if predictor.feature_names or any(column.labels for column in columns):
         labels = {column.name: list(column.labels) for column in columns}

@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [  # loaded with the first picture: `minidl.report.metrics` does without matplotlib
     "calibration",
     "confusion_matrix",
+    "f1_by_label",
     "first_layer_weights",
     "importances",
     "learning_curves",

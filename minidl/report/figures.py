@@ -30,11 +30,11 @@ try:
 except ImportError as error:
     raise ConfigError('pictures need matplotlib: pip install "minidl[report]"') from error
 
-MOST_CLASSES = 20  # whose names and counts are written into a confusion matrix
+MOST_NAMED, MOST_COUNTED = 20, 12  # classes of a confusion matrix with names, and with counts
 MOST_POINTS = 2000  # of a scatter plot
-MOST_IMAGES, IMAGES_IN_A_ROW = 24, 6
+MOST_IMAGES = 24
 MOST_BARS = 20
-WIDTH, HEIGHT = 6.4, 3.6  # inches
+WIDTH, HEIGHT = 4.4, 3.0  # inches: on a telephone, text of 10 points is then as large as there
 
 Row = Mapping[str, Any]  # of metrics.csv, or an `Epoch`
 
@@ -44,23 +44,22 @@ def learning_curves(epochs: Sequence[Row], best_epoch: int | None = None) -> Fig
 
     epochs: the records of `minidl.fit`, or the rows of metrics.csv as dicts.
     """
-    figure = _figure()
     shown = [name.partition("_")[2] for name in epochs[0] if name.startswith("train_")][:2]
-    for axes, name in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
+    figure, all_axes = _figure(len(shown) * 2.2, n_rows=len(shown))
+    for axes, name in zip(all_axes, shown, strict=True):
         for part in ("train", "validation"):
             if f"{part}_{name}" in epochs[0]:
                 _draw(axes, epochs, f"{part}_{name}", label=part)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best: {best_epoch}")
-        axes.set_ylabel(name.replace("_", " "))
-        axes.legend()
+        axes.set(ylabel=name.replace("_", " "), xlabel="epoch" if axes is all_axes[-1] else "")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
 def learning_rates(epochs: Sequence[Row]) -> Figure:
     """Draw the learning rate of the last step of each epoch."""
-    figure = _figure(HEIGHT / 1.5)
-    axes = figure.subplots()
+    figure, (axes,) = _figure(2.2)
     _draw(axes, epochs, "learning_rate")
     axes.set_ylim(0, None)
     return figure
@@ -68,13 +67,13 @@ def learning_rates(epochs: Sequence[Row]) -> Figure:
 
 def overlaid_curves(runs: Mapping[str, Sequence[Row]], column: str) -> Figure:
     """Draw one column of metrics.csv for several runs, by the names of the runs."""
-    figure = _figure()
-    axes = figure.subplots()
-    for name, epochs in runs.items():
-        if epochs and column in epochs[0]:
-            _draw(axes, epochs, column, label=_short(name, 40))
-    if axes.lines and len(axes.lines) <= MOST_BARS:
-        axes.legend(fontsize="small")
+    drawn = {name: epochs for name, epochs in runs.items() if epochs and column in epochs[0]}
+    has_legend = 0 < len(drawn) <= MOST_BARS
+    figure, (axes,) = _figure(HEIGHT + 0.2 * len(drawn) * has_legend)
+    for name, epochs in drawn.items():
+        _draw(axes, epochs, column, label=_short(name, 40))
+    if has_legend:
+        figure.legend(loc="outside lower left")
     return figure
 
 
@@ -83,14 +82,27 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
 
     counts: (n_classes, n_classes).
     """
-    small, side = len(classes) <= MOST_CLASSES, min(7.0, 4.5 + 0.2 * len(classes))
-    figure = _figure(side, side)
-    axes = figure.subplots()
-    labels = [_short(each, 16) for each in classes] if small else None
-    display = ConfusionMatrixDisplay(np.asarray(counts), display_labels=labels)
-    display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=small, values_format="d")
-    if small:
+    n = len(classes)
+    figure, (axes,) = _figure(WIDTH)
+    labels = [_short(each, 16) for each in classes] if n <= MOST_NAMED else None
+    ConfusionMatrixDisplay(np.asarray(counts), display_labels=labels).plot(
+        ax=axes,
+        cmap="Blues",
+        colorbar=False,
+        include_values=n <= MOST_COUNTED,
+        values_format="d",
+        text_kw={"fontsize": 10 if n <= 6 else 7.5},
+    )
+    if labels is not None:
         axes.tick_params(axis="x", labelrotation=90)
+    return figure
+
+
+def f1_by_label(f1: Sequence[float], labels: Sequence[Any]) -> Figure:
+    """Draw the F1 of each label, the best first."""
+    order = np.argsort(f1, kind="stable")[-MOST_BARS:]
+    figure, axes = _bars([f1[i] for i in order], [labels[i] for i in order])
+    axes.set(xlabel="F1", xlim=(0, 1))
     return figure
 
 
@@ -99,8 +111,7 @@ def calibration(labels: Array, probabilities: Array) -> Figure:
 
     labels: class numbers, (n_samples,).  probabilities: (n_samples, n_classes).
     """
-    figure = _figure(width=WIDTH * 0.7)
-    axes = figure.subplots()
+    figure, (axes,) = _figure()
     confidence = probabilities.max(axis=1).clip(0, 1)
     right = (probabilities.argmax(axis=1) == labels).astype(int)
     CalibrationDisplay.from_predictions(right, confidence, n_bins=10, pos_label=1, ax=axes)
@@ -115,12 +126,11 @@ def roc_and_precision_recall(labels: Array, scores: Array) -> Figure:
 
     labels: 0 or 1, (n_samples,).  scores: the probability of class 1.
     """
-    figure = _figure()
-    left, right = figure.subplots(1, 2)
-    RocCurveDisplay.from_predictions(labels, scores, ax=left)
-    PrecisionRecallDisplay.from_predictions(labels, scores, ax=right)
-    left.set(xlabel="false positive rate", ylabel="true positive rate")
-    right.set(xlabel="recall", ylabel="precision")
+    figure, (above, below) = _figure(2 * HEIGHT, n_rows=2)
+    RocCurveDisplay.from_predictions(labels, scores, ax=above)
+    PrecisionRecallDisplay.from_predictions(labels, scores, ax=below)
+    above.set(xlabel="false positive rate", ylabel="true positive rate")
+    below.set(xlabel="recall", ylabel="precision")
     return figure
 
 
@@ -168,13 +178,8 @@ def importances(
     mean, std: (n_features,), as `sklearn.inspection.permutation_importance` gives them.
     """
     order = np.argsort(mean, kind="stable")[-most:]
-    figure = _figure(1.0 + 0.25 * len(order))
-    axes = figure.subplots()
-    places = range(len(order))  # equal names would share one bar
-    axes.barh(
-        places, mean[order], xerr=std[order], tick_label=[_short(names[i], 30) for i in order]
-    )
-    axes.set_xlabel(f"loss of {score.replace('_', ' ')} when the column is shuffled")
+    figure, axes = _bars(mean[order], [names[i] for i in order], xerr=std[order])
+    axes.set_xlabel(f"loss of {score.replace('_', ' ')} when shuffled")
     return figure
 
 
@@ -185,27 +190,27 @@ def partial_dependence(
 
     estimator: fitted, of two classes or a regression.  X: (n_samples, n_features).
     """
-    figure = _figure(HEIGHT / 1.3)
-    all_axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    figure, all_axes = _figure(2.2 * len(columns), n_rows=len(columns))
     PartialDependenceDisplay.from_estimator(
         estimator,
         X,
         list(columns),
-        feature_names=[_short(name, 16) for name in names],
+        feature_names=[_short(name, 30) for name in names],
         grid_resolution=20,
         ax=all_axes,
     )
     for axes in all_axes:
-        axes.set_ylabel("mean prediction" if axes is all_axes[0] else "")
+        axes.set_ylabel("mean prediction")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
 def residuals(targets: Array, predictions: Array) -> Figure:
     """Draw predictions against targets, and the residuals against the predictions."""
     every = math.ceil(len(targets) / MOST_POINTS)
-    figure = _figure()
+    figure, all_axes = _figure(2 * HEIGHT, n_rows=2)
     kinds = ("actual_vs_predicted", "residual_vs_predicted")
-    for axes, kind in zip(figure.subplots(1, 2), kinds, strict=True):
+    for axes, kind in zip(all_axes, kinds, strict=True):
         PredictionErrorDisplay.from_predictions(
             targets[::every],
             predictions[::every],
@@ -219,8 +224,17 @@ def residuals(targets: Array, predictions: Array) -> Figure:
     return figure
 
 
-def _figure(height: float = HEIGHT, width: float = WIDTH) -> Figure:
-    return Figure((width, height), layout="constrained")
+def _figure(height: float = HEIGHT, n_rows: int = 1) -> tuple[Figure, Any]:
+    """Return a figure and its axes, one below the other: a page is narrow on a telephone."""
+    figure = Figure((WIDTH, height), layout="constrained")
+    return figure, figure.subplots(n_rows, squeeze=False)[:, 0]
+
+
+def _bars(values: Any, names: Sequence[Any], **options: Any) -> tuple[Figure, Any]:
+    figure, (axes,) = _figure(0.8 + 0.25 * len(values))
+    places = range(len(values))  # equal names would share one bar
+    axes.barh(places, values, tick_label=[_short(name, 22) for name in names], **options)
+    return figure, axes
 
 
 def _draw(axes: Any, epochs: Sequence[Row], column: str, label: str | None = None) -> None:
@@ -241,24 +255,23 @@ def _gallery(
 ) -> Figure:
     """Show images, (n, n_pixels), side by side: one picture of all, since axes take time."""
     height, width, channels = image_shape
-    n_rows = math.ceil(len(images) / IMAGES_IN_A_ROW)
-    gap = math.ceil(width / 12)
-    above = gap if not titles else math.ceil(0.55 * width)
-    tall, wide = height + above, width + gap
-    sheet = np.full((n_rows * tall, IMAGES_IN_A_ROW * wide - gap, channels), np.nan)
-    figure = _figure(WIDTH * sheet.shape[0] / sheet.shape[1])
-    axes = figure.subplots()
-    axes.axis("off")
-    for i, image in enumerate(images):
-        top, left = i // IMAGES_IN_A_ROW * tall, i % IMAGES_IN_A_ROW * wide
-        sheet[top : top + height, left : left + width] = image.reshape(image_shape)
+    n_columns = 4 if titles else 6
+    n_rows, gap = math.ceil(len(images) / n_columns), math.ceil(width / 12)
+    tall, wide = height + (math.ceil(0.5 * width) if titles else gap), width + gap
+    cells = np.full((n_rows * n_columns, tall, wide, channels), np.nan)
+    cells[: len(images), :height, :width] = images.reshape(-1, *image_shape)
+    cells = cells.reshape(n_rows, n_columns, tall, wide, channels).swapaxes(1, 2)
+    sheet = cells.reshape(n_rows * tall, n_columns * wide, channels)
     low, high = bounds
     if channels == 3:
         sheet = np.nan_to_num((sheet - low) / ((high - low) or 1.0), nan=1.0)
+    figure, (axes,) = _figure(WIDTH * sheet.shape[0] / sheet.shape[1])
+    axes.axis("off")
     axes.imshow(sheet if channels == 3 else sheet[:, :, 0], cmap=cmap, vmin=low, vmax=high)
     for i, title in enumerate(titles):
-        top, left = i // IMAGES_IN_A_ROW * tall, i % IMAGES_IN_A_ROW * wide
-        axes.text(left + width / 2, top + height, title, ha="center", va="top", fontsize=9)
+        row, column = divmod(i, n_columns)
+        place = column * wide + width / 2, row * tall + height
+        axes.text(*place, title, ha="center", va="top", fontsize=9)
     return figure
 
 

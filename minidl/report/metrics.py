@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ MOST_ROWS = 2000  # of a resample
 N_BINS = 10  # of the calibration error
 UNEVEN = 3.0  # times as many rows in the largest class as in the smallest
 HEADLINES = ("r2", "macro_f1", "coverage")  # where there is no accuracy of single classes
+PER_CLASS = ("precision", "recall", "f1", "n_samples")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,10 @@ class Measures:
 
     def as_dict(self, classes: Sequence[Any] | None = None) -> dict[str, Any]:
         """Return plain values for JSON; `classes` are the labels of the class numbers."""
-        described: dict[str, Any] = {
-            "n_samples": self.n_samples,
-            "metrics": {
-                name: {"value": value, "interval": list(self.intervals.get(name, ()))}
-                for name, value in self.values.items()
-            },
+        described: dict[str, Any] = {"n_samples": self.n_samples}
+        described["metrics"] = {
+            name: {"value": value, "interval": list(self.intervals.get(name, ()))}
+            for name, value in self.values.items()
         }
         if self.per_class:
             labels = range(len(self.per_class)) if classes is None else classes
@@ -77,47 +76,34 @@ class Measures:
         return [["class", "precision", "recall", "F1", "rows"], *rows] if rows else []
 
 
-def measure(
-    loss_function: Loss,
-    outputs: Array,
-    targets: Array,
-    n_classes: int | None,
-    *,
-    all_intervals: bool = True,
-) -> Measures:
+def measure(loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None) -> Measures:
     """Measure outputs of a model: the metrics of its loss, and some of scikit-learn's.
 
     outputs: (n_samples, n_outputs).  targets: as the loss takes them.  n_classes: None for a
-    regression.  all_intervals: also of the metrics that take longer, such as ROC AUC.
+    regression.
     """
-    extra = loss_function.extra_metric_names
-
-    def draw(rows: Array) -> dict[str, float]:
-        wanted = extra if all_intervals else ()
-        return _values(loss_function, outputs[rows], targets[rows], n_classes, wanted)
-
     fast = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
     with warnings.catch_warnings(), fast:
         warnings.simplefilter("ignore")  # rows and resamples may lack a class
+        extra = loss_function.extra_metric_names
         values = _values(loss_function, outputs, targets, n_classes, extra)
-        intervals = _intervals(draw, len(targets), values)
+        intervals = _intervals(loss_function, outputs, targets, n_classes, values)
         headline = next((name for name in HEADLINES if name in values), "loss")
-        per_class: list[dict[str, Any]] = []
+        if n_classes is None:
+            return Measures(len(targets), values, intervals, headline, [], [])
+        decided, numbers = loss_function.predict_targets(outputs), np.arange(n_classes)
         confusion: list[list[int]] = []
-        if n_classes is not None:
-            decided, numbers = loss_function.predict_targets(outputs), np.arange(n_classes)
-            if targets.ndim == 1:
-                decided = decided.reshape(targets.shape)
-                confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
-            figures = sk.precision_recall_fscore_support(
-                targets, decided, labels=numbers, zero_division=0.0
-            )
-            names = ("precision", "recall", "f1", "n_samples")
-            rows = zip(*(figure.tolist() for figure in figures), strict=True)
-            per_class = [dict(zip(names, row, strict=True)) for row in rows]
-        if confusion:
-            counts = [row["n_samples"] for row in per_class if row["n_samples"]]
-            headline = "balanced_accuracy" if max(counts) > UNEVEN * min(counts) else "accuracy"
+        if targets.ndim == 1:
+            decided = decided.reshape(targets.shape)
+            confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
+            counts = np.unique(targets, return_counts=True)[1]
+            uneven = counts.max() > UNEVEN * counts.min()
+            headline = "balanced_accuracy" if uneven else "accuracy"
+        figures = sk.precision_recall_fscore_support(
+            targets, decided, labels=numbers, zero_division=0.0
+        )
+    rows = zip(*(figure.tolist() for figure in figures), strict=True)
+    per_class = [dict(zip(PER_CLASS, row, strict=True)) for row in rows]
     return Measures(len(targets), values, intervals, headline, per_class, confusion)
 
 
@@ -152,25 +138,57 @@ def _values(
     if n_classes is not None and targets.ndim == 1:
         p = class_probabilities(predicted, n_classes)
         values["calibration_error"] = calibration_error(targets, p)
-        if extra and n_classes > 1:
-            values["log_loss"] = sk.log_loss(targets, p, labels=np.arange(n_classes))
+        values.setdefault("log_loss", values["loss"])  # of two classes and one output
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _intervals(
-    draw: Callable[[Array], dict[str, float]], n: int, values: dict[str, float]
+    loss_function: Loss,
+    outputs: Array,
+    targets: Array,
+    n_classes: int | None,
+    values: dict[str, float],
 ) -> dict[str, tuple[float, float]]:
     """Return 95 % intervals from resamples of the n rows, drawn from a fixed seed.
 
     A resample has m = at most MOST_ROWS rows; the deviations that it shows are then scaled by
     sqrt(m / n) (Bickel, Götze and van Zwet, Resampling fewer than n observations, 1997).
     """
-    m, rng = min(n, MOST_ROWS), np.random.default_rng(0)
-    draws = [draw(rng.integers(0, n, m)) for _ in range(N_RESAMPLES)]
+    n, rng = len(targets), np.random.default_rng(0)
+    m = min(n, MOST_ROWS)
+    extra = [name for name in loss_function.extra_metric_names if name != "roc_auc"]
+    if "roc_auc" in values:
+        scores = loss_function.predict(outputs.astype(np.float64))
+        positive = targets.reshape(n, -1) > 0.5
+        if loss_function.task == "classification":
+            positive = targets[:, None] == np.arange(scores.shape[1])
+        ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]
+        keys = 2 * np.array(ranks) + positive.T
+    draws = []
+    for _ in range(N_RESAMPLES):
+        rows = rng.integers(0, n, m)
+        draws.append(_values(loss_function, outputs[rows], targets[rows], n_classes, extra))
+        if "roc_auc" in values:
+            draws[-1]["roc_auc"] = _mean_area(keys[:, rows])
     intervals = {}
     for name, value in values.items():
-        found = [each[name] for each in draws if name in each]
+        found = [each[name] for each in draws if math.isfinite(each.get(name, math.nan))]
         if len(found) > N_RESAMPLES // 2:
             low, high = value + (np.percentile(found, [2.5, 97.5]) - value) * math.sqrt(m / n)
             intervals[name] = (float(low), float(high))
     return intervals
+
+
+def _mean_area(keys: Array) -> float:
+    """Return the mean area under the ROC curves of several scores of the same rows.
+
+    keys: (n_scores, n_rows), 2 * (rank of the score) + (1 in a positive row, else 0).  Sorting them
+    is all that a resample needs.  Pairs of rows with equal scores count half.
+    """
+    right = np.zeros(len(keys))
+    for flipped in (0, 1):  # of equal scores the negative rows stand first, then the positive ones
+        positive = (np.sort(keys ^ flipped, axis=1) & 1) ^ flipped
+        right += (positive * np.cumsum(1 - positive, axis=1)).sum(axis=1) / 2
+    n_positive = positive.sum(axis=1)
+    pairs = n_positive * (keys.shape[1] - n_positive)
+    return float(np.mean(right[pairs > 0] / pairs[pairs > 0]))

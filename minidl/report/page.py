@@ -26,22 +26,24 @@ _PAGE = Template("""\
 :root { color-scheme: light dark; --text: #222; --ground: #fff; --line: #ccc; --soft: #666; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #ddd; --ground: #161616; --line: #444; --soft: #999; }
-  img { filter: brightness(.88); }
+  img { filter: brightness(.88); } img.chart { filter: invert(.91) hue-rotate(180deg); }
 }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text);
   background: var(--ground); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .number { font-size: 2.2rem; font-weight: 600; margin: 0; } .soft { color: var(--soft); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
-  gap: 1.5rem; align-items: start; margin: 1rem 0; }
-figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; }
+.pictures { columns: 21rem; column-gap: 1.5rem; margin: 1rem 0; }
+figure { break-inside: avoid; margin: 0 0 1rem; }
+figcaption { color: var(--soft); font-size: .9rem; }
 img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
 .scroll, pre { overflow-x: auto; }
 pre { font-size: .8rem; line-height: 1.35; overflow-wrap: normal; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line); }
+th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; } }
 @media print { body { max-width: none; } pre { white-space: pre-wrap; } h2 { break-after: avoid; }
-  .pictures { grid-template-columns: 1fr 1fr; } figure, table { break-inside: avoid; } }
+  .pictures { columns: 2; } table { break-inside: avoid; } }
 </style>
 </head>
 <body>
@@ -85,4 +87,6 @@ def _picture(text: str, figure: Figure) -> str:
     # A data URI: the ids of several SVGs in one page would collide.
     source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
     caption = element("figcaption", text)
-    return f'<figure><img src="{source}" alt="{html.escape(text)}">{caption}</figure>'
+    kind = "chart" if figure.axes[0].axison else "image"  # a chart turns dark with the page
+    alt = html.escape(text)
+    return f'<figure><img class="{kind}" src="{source}" alt="{alt}">{caption}</figure>'

@@ -32,7 +32,7 @@ MOST_VARIED = 3  # columns whose partial dependence is drawn
 MACHINE = ("minidl", "python", "numpy", "blas", "kernels", "processor", "cores", "blas_threads")
 
 NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "mape": "MAPE", "roc auc": "ROC AUC"}
-NAMES |= {"f1": "F1", "macro f1": "macro F1"}
+NAMES |= {"f1": "F1", "macro f1": "macro F1", "brier": "Brier score"}
 PERCENTAGES = ("accuracy", "balanced_accuracy", "coverage")
 
 Pictures = list[tuple[str, Any]]  # what is to be seen, and a figure or None
@@ -72,7 +72,7 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         parts += training
     else:
         outputs, loss_function = experiment.outputs(rows.X), experiment.loss_function
-        measures = measure(loss_function, outputs, rows.y, n_classes, all_intervals=False)
+        measures = measure(loss_function, outputs, rows.y, n_classes)
         number, interval = _headline(measures)
         metrics = [[_name(name), *figures] for name, *figures in measures.rows()]
         per_class = measures.class_rows(dataset.classes or ())
@@ -140,7 +140,8 @@ def _predictions(
         drawn = figures.residuals(rows.y.ravel(), predicted.ravel())
         return [("Predictions against targets, and their residuals", drawn)]
     if rows.y.ndim > 1:
-        return []
+        f1 = [row["f1"] for row in measures.per_class]
+        return [("F1 by label", figures.f1_by_label(f1, classes))]
     predicted = class_probabilities(predicted, len(classes))
     error = measures.values["calibration_error"]
     shown: Pictures = [
