@@ -1,8 +1,7 @@
 """Speed and size of minidl next to other libraries, on the machine at hand.
 
-Each contender is a program of its own, run as a child process: in one process the thread pools of
-several libraries disturb each other, and memory and import time could not be told apart.
-`cells.py` says what is trained, `rivals/` holds one program for each library, `contenders.py`
-starts them, `child.py` is their side of the conversation, `measurements.py` and `processes.py`
-measure, and `tables.py` writes the results.
+Each contender is a program of its own in `rivals/`: in one process the thread pools of several
+libraries would disturb each other. `cells.py` says what is trained, `contenders.py` starts the
+programs, `child.py` is their side of the conversation, `measurements.py`, `users.py` and
+`scaling.py` measure, and `results.py` writes files and tables.
 """

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-
-from minidl.kernels import Array
-from minidl.schedules import Constant, OneCycle, Schedule
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class Problem:
     without, it is constant.
     """
 
-    X: Array
-    y: Array
-    weights: tuple[Array, ...]
+    X: Any
+    y: Any
+    weights: tuple[Any, ...]
     batch_size: int
     learning_rate: float
     nesterov: bool = False
@@ -32,27 +30,17 @@ class Problem:
     momentum = 0.9
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The widths of the net, from the inputs to the classes."""
-        return (*(len(W) for W in self.weights), self.weights[-1].shape[1])
-
-    @property
     def steps_per_epoch(self) -> int:
         """The number of batches."""
         return len(self.X) // self.batch_size
 
-    @property
-    def schedule(self) -> Schedule:
-        """What the learning rate is multiplied with in each step."""
-        return Constant() if self.epochs is None else OneCycle(peak=0.2)
-
     def rates(self, first_step: int, n_steps: int) -> list[float]:
         """Return the learning rates of consecutive steps."""
-        total = (self.epochs or 1) * self.steps_per_epoch
-        return [
-            self.learning_rate * self.schedule.factor(step, total, self.steps_per_epoch)
-            for step in range(first_step, first_step + n_steps)
-        ]
+        if self.epochs is None:
+            return [self.learning_rate] * n_steps
+        t = np.arange(first_step, first_step + n_steps) + 0.5  # the middle of each step
+        t /= self.epochs * self.steps_per_epoch
+        return (self.learning_rate * np.interp(t, [0, 0.2, 1], [0, 1, 0])).tolist()
 
 
 @dataclass(frozen=True)
@@ -81,15 +69,15 @@ class Cell:
         return Problem(X, y, he_normal(self.sizes), self.batch_size, learning_rate=1e-3)
 
 
-def he_normal(sizes: tuple[int, ...], last_gain: float = 1.0) -> tuple[Array, ...]:
+def he_normal(sizes: tuple[int, ...], last_gain: float = 1.0) -> tuple[Any, ...]:
     """Return normal weights with variance 2 / n_in (He et al., 2015); the last are scaled."""
     rng = np.random.default_rng(1)
-    pairs = list(pairwise(sizes))
-    gains = [*[1.0] * (len(pairs) - 1), last_gain]
-    return tuple(
-        rng.standard_normal(pair, dtype=np.float32) * np.float32(gain * np.sqrt(2 / pair[0]))
-        for pair, gain in zip(pairs, gains, strict=True)
-    )
+    weights = [
+        rng.standard_normal(pair, dtype=np.float32) * np.float32(np.sqrt(2 / pair[0]))
+        for pair in pairwise(sizes)
+    ]
+    weights[-1] *= np.float32(last_gain)
+    return tuple(weights)
 
 
 GRID = {

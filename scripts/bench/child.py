@@ -1,52 +1,51 @@
 """The child's side of the benchmark: obeys one JSON line at a time, or runs the race on MNIST.
 
-Times are taken here, so that they do not include the conversation with the parent.
+Times are taken here, so that they do not include the conversation with the parent. Nothing of
+minidl is imported: it would count in the start and the memory of every rival.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
 from bench.cells import Cell, Problem, he_normal
-from minidl.kernels import Array
-from minidl.runs.machine import peak_memory_bytes
 
 WARM_UP = 0.1  # seconds; the system moves threads to free cores only after some time
 
-
-class Rival(Protocol):
-    """What a contender's program must be able to do."""
-
-    race_epochs: int  # how many epochs it may take on MNIST; the schedule is made for 3
-
-    def prepare(self, problem: Problem) -> dict[str, Any]:
-        """Get ready to train; return settings, such as threads and the BLAS kernel."""
-
-    def run(self, n_batches: int) -> None:
-        """Shuffle, train so many batches, and return when the last parameters are there."""
-
-    def outputs(self, x: Array) -> Any:
-        """Return the outputs for x, (n_samples, n_in)."""
+Run = Callable[[list[float]], object]  # shuffles, makes a step with each rate, and waits for them
+Outputs = Callable[[Any], Any]  # of x, (n_samples, n_in)
+Prepare = Callable[[Problem], tuple[Run, Outputs, dict[str, Any]]]  # and settings, as threads
 
 
-def main(rival: Rival) -> None:
-    """Do what the command line says: `race FILE ACCURACY`, or obey the lines of standard input."""
+def main(prepare: Prepare, race_epochs: int = 3) -> None:
+    """Run `race FILE ACCURACY` of the command line, or else obey the lines of standard input.
+
+    A line holds a cell, which is answered by the rival's settings, or a number of steps, answered
+    by the seconds of one and by the most memory that the process has held.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    orders = map(json.loads, sys.stdin)
     if "race" in sys.argv:
-        file, accuracy = sys.argv[-2:]
-        orders = iter([("race", {"file": file, "accuracy": float(accuracy)})])
-    for command, arguments in orders:
-        print(json.dumps(COMMANDS[command](rival, **arguments)), file=answers, flush=True)
+        print(json.dumps(race(prepare, *sys.argv[-2:], race_epochs)), file=answers, flush=True)
+        return
+    for order in map(json.loads, sys.stdin):
+        if isinstance(order, dict):
+            problem = Cell(**order).problem()
+            run, _, answer = prepare(problem)
+        else:
+            answer = seconds_of_a_step(run, problem, order), peak_memory_bytes()
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def numpy_blas() -> str:
@@ -57,22 +56,25 @@ def numpy_blas() -> str:
     return "unknown"
 
 
-def prepare(rival: Rival, sizes: list[int], **cell: Any) -> dict[str, Any]:
-    """Let the rival get ready for a cell; return its settings."""
-    return rival.prepare(Cell(sizes=tuple(sizes), **cell).problem())
+def peak_memory_bytes() -> float:
+    """Return the most memory that this process has held; NaN where the system is not Linux."""
+    try:
+        return 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
+    except OSError:
+        return math.nan
 
 
-def train(rival: Rival, n_batches: int, warm_up: int) -> float:
-    """Return the seconds a step, after the threads have worked for a while."""
+def seconds_of_a_step(run: Run, problem: Problem, n_steps: int) -> float:
+    """Return the seconds of a step, after the threads have worked for a while."""
     started = time.perf_counter()
     while time.perf_counter() - started < WARM_UP:
-        rival.run(warm_up)
-    started = time.perf_counter()
-    rival.run(n_batches)
-    return (time.perf_counter() - started) / n_batches
+        run(problem.rates(0, max(1, n_steps // 5)))
+    rates, started = problem.rates(0, n_steps), time.perf_counter()
+    run(rates)
+    return (time.perf_counter() - started) / n_steps
 
 
-def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
+def race(prepare: Prepare, file: str, accuracy: str, most_epochs: int) -> dict[str, Any]:
     """Train 784-256-10 on MNIST until the accuracy on the test set is reached.
 
     Pixels are standardised by one mean and one deviation; the batch size is 128, the momentum
@@ -91,18 +93,10 @@ def race(rival: Rival, file: str, accuracy: float) -> dict[str, Any]:
     X_test = (X_test - mean) / deviation
     weights = he_normal((784, 256, 10), last_gain=0.1)
     problem = Problem(X, y[:n].astype(np.int64), weights, 128, 0.1, nesterov=True, epochs=3)
-    rival.prepare(problem)
+    run, outputs, _ = prepare(problem)
     epoch, reached = 0, 0.0
-    while reached < accuracy and epoch < rival.race_epochs:
-        rival.run(problem.steps_per_epoch)
-        outputs = np.asarray(rival.outputs(X_test))
-        epoch, reached = epoch + 1, float((outputs.argmax(axis=1) == y_test).mean())
+    while reached < float(accuracy) and epoch < most_epochs:
+        run(problem.rates(epoch * problem.steps_per_epoch, problem.steps_per_epoch))
+        epoch += 1
+        reached = float((np.asarray(outputs(X_test)).argmax(axis=1) == y_test).mean())
     return {"epochs": epoch, "accuracy": reached}
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "prepare": prepare,
-    "train": train,
-    "race": race,
-    "peak_memory": lambda rival: peak_memory_bytes(),
-}

@@ -7,15 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from minidl.blas import BLAS_VARIABLES
-
-SCRIPTS = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Contender:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start its program, which reads orders and prints answers."""
         module, *variant = self.program
-        paths = [str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
+        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
         return subprocess.Popen(
             [sys.executable, "-m", f"bench.rivals.{module}", *variant, *arguments],
@@ -59,53 +58,41 @@ class Contender:
             env={**os.environ, "PYTHONPATH": path, **self.environment},
         )
 
+    @contextmanager
+    def at_work(self) -> Iterator[Callable[[Any], Any]]:
+        """Start its program; yield what hands it an order of `child.main` and gives the answer.
+
+        Between orders it waits for a line and uses no processor.
+        """
+
+        def ask(order: Any) -> Any:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            if not (answer := process.stdout.readline()):
+                raise RuntimeError(f"{self.name} ended; its error stands above")
+            return json.loads(answer)
+
+        with self.start() as process:
+            try:
+                yield ask
+            except BaseException:
+                process.kill()
+                raise
+
 
 ONE_THREAD = dict.fromkeys(BLAS_VARIABLES, "1")
 SKLEARN = "from sklearn.neural_network import MLPClassifier"
-CONTENDERS = (
-    Contender("minidl", "minidl", ("own",), statement="import minidl"),
-    Contender("minidl NumPy only", "minidl", ("own",), {"MINIDL_KERNELS": "numpy"}),
-    Contender("scikit-learn", "scikit-learn", ("sklearn_mlp",), statement=SKLEARN),
-    Contender("PyTorch eager", "torch", ("pytorch",), statement="import torch"),
-    Contender("torch.compile", "torch", ("pytorch", "compile"), tool="c++"),
-    Contender("JAX jit", "jax", ("jax_jit",), statement="import jax.numpy"),
-    Contender("JAX scan", "jax", ("jax_jit", "scan")),
-    Contender("GEMMs 1 thread", "numpy", ("bare_numpy",), ONE_THREAD, trains=False),
-    Contender("GEMMs all cores", "numpy", ("bare_numpy",), trains=False),
-)
-NAMES = {contender.name: contender for contender in CONTENDERS}
-
-
-def installed(names: Sequence[str] = (*NAMES,)) -> list[Contender]:
-    """Return those of the named contenders that can run here."""
-    return [NAMES[name] for name in names if NAMES[name].version is not None]
-
-
-class Child:
-    """A contender's program at work, told what to do by one line at a time.
-
-    Between its turns it waits for a line and uses no processor.
-    """
-
-    def __init__(self, contender: Contender) -> None:
-        self.name, self._process = contender.name, contender.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            self._process.kill()
-        self._process.communicate()
-
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Return the answer of one of the functions in `child.COMMANDS`."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            print(json.dumps([command, arguments]), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise RuntimeError(f"{self.name} ended in {command!r}; its error stands above")
-        return json.loads(answer)
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender("minidl", "minidl", ("own",), statement="import minidl"),
+        Contender("minidl NumPy only", "minidl", ("own",), {"MINIDL_KERNELS": "numpy"}),
+        Contender("scikit-learn", "scikit-learn", ("sklearn_mlp",), statement=SKLEARN),
+        Contender("PyTorch eager", "torch", ("pytorch",), statement="import torch"),
+        Contender("torch.compile", "torch", ("pytorch", "compile"), tool="c++"),
+        Contender("JAX jit", "jax", ("jax_jit",), statement="import jax.numpy"),
+        Contender("JAX scan", "jax", ("jax_jit", "scan")),
+        Contender("GEMMs 1 thread", "numpy", ("bare_numpy",), ONE_THREAD, trains=False),
+        Contender("GEMMs all cores", "numpy", ("bare_numpy",), trains=False),
+    )
+}

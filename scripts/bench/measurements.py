@@ -10,16 +10,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.cells import GRID, Cell
-from bench.contenders import Child, Contender
+from bench.cells import GRID, GROWTH, Cell
+from bench.contenders import Contender
 
 REST = 0.25  # seconds; an idle thread of OpenBLAS spins for 2**28 cycles, some 0.1 s
 ACCURACY = 0.98  # at which the race on MNIST ends
@@ -37,18 +38,18 @@ class Plan:
     mnist: Path | None = None
 
     @property
-    def trainers(self) -> dict[str, Contender]:
-        """The contenders by name, without those that only multiply matrices."""
-        return {one.name: one for one in self.contenders if one.trains}
+    def trainers(self) -> list[Contender]:
+        """The contenders without those that only multiply matrices."""
+        return [one for one in self.contenders if one.trains]
 
 
-def take_turns(names: Sequence[str], repeats: int, measure: Callable[[str], float]) -> Times:
-    """Call measure(name) for each name once a repeat, in random order, with a rest after each."""
-    times: Times = {name: [] for name in names}
+def take_turns(calls: dict[str, Callable[[], float]], repeats: int) -> Times:
+    """Make each call once a repeat, in random order, with a rest after each."""
+    times: Times = {name: [] for name in calls}
     rng = np.random.default_rng(0)
     for _ in range(repeats):
-        for name in rng.permutation(names):  # nobody always follows the same one
-            times[str(name)].append(measure(str(name)))
+        for name in rng.permutation([*calls]).tolist():  # nobody always follows the same one
+            times[name].append(calls[name]())
             time.sleep(REST)
     return times
 
@@ -57,19 +58,17 @@ def steps(plan: Plan) -> Results:
     """Return the seconds of a training step for each cell, and the settings of the contenders."""
     results, settings = {}, {}
     with ExitStack() as stack:
-        children = {one.name: stack.enter_context(Child(one)) for one in plan.contenders}
+        children = {one.name: stack.enter_context(one.at_work()) for one in plan.contenders}
         for cell in plan.cells:
-            order = {"n_batches": cell.n_batches, "warm_up": max(1, cell.n_batches // 5)}
-            settings[cell.title] = {
-                name: child.ask("prepare", **asdict(cell)) for name, child in children.items()
-            }
-
-            def measure(name: str, order: dict[str, int] = order) -> float:
-                return float(children[name].ask("train", **order))
-
-            take_turns(list(children), 1, measure)  # compiles, and touches the memory
-            results[cell.title] = take_turns(list(children), plan.repeats, measure)
+            settings[cell.title] = {name: ask(asdict(cell)) for name, ask in children.items()}
+            calls = {name: partial(_step, ask, cell) for name, ask in children.items()}
+            take_turns(calls, 1)  # compiles, and touches the memory
+            results[cell.title] = take_turns(calls, plan.repeats)
     return results, settings
+
+
+def _step(ask: Callable[[Any], Any], cell: Cell) -> float:
+    return float(ask(cell.n_batches)[0])
 
 
 def busy(plan: Plan) -> Results:
@@ -78,7 +77,7 @@ def busy(plan: Plan) -> Results:
     With fewer batches: some contenders are a hundred times slower then.
     """
     cells = [replace(cell, n_batches=max(2, cell.n_batches // 4)) for cell in plan.cells]
-    plan = replace(plan, cells=cells, contenders=list(plan.trainers.values()))
+    plan = replace(plan, cells=cells, contenders=plan.trainers)
     alone, _ = steps(plan)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         try:
@@ -91,35 +90,33 @@ def busy(plan: Plan) -> Results:
     }, {}
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
     """Return our time by theirs in the same repeat, for each repeat."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def peak_memory(plan: Plan) -> Results:
-    """Return the most bytes that a fresh process holds that trains one pass of the first cell."""
-    cell = plan.cells[0]
-
-    def measure(name: str) -> float:
-        with Child(plan.trainers[name]) as child:
-            child.ask("prepare", **asdict(cell))
-            child.ask("train", n_batches=cell.n_batches, warm_up=1)
-            return float(child.ask("peak_memory"))
-
-    return {cell.title: take_turns(list(plan.trainers), plan.repeats, measure)}, {}
+def memory(plan: Plan, cell: Cell = GRID["D"]) -> Results:
+    """Return the most bytes that a fresh process holds that trains one pass of the cell."""
+    calls = {one.name: partial(_memory, one, cell) for one in plan.trainers}
+    return {cell.title: take_turns(calls, plan.repeats)}, {}
 
 
-def growth(plan: Plan) -> Results:
+def _memory(contender: Contender, cell: Cell) -> float:
+    with contender.at_work() as ask:
+        ask(asdict(cell))
+        return float(ask(cell.n_batches)[1])
+
+
+def growth(plan: Plan, cells: Sequence[Cell] = GROWTH) -> Results:
     """Return time and memory, of the first contender's process and of the data alone."""
-    plan = replace(plan, contenders=plan.contenders[:1])
     results: dict[str, Times] = {}
-    for cell in plan.cells:
-        (seconds,) = steps(one := replace(plan, cells=[cell]))[0][cell.title].values()
-        (memory,) = peak_memory(replace(one, repeats=1))[0][cell.title].values()
+    for cell in cells:
+        one = replace(plan, contenders=plan.contenders[:1], cells=[cell])
+        (seconds,) = steps(one)[0][cell.title].values()
         results[cell.title] = {
             "step, microseconds": [1e6 * each for each in seconds],
             "row, nanoseconds": [1e9 * each / cell.batch_size for each in seconds],
-            "peak memory, MB": [1e-6 * memory[0]],
+            "peak memory, MB": [1e-6 * _memory(plan.contenders[0], cell)],
             "data, MB": [4e-6 * cell.n_batches * cell.batch_size * cell.sizes[0]],
         }
     return results, {}
@@ -127,17 +124,17 @@ def growth(plan: Plan) -> Results:
 
 def imports(plan: Plan) -> Results:
     """Return the seconds that the import takes in a fresh process, its files in the page cache."""
-    statements = {one.name: one.statement for one in plan.contenders if one.statement}
+    calls = {one.name: partial(_import, one.statement) for one in plan.contenders if one.statement}
+    take_turns(calls, 1)
+    return {"import": take_turns(calls, plan.repeats)}, {}
 
-    def measure(name: str) -> float:
-        program = (
-            "import time; started = time.perf_counter(); "
-            f"{statements[name]}; print(time.perf_counter() - started)"
-        )
-        return float(subprocess.check_output([sys.executable, "-c", program], text=True))
 
-    take_turns(list(statements), 1, measure)
-    return {"import": take_turns(list(statements), plan.repeats, measure)}, {}
+def _import(statement: str) -> float:
+    program = (
+        "import time; started = time.perf_counter(); "
+        f"{statement}; print(time.perf_counter() - started)"
+    )
+    return float(subprocess.check_output([sys.executable, "-c", program], text=True))
 
 
 def races(plan: Plan) -> Results:
@@ -145,15 +142,15 @@ def races(plan: Plan) -> Results:
 
     It ends when the accuracy on the test set is reached, or after the epochs that it may take.
     """
-    ends: dict[str, list[Any]] = {name: [] for name in plan.trainers}
+    ends: dict[str, list[Any]] = {one.name: [] for one in plan.trainers}
 
-    def measure(name: str) -> float:
+    def race(contender: Contender) -> float:
         started = time.perf_counter()
-        with plan.trainers[name].start("race", str(plan.mnist), str(ACCURACY)) as process:
+        with contender.start("race", str(plan.mnist), str(ACCURACY)) as process:
             output = process.communicate()[0]
         seconds = time.perf_counter() - started
-        ends[name].append(json.loads(output))
+        ends[contender.name].append(json.loads(output))
         return seconds
 
-    title = f"{ACCURACY:.0%} on the test set of MNIST"
-    return {title: take_turns(list(plan.trainers), plan.repeats, measure)}, ends
+    calls = {one.name: partial(race, one) for one in plan.trainers}
+    return {f"{ACCURACY:.0%} on the test set of MNIST": take_turns(calls, plan.repeats)}, ends

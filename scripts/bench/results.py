@@ -11,14 +11,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from bench import measurements, users
-from bench.cells import GRID, GROWTH
+from bench import measurements, scaling, users
 from bench.measurements import Plan, Results, Times, ratios
 from minidl.blas import THREAD_VARIABLES
 from minidl.runs import machine
@@ -26,30 +24,23 @@ from minidl.runs import machine
 # OpenBLAS runs the kernel that the first one names, which may be slower than the processor's own.
 VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", *THREAD_VARIABLES)
 
-
-def _users(cases: Callable[[], Any], plan: Plan) -> Results:
-    return users.measure(cases(), plan.repeats), {}
-
-
-def _growth(plan: Plan) -> Results:
-    return measurements.growth(replace(plan, cells=GROWTH))
-
-
-def _memory(plan: Plan) -> Results:
-    return measurements.peak_memory(replace(plan, cells=[GRID["D"]]))
-
-
 # Of each part: what its table says, the factor of its figures, and what measures it.
 PARTS: dict[str, tuple[str, float, Callable[[Plan], Results]]] = {
     "steps": ("One training step, microseconds", 1e6, measurements.steps),
     "busy": ("Time of a step beside a busy process, by its time alone", 1.0, measurements.busy),
-    "fit": ("Fit of the estimators, milliseconds", 1e3, partial(_users, users.fits)),
-    "prediction": ("Probabilities, microseconds", 1e6, partial(_users, users.predictions)),
-    "tabular": ("Fit of a table, milliseconds", 1e3, partial(_users, users.tables)),
-    "growth": ("Growth with rows and width", 1.0, _growth),
-    "memory": ("Peak memory of a process that trains, MB", 1e-6, _memory),
+    "fit": ("Fit of the estimators, milliseconds", 1e3, partial(users.measure, users.fits)),
+    "prediction": (
+        "Probabilities, microseconds",
+        1e6,
+        partial(users.measure, users.predictions),
+    ),
+    "tabular": ("Fit of a table, milliseconds", 1e3, partial(users.measure, users.tables)),
+    "growth": ("Growth with rows and width", 1.0, measurements.growth),
+    "memory": ("Peak memory of a process that trains, MB", 1e-6, measurements.memory),
     "imports": ("Import time, seconds", 1.0, measurements.imports),
     "mnist": ("From the start of a process to its end, seconds", 1.0, measurements.races),
+    "ranks": ("Ranks of an MPI job and threads of one process", 1.0, scaling.ranks),
+    "disk": ("Training from memory and from the disk, rows a second", 1.0, scaling.disk),
 }
 
 
@@ -88,11 +79,10 @@ def _busy_elsewhere() -> float:
     NaN where there is no /proc/stat.
     """
     try:
-        user, nice, system, _, _, irq, softirq, steal = map(
-            int, Path("/proc/stat").read_text().split()[1:9]
-        )
-    except (OSError, ValueError):
+        fields = Path("/proc/stat").read_text().split()[1:9]
+    except OSError:
         return math.nan
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
     used = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     return used - sum(os.times()[:4])
 
@@ -127,8 +117,9 @@ def table(results: Mapping[str, Times], factor: float) -> str:
         for title, members in groups.items():
             best = min((times[name] for name in members), key=median)
             shares[title].append(median(ratios(times["minidl"], best)))
-        figures = [_three_digits(factor * median(times[name])) for name in names]
-        rows.append([case, *figures, *(f"{each[-1]:.2f}" for each in shares.values())])
+        figures = [factor * median(times[name]) for name in names]
+        digits = (f"{each:.3g}" if each < 100 else f"{each:,.0f}" for each in figures)
+        rows.append([case, *digits, *(f"{each[-1]:.2f}" for each in shares.values())])
     means = [f"{geometric_mean(each):.2f}" for each in shares.values()]
     if means and len(results) > 1:
         rows.append(["geometric mean", *[""] * len(names), *means])
@@ -151,7 +142,3 @@ def _conditions(found: Mapping[str, Mapping[str, Any]]) -> str:
         f"Medians over repeats; in brackets the cores that other processes used: {runs}.  \n"
         "Ratios are the median over the repeats of the ratio in each."
     )
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:.3g}" if number < 100 else f"{float(f'{number:.3g}'):,.0f}"

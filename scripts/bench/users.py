@@ -20,7 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier as Theirs
 
-from bench.measurements import Times, take_turns
+from bench.measurements import Plan, Results, take_turns
 from minidl import Linear, ReLU, Sequential, SoftmaxCrossEntropy, load, save
 from minidl.estimators import MLPClassifier
 from minidl.export import export_model
@@ -44,14 +44,15 @@ Calls = dict[str, Callable[[], Any]]
 NETS = ((20, 64, 2), (784, 256, 10))
 
 
-def measure(cases: Iterator[tuple[str, Calls]], repeats: int) -> dict[str, Times]:
+def measure(cases: Callable[[], Iterator[tuple[str, Calls]]], plan: Plan) -> Results:
     """Return the seconds of each call, {case: {contender: [...]}}."""
     results = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit of a few epochs has not converged
-        for case, calls in cases:
-            results[case] = take_turns([*calls], repeats, lambda name: _seconds(calls[name]))  # noqa: B023
-    return results
+        for case, calls in cases():
+            timed = {name: partial(_seconds, call) for name, call in calls.items()}
+            results[case] = take_turns(timed, plan.repeats)
+    return results, {}
 
 
 def fits() -> Iterator[tuple[str, Calls]]:

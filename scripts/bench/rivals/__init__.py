@@ -1,4 +1,4 @@
 """One program for each library: the training step as a careful user of that library writes it.
 
-Each is run by `python -m` and imports its library at the top; nothing here is to be imported.
+Each is run by `python -m` and imports its library at the top.
 """

@@ -7,6 +7,7 @@ so no loss can be read and nothing saved or stopped before the epoch is over.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,6 @@ import numpy as np
 
 from bench.cells import Problem
 from bench.child import main
-from minidl.kernels import Array
 
 
 def outputs(params: Any, x: Any) -> Any:
@@ -32,63 +32,47 @@ def mean_loss(params: Any, x: Any, y: Any) -> Any:
     return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
 
-class Jax:
-    """One compiled call a step, or with `scan` one an epoch."""
+def prepare(problem: Problem) -> Any:
+    """Put the data on the device; the first step of each length compiles."""
+    data = jnp.asarray(problem.X), jnp.asarray(problem.y.astype(np.int32))
+    params = [(jnp.asarray(W), jnp.zeros(W.shape[1])) for W in problem.weights]
+    state = (params, jax.tree.map(jnp.zeros_like, params))
+    rng, momentum = np.random.default_rng(0), problem.momentum
 
-    race_epochs = 3
+    def step(state: Any, X: Any, y: Any, rows: Any, rate: Any) -> Any:
+        params, velocity = state
+        loss, grads = jax.value_and_grad(mean_loss)(params, X[rows], y[rows])
+        velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
+        update = velocity
+        if problem.nesterov:
+            update = jax.tree.map(lambda g, v: g + momentum * v, grads, velocity)
+        params = jax.tree.map(lambda p, u: p - rate * u, params, update)
+        return (params, velocity), loss
 
-    def __init__(self, scan: bool) -> None:
-        self._scan = scan
+    @partial(jax.jit, donate_argnums=0)
+    def one(state: Any, X: Any, y: Any, batches: Any, rates: Any, i: Any) -> Any:
+        return step(state, X, y, batches[i], rates[i])
 
-    def prepare(self, problem: Problem) -> dict[str, Any]:
-        """Put the data on the device; the first step of each length compiles."""
-        self._problem, self._n_steps = problem, 0
-        self._X, self._y = jnp.asarray(problem.X), jnp.asarray(problem.y.astype(np.int32))
-        params = [(jnp.asarray(W), jnp.zeros(W.shape[1])) for W in problem.weights]
-        self._state = (params, jax.tree.map(jnp.zeros_like, params))
-        self._rng = np.random.default_rng(0)
-        momentum = problem.momentum
+    @partial(jax.jit, donate_argnums=0)
+    def epoch(state: Any, X: Any, y: Any, batches: Any, rates: Any) -> Any:
+        return jax.lax.scan(lambda s, now: step(s, X, y, *now), state, (batches, rates))
 
-        def step(state: Any, X: Any, y: Any, rows: Any, rate: Any) -> tuple[Any, Any]:
-            params, velocity = state
-            loss, grads = jax.value_and_grad(mean_loss)(params, X[rows], y[rows])
-            velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
-            update = velocity
-            if problem.nesterov:
-                update = jax.tree.map(lambda g, v: g + momentum * v, grads, velocity)
-            params = jax.tree.map(lambda p, u: p - rate * u, params, update)
-            return (params, velocity), loss
-
-        def one(state: Any, X: Any, y: Any, batches: Any, rates: Any, i: Any) -> tuple[Any, Any]:
-            return step(state, X, y, batches[i], rates[i])
-
-        def epoch(state: Any, X: Any, y: Any, batches: Any, rates: Any) -> tuple[Any, Any]:
-            return jax.lax.scan(lambda s, now: step(s, X, y, *now), state, (batches, rates))
-
-        self._step = jax.jit(one, donate_argnums=0)
-        self._epoch = jax.jit(epoch, donate_argnums=0)
-        self._outputs = jax.jit(outputs)
-        return {"blas": "Eigen in XLA, compiled for this processor"}
-
-    def run(self, n_batches: int) -> None:
-        """Train so many batches, and wait for the last; the losses are not fetched."""
-        size = self._problem.batch_size
-        order = self._rng.permutation(len(self._X)).astype(np.int32)
-        batches = jnp.asarray(order[: n_batches * size].reshape(-1, size))
-        rates = jnp.asarray(self._problem.rates(self._n_steps, n_batches), jnp.float32)
-        self._n_steps += n_batches
-        data = (self._X, self._y, batches, rates)
-        if self._scan:
-            self._state, _ = self._epoch(self._state, *data)
+    def run(rates: list[float]) -> None:
+        nonlocal state  # the losses are not fetched
+        order = rng.permutation(len(problem.X)).astype(np.int32)
+        batches = order[: len(rates) * problem.batch_size].reshape(-1, problem.batch_size)
+        plan = jnp.asarray(batches), jnp.asarray(rates, jnp.float32)
+        if "scan" in sys.argv:
+            state, _ = epoch(state, *data, *plan)
         else:
-            for i in range(n_batches):
-                self._state, _ = self._step(self._state, *data, i)
-        jax.block_until_ready(self._state)
+            for i in range(len(rates)):
+                state, _ = one(state, *data, *plan, i)
+        jax.block_until_ready(state)
 
-    def outputs(self, x: Array) -> Any:
-        """Return the logits."""
-        return self._outputs(self._state[0], jnp.asarray(x))
+    compiled = jax.jit(outputs)
+    settings = {"blas": "Eigen in XLA, compiled for this processor"}
+    return run, lambda x: compiled(state[0], jnp.asarray(x)), settings
 
 
 if __name__ == "__main__":
-    main(Jax(scan="scan" in sys.argv[1:]))
+    main(prepare)

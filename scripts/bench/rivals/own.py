@@ -1,56 +1,50 @@
-"""minidl, with the steps that `fit` makes."""
+"""minidl, with the steps that `fit` makes and the number of threads that a run would choose."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bench.cells import Problem
 from bench.child import main, numpy_blas
-from minidl import SGD, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
-from minidl.blas import automatic_threads
+from minidl import SGD, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.evaluation import predict_outputs
-from minidl.kernels import Array
 from minidl.training import Training
 
 
-class Minidl:
-    """`Training`, with the number of threads that a run would choose."""
+def training_of(problem: Problem, **options: Any) -> Training:
+    """Return the training of a new model, with further options of `Training`."""
+    rng = np.random.default_rng(0)
+    linear = [Linear(*W.shape, rng=rng) for W in problem.weights]
+    for layer, W in zip(linear, problem.weights, strict=True):
+        layer.W[:] = W
+    return Training(
+        Sequential([each for layer in linear for each in (layer, ReLU())][:-1]),
+        SoftmaxCrossEntropy(),
+        SGD(problem.learning_rate, momentum=problem.momentum, nesterov=problem.nesterov),
+        (problem.X, problem.y),
+        epochs=problem.epochs or 10**9,
+        batch_size=problem.batch_size,
+        rng=rng,
+        schedule=OneCycle(peak=0.2) if problem.epochs else None,  # the rates of the problem
+        **options,
+    )
 
-    race_epochs = 3
 
-    def prepare(self, problem: Problem) -> dict[str, Any]:
-        """Build the model and its training."""
-        rng = np.random.default_rng(0)
-        linear = [Linear(*W.shape, rng=rng) for W in problem.weights]
-        self._model = Sequential([each for layer in linear for each in (layer, ReLU())][:-1])
-        for layer, W in zip(linear, problem.weights, strict=True):
-            layer.W[:] = W
-        threads = automatic_threads(self._model.params.size * problem.batch_size)
-        training = Training(
-            self._model,
-            SoftmaxCrossEntropy(),
-            SGD(problem.learning_rate, momentum=problem.momentum, nesterov=problem.nesterov),
-            (problem.X, problem.y),
-            epochs=problem.epochs or 10**9,
-            batch_size=problem.batch_size,
-            rng=rng,
-            schedule=problem.schedule,
-            blas_threads=threads,
-        )
-        self._steps = training.steps()
-        return {"kernels": kernels.name(), "threads": threads, "blas": numpy_blas()}
+def prepare(problem: Problem) -> Any:
+    """Build the model and its training."""
+    training = training_of(problem)
+    steps = training.steps()
 
-    def run(self, n_batches: int) -> None:
-        """Make so many steps."""
-        for _ in range(n_batches):
-            next(self._steps)
+    def run(rates: list[float]) -> None:
+        for _ in rates:
+            next(steps)
 
-    def outputs(self, x: Array) -> Any:
-        """Return the logits."""
-        return predict_outputs(self._model, x)
+    settings = {"kernels": kernels.name(), "threads": training.blas_threads, "blas": numpy_blas()}
+    return run, partial(predict_outputs, training.model), settings
 
 
 if __name__ == "__main__":
-    main(Minidl())
+    main(prepare)

@@ -14,64 +14,42 @@ from torch.nn.functional import cross_entropy
 
 from bench.cells import Problem
 from bench.child import main
-from minidl.kernels import Array
 
 
-class PyTorch:
-    """The usual loop over batches of a permutation."""
+def prepare(problem: Problem) -> Any:
+    """Build the module and the optimizer."""
+    torch.manual_seed(0)
+    X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
+    layers: list[Any] = []
+    for W in problem.weights:
+        linear = nn.Linear(*W.shape)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(W.T))
+            linear.bias.zero_()
+        layers += [linear, nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])
+    recipe = {"momentum": problem.momentum, "nesterov": problem.nesterov, "fused": True}
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate, **recipe)
 
-    race_epochs = 3
+    def mean_loss(x: Any, y: Any) -> Any:
+        return cross_entropy(model(x), y)
 
-    def __init__(self, compiled: bool) -> None:
-        self._compiled = compiled
+    loss = torch.compile(mean_loss) if "compile" in sys.argv else mean_loss
 
-    def prepare(self, problem: Problem) -> dict[str, Any]:
-        """Build the module and the optimizer."""
-        torch.manual_seed(0)
-        self._problem, self._step = problem, 0
-        self._X, self._y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
-        layers: list[Any] = []
-        for W in problem.weights:
-            linear = nn.Linear(*W.shape)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(W.T))
-                linear.bias.zero_()
-            layers += [linear, nn.ReLU()]
-        self._model = nn.Sequential(*layers[:-1])
-        self._optimizer = torch.optim.SGD(
-            self._model.parameters(),
-            lr=problem.learning_rate,
-            momentum=problem.momentum,
-            nesterov=problem.nesterov,
-            fused=True,
-        )
-        self._loss = torch.compile(self._mean_loss) if self._compiled else self._mean_loss
-        library = "MKL" if torch.backends.mkl.is_available() else "OpenBLAS"
-        kernel = f"{library} in PyTorch, which does not tell its kernel; other passes: "
-        kernel += torch.backends.cpu.get_cpu_capability()
-        return {"threads": torch.get_num_threads(), "blas": kernel}
-
-    def _mean_loss(self, x: Any, y: Any) -> Any:
-        return cross_entropy(self._model(x), y)
-
-    def run(self, n_batches: int) -> None:
-        """Train so many batches; the losses are not read."""
-        optimizer, mean_loss = self._optimizer, self._loss
-        rates = self._problem.rates(self._step, n_batches)
-        batches = torch.randperm(len(self._X)).split(self._problem.batch_size)
+    def run(rates: list[float]) -> None:  # the usual loop; the losses are not read
+        batches = torch.randperm(len(X)).split(problem.batch_size)
         for rows, rate in zip(batches, rates, strict=False):
             optimizer.param_groups[0]["lr"] = rate
-            x, y = self._X.index_select(0, rows), self._y.index_select(0, rows)
             optimizer.zero_grad(set_to_none=True)
-            mean_loss(x, y).backward()
+            loss(X.index_select(0, rows), y.index_select(0, rows)).backward()
             optimizer.step()
-        self._step += n_batches
 
-    def outputs(self, x: Array) -> Any:
-        """Return the logits, without the recording of gradients."""
-        with torch.inference_mode():
-            return self._model(torch.from_numpy(x))
+    library = "MKL" if torch.backends.mkl.is_available() else "OpenBLAS"
+    kernel = f"{library} in PyTorch, which does not tell its kernel; other passes: "
+    kernel += torch.backends.cpu.get_cpu_capability()
+    outputs = torch.inference_mode()(lambda x: model(torch.from_numpy(x)))
+    return run, outputs, {"threads": torch.get_num_threads(), "blas": kernel}
 
 
 if __name__ == "__main__":
-    main(PyTorch(compiled="compile" in sys.argv[1:]))
+    main(prepare)
