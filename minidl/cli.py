@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from minidl import startup
 from minidl.errors import ConfigError, MinidlError, did_you_mean
-from minidl.terminal import OutputError, aligned, prepare_streams, say, warn
+from minidl.terminal import aligned, prepare_streams, say, warn
 
 HELP = """\
 usage: minidl COMMAND [...]   (minidl COMMAND --help says more)
@@ -89,12 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         say("", end="")  # whatever argparse wrote
         return code
-    except OutputError as error:
-        if str(error):
-            warn(str(error))
-        return error.exit_code
     except MinidlError as error:
-        warn(str(error))
+        if str(error):  # nothing where the reader of the output has left
+            warn(str(error))
         return error.exit_code
     except MemoryError as error:
         warn(f"not enough memory: {error or 'choose a smaller model or batch'}")
@@ -110,7 +107,10 @@ def _run(arguments: list[str]) -> int:
         say(HELP + aligned(COMMANDS.items(), "  ") + OPTIONS, end="")
         return 0
     if name == "--version":
-        say(_version())
+        from minidl.runs.machine import describe
+
+        text = "minidl {minidl} (NumPy {numpy}, BLAS {blas}, kernels: {kernels}, Python {python})"
+        say(text.format(**describe()))
         return 0
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
@@ -121,16 +121,6 @@ def _run(arguments: list[str]) -> int:
         return command(rest)
     except SystemExit as stop:  # argparse, after --help
         return int(stop.code or 0)
-
-
-def _version() -> str:
-    from minidl.runs.machine import describe
-
-    found = describe()
-    return (
-        f"minidl {found['minidl']} (NumPy {found['numpy']}, BLAS {found['blas']}, "
-        f"kernels: {found['kernels']}, Python {found['python']})"
-    )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
 
 
 class MinidlError(Exception):
     """Base of every expected failure; the message says what is wrong, where, and what to do."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: int = 2
 
 
 class ConfigError(MinidlError):

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -27,27 +27,18 @@ _UNPRINTABLE = re.compile(
 
 
 class OutputError(MinidlError):
-    """Standard output cannot be written."""
+    """Standard output cannot be written; there is no message where nobody reads it any more."""
 
-    exit_code = 5
-
-
-class ReaderLeft(OutputError):
-    """Whoever read standard output through a pipe has closed it."""
-
-    exit_code = 141  # as if ended by SIGPIPE
-
-
-class TerminalClosed(OutputError):
-    """The terminal of standard output is gone."""
-
-    exit_code = 129  # as if ended by SIGHUP
+    def __init__(self, message: str = "", exit_code: int = 5) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]
     """A bar on standard error that follows the width of the terminal and starts no thread.
 
-    Its description comes first, so that a narrow terminal shows it too.
+    Its description comes first, so that a narrow terminal shows it too.  disable: None for a bar
+    in a terminal alone.
     """
 
     monitor_interval = 0
@@ -68,11 +59,6 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
             length = len(text)
 
         return write
-
-    @staticmethod
-    def is_possible() -> bool:
-        """Whether standard error is a terminal."""
-        return sys.stderr.isatty()
 
 
 def printable(text: str) -> str:
@@ -110,9 +96,9 @@ def _output_errors() -> Iterator[None]:
     except OSError as error:
         discard(sys.stdout)
         if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows says EINVAL
-            raise ReaderLeft("") from error
-        if error.errno == errno.EIO:
-            raise TerminalClosed("") from error
+            raise OutputError(exit_code=141) from error  # as if ended by SIGPIPE
+        if error.errno == errno.EIO:  # the terminal was closed
+            raise OutputError(exit_code=129) from error  # as if ended by SIGHUP
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
@@ -142,12 +128,10 @@ def prepare_streams() -> None:
 
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds nowhere, so that Python does not fail at exit."""
-    try:
+    with suppress(OSError, ValueError):  # a stream without a file
         target = os.open(os.devnull, os.O_WRONLY)
         os.dup2(target, stream.fileno())
         os.close(target)
-    except (OSError, ValueError):  # a stream without a file
-        pass
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -198,15 +182,12 @@ def aligned(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     while width is not None and sum(widths) + 2 * len(widths) - 2 >= width and len(widths) > 2:
         widths.pop()
-    rows = [row[: len(widths)] for row in rows]
-    just = [str.ljust, *[str.rjust if right else str.ljust] * (len(widths) - 1)]
-    texts = (
-        "  ".join(
-            fill(*cell) for fill, cell in zip(just, zip(row, widths, strict=True), strict=True)
-        )
-        for row in rows
-    )
-    return "".join(f"{before}{text.rstrip()}\n" for text in texts)
+    text = ""
+    for first, *others in rows:
+        cells = zip(others, widths[1:], strict=False)  # without the columns left out
+        filled = (cell.rjust(n) if right else cell.ljust(n) for cell, n in cells)
+        text += before + "  ".join([first.ljust(widths[0]), *filled]).rstrip() + "\n"
+    return text
 
 
 def cell_text(value: object) -> str:

@@ -333,7 +333,7 @@ def test_memory_that_is_not_there(minidl, monkeypatch):
     def build(*_):
         raise MemoryError("Unable to allocate 3 TiB")
 
-    monkeypatch.setattr(train_command, "build_or_fall_back", build)
+    monkeypatch.setattr(train_command, "build_together", build)
     assert refused(minidl("train config.yaml")) == "not enough memory: Unable to allocate 3 TiB\n"
 
 

@@ -153,6 +153,10 @@ def test_5000_random_configs_are_built_saved_and_loaded(build, tmp_path):
     "overrides, line",
     [
         (["model.2.linear=4"], "model.2: the model has 4 outputs, but iris with "),
+        (["model.1={residual: [{linear: 4}, relu]}"],
+         "override 'model.1={residual: [{linear: 4}, relu]}': model.1: layers must lead back to 8"),
+        (["model.1={residual: [linear: 8, residual: [linear: 9]]}"],
+         "model.1.residual.1: layers must lead back to 8 features, not to 9"),
         (["loss=mse"], "loss: mse does not fit iris, a classification"),
         (["loss=sigmoid_cross_entropy"], "is for two classes, iris has 3"),
         (["data.name=diabetes"], "softmax_cross_entropy does not fit diabetes, a regression"),

@@ -21,7 +21,6 @@ from minidl.runs import sweep as sweep_room
 from minidl.runs.comparison import SweepRun, best_first, csv_text, spreads, table, unfinished
 from minidl.runs.folder import RunFolder
 from minidl.runs.sweep import plan, split_values
-from minidl.terminal import ProgressBar
 
 TEXT = """\
 data: {name: iris, validation: 0.2}
@@ -435,7 +434,7 @@ def test_a_sweep_of_other_settings_keeps_off_the_table(minidl, here, settings, s
 
 
 def test_a_terminal_shows_a_bar_with_the_time_left(minidl, here, monkeypatch):
-    monkeypatch.setattr(ProgressBar, "is_possible", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     _, _, err = minidl("sweep config.yaml train.batch_size=8,64 --seeds 1 --jobs 1 --out o")
     assert re.search(r" 0%\|.*\| 0/2 runs \[00:00<\?\]", err)
     assert re.search(r" 50%\|.*\| 1/2 runs \[\d+:\d+<\d+:\d+\]", err)

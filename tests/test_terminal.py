@@ -99,9 +99,10 @@ def test_a_full_output_is_an_error_and_a_reader_that_left_is_another(monkeypatch
     assert str(caught.value) == "standard output cannot be written: No space left on device"
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as pipe, pytest.raises(terminal.ReaderLeft):
+    with os.fdopen(writing, "w") as pipe, pytest.raises(terminal.OutputError) as caught:
         monkeypatch.setattr(sys, "stdout", pipe)
         say("lost")
+    assert (str(caught.value), caught.value.exit_code) == ("", 141)
 
 
 def test_a_bar_starts_no_thread():

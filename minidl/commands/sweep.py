@@ -53,7 +53,7 @@ def sweep(arguments: Sequence[str]) -> int:
     runs = planned.runs
     with (
         planned.open(options.out) as swept,
-        ProgressBar(total=len(runs), unit="runs", disable=not ProgressBar.is_possible()) as bar,
+        ProgressBar(total=len(runs), unit="runs", disable=None) as bar,
     ):
 
         def ended(run: SweepRun) -> None:

@@ -154,7 +154,7 @@ def _train(run: Run, *, quiet: bool) -> int:
     bar = ProgressBar(
         total=training.epochs * training.steps_per_epoch,
         initial=training.progress["step"],
-        disable=quiet or not ProgressBar.is_possible(),
+        disable=quiet or None,
         unit="steps",
     )
     try:

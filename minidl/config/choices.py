@@ -145,13 +145,12 @@ class Choice(Settings):
     @property
     def spec(self) -> dict[str, Any]:
         """The choice in the notation of `minidl.specs`: {"name": ..., option: ...}."""
-        spec = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in self.options.items()
-        }
+        spec: dict[str, Any] = {"name": self.name}
+        for key, value in self.options.items():
+            spec[key] = list(value) if isinstance(value, tuple) else value
         if self.nested:
             spec["layers"] = [layer.spec for layer in self.nested]
-        return {"name": self.name, **spec}
+        return spec
 
     def with_outputs(self, n_outputs: int) -> Choice:
         """Return the choice with this number for `auto`, in the layers within it too."""

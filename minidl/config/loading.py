@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from minidl.config import document
 from minidl.config.document import Node, brief
-from minidl.config.settings import DATASET, LAYER, Config
+from minidl.config.settings import LAYER, Config
 from minidl.errors import did_you_mean
 
 # pydantic's kinds of error as what was expected.
@@ -45,7 +45,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     read or is no YAML, or else everything that is wrong, one error a line.
     """
     root = document.read(path)
-    short = {**DATASET.first_options, **LAYER.first_options} if overrides else {}
+    short = LAYER.first_options if overrides else {}
     document.all_or_errors(lambda text: document.override(root, text, short), overrides)
     for key in ("path", "fallback"):
         node, steps = root.walk(["data", key])

@@ -57,31 +57,22 @@ def _describe(section: type[Settings], schema: Schema) -> None:
 
 
 def _notations(family: Family) -> Schema:
-    """A bare name, `{name: ..., option: ...}` and `name: value`."""
+    """A bare name, `{name: ..., option: ...}` and, but for data sets, `name: value`."""
     required = {name: _required(family, name) for name in family.registry}
     references: dict[str, Schema] = {
         name: {"$ref": f"#/$defs/{_name(family, name)}"} for name in family.registry
     }
-    named: list[Schema] = [
-        # A path alone names a file.
-        {**references[name], "type": "object"}
-        | {"required": [*([] if name == "file" else ["name"]), *keys]}
-        for name, keys in required.items()
-    ]
-    if family.default is not None:
-        named.append(references[family.default] | {"type": "object"})
-    short: Schema = {"type": "object", "properties": references}
-    if family is DATASET:  # options may be given beside `name: value`
-        for name, keys in required.items():
-            inner = {"required": keys} if keys else {}
-            references[name] |= inner | {"unevaluatedProperties": False}
-        short["oneOf"] = [
-            {"$ref": f"#/$defs/{_name(family, name)}", "required": [name]} for name in required
-        ]
-    else:
-        short |= {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
     bare = [name for name, keys in required.items() if not keys]
-    return {"anyOf": [{"enum": bare}, *named, short]}
+    notations: list[Schema] = [{"enum": bare}]
+    for name, keys in required.items():
+        named = [] if name == "file" else ["name"]  # a path alone names a file
+        notations.append(references[name] | {"type": "object", "required": [*named, *keys]})
+    if family.default is not None:
+        notations.append(references[family.default] | {"type": "object"})
+    if family is not DATASET:
+        short = {"type": "object", "properties": references, "additionalProperties": False}
+        notations.append(short | {"minProperties": 1, "maxProperties": 1})
+    return {"anyOf": notations}
 
 
 def _options(family: Family, name: str) -> Schema:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal, TypeAlias
 
@@ -88,23 +88,20 @@ class Data(Settings):
         own = [key for key in cls.model_fields if key != "dataset"]
         section = {key: data[key] for key in own if key in data}
         rest = {key: value for key, value in data.items() if key not in own}
-        short = [key for key in rest if key in DATASET.registry]
-        if "name" not in rest and len(short) == 1:
-            rest |= DATASET.spell_out({short[0]: rest.pop(short[0])})
-        if "name" not in rest and "path" in rest:
-            rest["name"] = "file"
-        if isinstance(rest.get("name"), str):
-            rest["name"] = known_name(rest["name"])
-        if (name := str(rest.get("name"))) in DATASET.registry:
-            known = [*DATASET.model(name).model_fields, *own]
-            return {**section, "dataset": mark_unknown(rest, known)}
+        if "path" in rest:
+            rest.setdefault("name", "file")
+        name = rest.get("name")
+        if isinstance(name, str):
+            name = rest["name"] = known_name(name)
+            if name in DATASET.registry:
+                known = [*DATASET.model(name).model_fields, *own]
+                return {**section, "dataset": mark_unknown(rest, known)}
         options = ["name"]
         if "name" in rest:  # an unknown one: what no data set takes is reported with it
             models = map(DATASET.model, DATASET.registry)
             options += {key for model in models for key in model.model_fields}
-        stray = Unknown([*own, *options])
-        unknown = {key: stray for key in rest if key not in options}
-        return {**section, **unknown, "dataset": {"name": rest.get("name")}}
+        unknown = dict.fromkeys(rest.keys() - options, Unknown([*own, *options]))
+        return {**section, **unknown, "dataset": {"name": name}}
 
 
 class Multipliers(Settings):
@@ -265,8 +262,10 @@ class Config(Settings):
         sized = [i for i, layer in enumerate(self.model) if "n_out" in layer.options]
         if not sized:
             yield self.error("model", "has no linear layer; end it with 'linear: auto'")
-        for path, reason in _wrong_sizes(self.model, "model", sized[-1] if sized else -1):
-            yield self.error(path, reason)
+        last = [f"model.{i}" for i in sized[-1:]]
+        for path, layer in _walk(self.model, "model"):
+            if layer.options.get("n_out") == "auto" and path not in last:
+                yield self.error(f"{path}.{layer.name}", "auto is for the last linear layer only")
         train = self.train
         if train.early_stopping is not None and self.data.validation == 0:
             reason = "needs a validation part to watch, and data.validation is 0"
@@ -282,18 +281,8 @@ class Config(Settings):
             yield self.error("train.shards", reason, "train.batch_size")
 
 
-def _wrong_sizes(
-    layers: Sequence[Choice], path: str, auto_at: int, n: int | None = None
-) -> Generator[tuple[str, str], None, int | None]:
-    """Follow the number of features n, where it is known, through the layers; return the last."""
+def _walk(layers: Sequence[Choice], path: str) -> Iterator[tuple[str, Choice]]:
+    """Every layer with its key path, those within others too."""
     for i, layer in enumerate(layers):
-        here = f"{path}.{i}"
-        n_out = layer.options.get("n_out", n)
-        if n_out == "auto" and i != auto_at:
-            yield f"{here}.{layer.name}", "auto is for the last linear layer only"
-        n = n_out if isinstance(n_out, int) else None
-        if layer.nested:
-            end = yield from _wrong_sizes(layer.nested, f"{here}.{layer.name}", -1, n)
-            if n is not None and end not in (None, n):
-                yield here, f"begins with {n} features and ends with {end}; must be equal"
-    return n
+        yield f"{path}.{i}", layer
+        yield from _walk(layer.nested, f"{path}.{i}.{layer.name}")

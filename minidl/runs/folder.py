@@ -70,9 +70,17 @@ class RunFolder:
                 path = Path(out)
                 path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
-            folder._refuse_started()  # before a lock is written into it
-            folder.acquire()
-            folder._refuse_started()
+            names = folder._names()
+            if not names or folder.lock.name in names:  # no lock is written into another folder
+                folder.acquire()
+                names = folder._names() - {folder.lock.name, folder.config.name}
+            if names:
+                folder.__exit__()
+                hint = f", or go on with the run in it by --resume {path}"
+                raise ConfigError(
+                    f"{path}: the output folder is not empty; choose another"
+                    + hint * (folder.run.name in names)
+                )
             sync_folder(path.absolute().parent)
         except OSError as error:
             where = out if out is not None else str(Path(directory) / name)
@@ -84,19 +92,16 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """Lock the folder of a run that has begun; raise ConfigError where there is none."""
-        folder = cls(path)
+        folder, failed = cls(path), "read"
         try:
-            names = os.listdir(path)
+            if folder._names().isdisjoint({folder.config.name, folder.lock.name}):
+                raise ConfigError(f"{path}: not a run folder: it holds no config.yaml")
+            failed = "written"
+            folder.acquire()
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such run folder") from None
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        if folder.config.name not in names and folder.lock.name not in names:
-            raise ConfigError(f"{path}: not a run folder: it holds no config.yaml")
-        try:
-            folder.acquire()
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+            raise ConfigError(f"{path}: cannot be {failed}: {error.strerror}") from error
         return folder
 
     @classmethod
@@ -149,21 +154,13 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it cannot be read."""
-        with suppress(OSError, ValueError, RecursionError):
-            content = json.loads(self.run.read_bytes())
-            if isinstance(content, dict):
-                return content
+        with suppress(CheckpointError):
+            return _read_json(self.run)
         return {}
 
     def read_results(self) -> dict[str, Any]:
         """Return what results.json says.  Raises CheckpointError where it cannot be read."""
-        try:
-            content = json.loads(self.results.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.results}: cannot be read: {error}") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{self.results}: holds no results of a run")
-        return content
+        return _read_json(self.results)
 
     def figures(self) -> dict[str, float]:
         """Return the figures of a finished run: validation_*, test_* and train_seconds.
@@ -204,32 +201,28 @@ class RunFolder:
         text = re.sub(r"\[\n([^\[\]{}]*)\]", lambda list_: f"[{' '.join(list_[1].split())}]", text)
         self.write_text(path, text + "\n")
 
-    def _refuse_started(self) -> None:
-        names = {name for name in os.listdir(self.path) if not is_leftover(name)}
-        # A config without a lock was not written by a run.
-        if names <= ({self.lock.name, self.config.name} if self.lock.name in names else set()):
-            return
-        hint = ""
-        if self.run.name in names:
-            if self.lock.name in names:
-                with self:  # fails where a process trains here, with that reason
-                    self.acquire()
-            hint = f", or go on with the run in it by --resume {self.path}"
-        raise ConfigError(f"{self.path}: the output folder is not empty; choose another{hint}")
+    def _names(self) -> set[str]:
+        return {name for name in os.listdir(self.path) if not is_leftover(name)}
 
 
 def _new_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for count in itertools.count(1):
-        path = parent / (stamp if count == 1 else f"{stamp}-{count}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
-        else:
+    for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
+        with suppress(FileExistsError):
+            (parent / name).mkdir()
             break
-    return path
+    return parent / name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no map")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return content
 
 
 def _take_lock(file: TextIO) -> None:

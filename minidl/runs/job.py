@@ -40,21 +40,15 @@ def train_together(command: Callable[[Ranks | None], int]) -> int:
             warn(str(error))
         if ranks.phase != "waiting":  # no rank ends the job before rank 0 has said it
             ranks.comm.Barrier()
-        _dismiss(ranks)
-        return error.exit_code
+        code = error.exit_code
     except SystemExit:  # of the parser of arguments
-        _dismiss(ranks)
         raise
     except BaseException as error:
         ranks.abort(error)
-    _dismiss(ranks)
+    finally:
+        if ranks.rank == 0 and ranks.phase == "waiting":  # the others wait for what it sends
+            ranks.comm.bcast(None)
     return code
-
-
-def _dismiss(ranks: Ranks) -> None:
-    """Let the other ranks end, if they wait for what rank 0 sends."""
-    if ranks.rank == 0 and ranks.phase == "waiting":
-        ranks.comm.bcast(None)
 
 
 def _follow(ranks: Ranks) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,9 @@ def describe() -> dict[str, Any]:
         "kernels": kernels.name(),
         "products_on": "crew" if kernels.has_crew() else "threads of the BLAS",
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": _field("/proc/cpuinfo", "model name")
+        or platform.processor()
+        or platform.machine(),
         "cores": os.cpu_count(),
     }
     if blas.CORE_VARIABLE in os.environ:
@@ -48,22 +51,17 @@ def peak_memory_bytes() -> int | None:
     """Return the peak memory of this process so far; None where this cannot be found out."""
     if resource is None:
         return None
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:  # Linux
-            # getrusage also counts what the parent held when it started this process.
-            return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
+    # getrusage also counts what the parent held when it started this process.
+    if (kilobytes := _field("/proc/self/status", "VmHWM")) is not None:
+        return 1024 * int(kilobytes.split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _field(path: str, name: str) -> str | None:
+    """A value of `name: value` in a file of Linux; None where there is none."""
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(name):
+                return line.split(":", 1)[1].strip()
+    return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minidl.atomic import replace_file, sync_folder
@@ -22,7 +24,7 @@ class Metrics:
         row = {name: value for name, value in epoch.items() if name != "improved"}
         row["seconds"] = round(epoch.seconds, 4)
         header = ",".join(row) + "\n"
-        try:
+        with self._errors("write"):
             with open(self.path, "a+", newline="", encoding="utf-8", errors="replace") as file:
                 file.seek(0)
                 found = file.readline()
@@ -33,8 +35,6 @@ class Metrics:
                 sync_folder(self.path.parent)
             elif found != header:
                 self._write([header.encode(), *filter(_is_row, self._lines())])
-        except OSError as error:
-            raise self._unwritten(error) from error
 
     def read(self) -> list[dict[str, str]]:
         """The rows. Raises OSError or ValueError for a file that cannot be read."""
@@ -43,25 +43,17 @@ class Metrics:
 
     def sync(self) -> None:
         """Make the lines durable: a checkpoint that follows relies on them."""
-        try:
-            with open(self.path, "rb+") as file:
-                os.fsync(file.fileno())
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise self._unwritten(error) from error
+        with self._errors("write"), suppress(FileNotFoundError), open(self.path, "rb+") as file:
+            os.fsync(file.fileno())
 
     def cut(self, step: int) -> None:
         """Keep the epochs that ended up to `step`; what was trained after it is trained again."""
-        try:
+        lines: list[bytes] = []
+        with self._errors("read"), suppress(FileNotFoundError):
             lines = self._lines()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise CheckpointError(f"cannot read {self.path}: {error.strerror}") from error
         header = [line for line in lines[:1] if not _is_row(line)]
         kept = [line for line in lines if _is_row(line) and int(line.split(b",")[1]) <= step]
-        if not kept:
+        if lines and not kept:
             self.path.unlink()
         elif header + kept != lines:
             self._write(header + kept)
@@ -72,8 +64,12 @@ class Metrics:
     def _write(self, lines: list[bytes]) -> None:
         replace_file(self.path, lambda file: file.writelines(lines))
 
-    def _unwritten(self, error: OSError) -> CheckpointError:
-        return CheckpointError(f"cannot write {self.path}: {error.strerror}")
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"cannot {action} {self.path}: {error.strerror}") from error
 
 
 def _is_row(line: bytes) -> bool:

@@ -100,61 +100,49 @@ class Sweep:
         write their checkpoints and starts no more. sweep.csv is written after each run.
         """
 
-        def write_table() -> None:
-            text = csv_text(self.best_first)
-            self.folder.write_text(self.folder.path / TABLE, text)
-
-        def note(run: SweepRun) -> None:
-            if run.code is not None:
-                write_table()
-                ended(run)
-
-        write_table()
-        waiting = []
-        for run in self.runs:
-            if self.folder_of(run).is_finished():
-                self._take_results(run)
-                note(run)
-            else:
-                waiting.append(run)
+        self._write_table()
         with Interrupts() as interrupts, ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(self._train, run) for run in waiting}
+            order = {pool.submit(self._train, run): i for i, run in enumerate(self.runs)}
+            waiting = set(order)
             try:
-                while futures:
-                    done, futures = wait(futures, PAUSE, FIRST_COMPLETED)
+                while waiting:
+                    done, waiting = wait(waiting, PAUSE, FIRST_COMPLETED)
                     if interrupts.received is not None:
                         self.stopped_by = interrupts.received
                         self._stop.set()
-                    for future in done:
-                        note(future.result())
+                    for future in sorted(done, key=order.__getitem__):
+                        if (run := future.result()).code is not None:
+                            self._write_table()
+                            ended(run)
             finally:  # also where an error ends the loop
                 self._stop.set()
 
+    def _write_table(self) -> None:
+        self.folder.write_text(self.folder.path / TABLE, csv_text(self.best_first))
+
     def _train(self, run: SweepRun) -> SweepRun:
-        """Let a process train one run to its end, unless the sweep is to stop."""
-        if self._stop.is_set():
-            return run
-        folder = self.folder_of(run)
-        if not folder.config.exists():
-            folder.begin(dump(run.config))
-        code, lines = train_in_process(folder, self._stop)
+        """Let a process train one run to its end, unless it is finished or the sweep is to stop."""
+        folder, code = self.folder_of(run), 0
+        lines: list[str] = []
+        if not folder.is_finished():
+            if self._stop.is_set():
+                return run
+            if not folder.config.exists():
+                folder.begin(dump(run.config))
+            code, lines = train_in_process(folder, self._stop)
         if code == 0:
-            self._take_results(run)
+            try:
+                run.figures, run.code = folder.figures(), 0
+            except CheckpointError as error:
+                run.code, run.reason = error.exit_code, str(error)
         elif code < 0 or code > 128:
             number = -code if code < 0 else code - 128
             run.code, run.reason = 128 + number, f"stopped by {signal_name(number)}"
         else:
             # The last line of a traceback says most; of an expected error, the first one.
-            reason = (lines or [f"exit status {code}"])[-1 if code == UNEXPECTED else 0]
-            run.code, run.reason = code, reason
+            run.code = code
+            run.reason = (lines or [f"exit status {code}"])[-1 if code == UNEXPECTED else 0]
         return run
-
-    def _take_results(self, run: SweepRun) -> None:
-        """Read how a finished run ended from its folder."""
-        try:
-            run.figures, run.code = self.folder_of(run).figures(), 0
-        except CheckpointError as error:
-            run.code, run.reason = error.exit_code, str(error)
 
     def _refuse_others(self, out: Path) -> None:
         """Raise ConfigError where `out` holds runs that differ in more than this sweep varies."""
@@ -270,15 +258,17 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 def _figure(by: str | None, configs: Sequence[Config]) -> str:
     """The figure by which settings are compared, checked to be one of all of them."""
-    figures = [config.figures for config in configs]
-    common = [figure for figure in figures[0] if all(figure in others for others in figures)]
-    if by is not None and by not in common:
+    figures = configs[0].figures
+    common = [name for name in figures if all(name in config.figures for config in configs)]
+    metrics = " or ".join(name for name in common if name != "loss")
+    if by is None:
+        if len({config.train.monitor for config in configs}) > 1:
+            raise ConfigError(
+                f"the settings differ in train.monitor; put them in order --by {metrics}"
+            )
+        by = configs[0].train.monitor
+    if by not in common:
         raise ConfigError(f"--by must be one of {', '.join(common)}, got {brief(by)}")
-    metrics = " or ".join(figure for figure in common if figure != "loss")
-    monitored = {config.train.monitor for config in configs}
-    if by is None and len(monitored) > 1:
-        raise ConfigError(f"the settings differ in train.monitor; put them in order --by {metrics}")
-    by = by or monitored.pop()
     if by == "loss" and any(config.loss != configs[0].loss for config in configs):
         raise ConfigError(
             "the settings differ in the loss, so that its values cannot be compared; put them in "
