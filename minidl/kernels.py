@@ -40,7 +40,17 @@ Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
 _VERSION = 7  # of the functions in C; an extension left over from another checkout is not used
-_compiled: Any = None
+
+
+class _Numpy:
+    """Stands in for the C extension where that is not built or not used: nothing is for it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None
+
+
+NUMPY_ALONE = _Numpy()
+_compiled: Any = NUMPY_ALONE
 _PAGE = 4096  # bytes
 _places = itertools.cycle(range(0, _PAGE, 11 * 64))  # multiples of a line of the cache
 if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
@@ -68,7 +78,7 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def name() -> str:
     """Return which kernels run: "compiled" or "numpy"."""
-    return "numpy" if _compiled is None else "compiled"
+    return "numpy" if _compiled is NUMPY_ALONE else "compiled"
 
 
 def has_crew() -> bool:
@@ -76,7 +86,7 @@ def has_crew() -> bool:
 
     Not so where NumPy's BLAS cannot be held at one thread: its threads would fight with the crew's.
     """
-    return _compiled is not None and blas.NUMPY is not None
+    return _compiled is not NUMPY_ALONE and blas.NUMPY is not None
 
 
 @contextmanager
@@ -121,8 +131,6 @@ def record(step: Callable[[], float], x: Array, labels: Array) -> tuple[float, R
     repeats it where one of them had no compiled kernel, or used no x or labels. A replay returns
     None, and has done nothing, for a batch that is not like the recorded one.
     """
-    if _compiled is None:
-        return step(), None
     _compiled.record()
     try:
         loss = step()
@@ -136,7 +144,7 @@ def matmul(a: Array, b: Array, out: Array, mask: Array | None = None) -> Array:
 
     The mask must not share memory with out; a and b may.
     """
-    if _compiled is None or not _compiled.matmul(a, b, out, None, mask, False):
+    if not _compiled.matmul(a, b, out, None, mask, False):
         np.dot(a, b, out=out)  # calls BLAS also where one size is 1, which `matmul` does not
         if mask is not None:
             np.multiply(out, mask > 0, out=out)
@@ -148,7 +156,7 @@ def affine(x: Array, W: Array, b: Array | None, out: Array, rectify: bool = Fals
 
     b must not share memory with out; x and W may.
     """
-    if _compiled is None or not _compiled.matmul(x, W, out, b, None, rectify):
+    if not _compiled.matmul(x, W, out, b, None, rectify):
         np.dot(x, W, out=out)
         if b is not None:
             np.add(out, b, out=out)
@@ -159,10 +167,8 @@ def affine(x: Array, W: Array, b: Array | None, out: Array, rectify: bool = Fals
 
 def sparse_affine(x: Any, W: Array, b: Array | None, out: Array, rectify: bool = False) -> Array:
     """out = x @ W + b, for x in SciPy's CSR format; with `rectify`, max(out, 0)."""
-    if (
-        _compiled is None
-        or not _fits(x, len(out), len(W))
-        or not _compiled.sparse(x.data, x.indices, x.indptr, W, out, b, rectify)
+    if not _fits(x, len(out), len(W)) or not _compiled.sparse(
+        x.data, x.indices, x.indptr, W, out, b, rectify
     ):
         out[:] = x @ W
         if b is not None:
@@ -174,10 +180,8 @@ def sparse_affine(x: Any, W: Array, b: Array | None, out: Array, rectify: bool =
 
 def sparse_gradient(x: Any, dy: Array, dW: Array) -> None:
     """dW = x.T @ dy, for x in SciPy's CSR format."""
-    if (
-        _compiled is None
-        or not _fits(x, len(dy), len(dW))
-        or not _compiled.sparse_gradient(x.data, x.indices, x.indptr, dy, dW)
+    if not _fits(x, len(dy), len(dW)) or not _compiled.sparse_gradient(
+        x.data, x.indices, x.indptr, dy, dW
     ):
         dW[:] = x.T @ dy
 
@@ -188,19 +192,19 @@ def _fits(x: Any, *shape: int) -> bool:
 
 def relu(x: Array, y: Array) -> None:
     """y = max(x, 0)."""
-    if _compiled is None or not _compiled.relu(x, y):
+    if not _compiled.relu(x, y):
         np.maximum(x, 0, out=y)
 
 
 def relu_backward(dy: Array, y: Array, dx: Array) -> None:
     """dx = dy where y > 0, else 0."""
-    if _compiled is None or not _compiled.relu_backward(dy, y, dx):
+    if not _compiled.relu_backward(dy, y, dx):
         np.multiply(dy, y > 0, out=dx)
 
 
 def sum_rows(x: Array, sums: Array) -> None:
     """sums = the sum of the rows of x.  x: (n_samples, n).  sums: (n,)."""
-    if _compiled is None or not _compiled.sum_rows(x, sums):
+    if not _compiled.sum_rows(x, sums):
         np.add.reduce(x, 0, out=sums)
 
 
@@ -210,7 +214,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y:
     x, x_hat, y: (n_samples, n_features).  Returns mean, var and r: (3, n_features).
     """
     stats: Array = np.empty((3, len(gamma)), x.dtype)
-    if _compiled is None or not _compiled.batch_norm(x, gamma, beta, x_hat, y, stats, eps):
+    if not _compiled.batch_norm(x, gamma, beta, x_hat, y, stats, eps):
         mean, var, r = stats
         np.add.reduce(x, 0, out=mean)
         mean /= len(x)
@@ -230,7 +234,7 @@ def batch_norm_backward(
 ) -> None:
     """dgamma = sum(dy * x_hat), dbeta = sum(dy), dx as `BatchNorm` defines it; over the rows."""
     arrays = dy, x_hat, r, gamma, dx, dgamma, dbeta
-    if _compiled is None or not _compiled.batch_norm_backward(*arrays):
+    if not _compiled.batch_norm_backward(*arrays):
         np.multiply(dy, x_hat, out=dx)
         np.add.reduce(dx, 0, out=dgamma)
         np.add.reduce(dy, 0, out=dbeta)
@@ -242,7 +246,7 @@ def batch_norm_backward(
 
 def take_rows(X: Array, rows: Array, out: Array) -> Array:
     """out = X[rows].  X: (n_samples, n).  rows: (n_rows,) int64, each in [0, n_samples)."""
-    if _compiled is None or not _compiled.take_rows(X, rows, out):
+    if not _compiled.take_rows(X, rows, out):
         # Not "raise": that mode gathers into a copy of `out` first.
         X.take(rows, axis=0, out=out, mode="clip")
     return out
@@ -251,7 +255,7 @@ def take_rows(X: Array, rows: Array, out: Array) -> Array:
 def softmax(logits: Array) -> Array:
     """Return exp(logits) / the sum of its row, (n_samples, n_classes)."""
     p = np.empty_like(logits)
-    if _compiled is None or not _compiled.probabilities(logits, p):
+    if not _compiled.probabilities(logits, p):
         np.subtract(logits, np.maximum.reduce(logits, 1, keepdims=True), out=p)
         np.exp(p, out=p)
         np.divide(p, np.add.reduce(p, 1, keepdims=True), out=p)
@@ -260,7 +264,7 @@ def softmax(logits: Array) -> Array:
 
 def all_finite(x: Array) -> bool:
     """Return whether no number of x is NaN or infinite."""
-    finite: bool | None = None if _compiled is None else _compiled.finite(x)
+    finite: bool | None = _compiled.finite(x)
     return bool(np.isfinite(x).all()) if finite is None else finite
 
 
@@ -271,8 +275,6 @@ def softmax_cross_entropy(
 
     None: there is no compiled kernel for these arrays.
     """
-    if _compiled is None:
-        return None
     dlogits = np.empty_like(logits)
     loss = _compiled.softmax(logits, labels, dlogits, smoothing, share)
     if loss is None and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
@@ -287,7 +289,7 @@ def sgd(p: Array, g: Array, v: Array, *settings: float) -> bool | None:
     settings: learning rate, momentum, weight decay, scale of the gradient, nesterov.
     None: there is no compiled kernel for these arrays.
     """
-    done: bool | None = None if _compiled is None else _compiled.sgd(p, g, v, *settings)
+    done: bool | None = _compiled.sgd(p, g, v, *settings)
     return done
 
 
@@ -298,5 +300,5 @@ def adam(p: Array, g: Array, m: Array, v: Array, *settings: float) -> bool | Non
     gradient, factor of the parameters, 1 - beta1, 1 - beta2.
     None: there is no compiled kernel for these arrays.
     """
-    done: bool | None = None if _compiled is None else _compiled.adam(p, g, m, v, *settings)
+    done: bool | None = _compiled.adam(p, g, m, v, *settings)
     return done
