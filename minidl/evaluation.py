@@ -36,13 +36,9 @@ def evaluate(
     """
     require_instance("model", model, Sequential)
     require_instance("loss_function", loss_function, Loss)
-    for name, array in (("X", X), ("y", y)):
-        if not hasattr(array, "shape"):
-            raise ParameterError(name, f"must be an array, got {type(array).__name__}")
-    if len(y) != X.shape[0] or len(y) == 0:
-        raise ValueError(f"X and y must have the same rows, at least one: {X.shape[0]}, {len(y)}")
-    outputs = predict_outputs(model, X, transform=transform)
-    loss_function.check_targets(y, outputs.shape[1])
+    data = X, y, sample_weight
+    rows = checked_rows(model, loss_function, transform, "the data", data)
+    outputs = predict_outputs(model, rows.X, transform=transform)
     extra = loss_function.extra_metric_names
     return loss_and_metrics(loss_function, outputs, y, sample_weight, extra)
 
@@ -62,7 +58,7 @@ def checked_rows(
     rows, expected = Rows(*data), model.input_size
     for what, array in (("X", rows.X), ("targets", rows.y)):
         if not hasattr(array, "dtype"):
-            raise ValueError(f"{name} needs {what} as an array, got {type(array).__name__}")
+            raise ParameterError(name, f"needs {what} as an array, got {type(array).__name__}")
     n, w = rows.X.shape[0], rows.sample_weight
     if len(rows.X.shape) != 2 or n == 0:
         raise ValueError(f"{name} needs X with rows and columns, got shape {rows.X.shape}")

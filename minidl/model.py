@@ -149,23 +149,17 @@ class Sequential:
         learning_rate_multipliers: by group name, "weights", "biases", "scales"; default 1 each.
         max_norm: bound on the norm of the incoming weights of each unit.
         """
-        multipliers = dict(learning_rate_multipliers or {})
-        unknown = set(multipliers) - set(GROUP_NAMES)
-        if unknown:
+        multipliers = dict.fromkeys(GROUP_NAMES, 1.0) | dict(learning_rate_multipliers or {})
+        if unknown := set(multipliers) - set(GROUP_NAMES):
             raise ValueError(
                 f"learning_rate_multipliers names {sorted(unknown)}; groups are {GROUP_NAMES}"
             )
         shapes = tuple(p.shape for _, p in self.named_parameters() if _group_of("", p) == "weights")
-        return tuple(
-            ParameterGroup(
-                name,
-                self._group_slices[name],
-                decays=name == "weights",
-                learning_rate_multiplier=multipliers.get(name, 1.0),
-                max_norm=max_norm if name == "weights" else None,
-                shapes=shapes if name == "weights" else (),
-            )
-            for name in GROUP_NAMES
+        weights, biases, scales = self._group_slices.values()
+        return (
+            ParameterGroup("weights", weights, True, multipliers["weights"], max_norm, shapes),
+            ParameterGroup("biases", biases, False, multipliers["biases"]),
+            ParameterGroup("scales", scales, False, multipliers["scales"]),
         )
 
     @property

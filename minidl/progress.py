@@ -10,7 +10,6 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -80,11 +79,6 @@ class Progress:
     epochs_without_improvement: int = 0
     stopped_early: bool = False
 
-    @property
-    def has_best(self) -> bool:
-        """Whether some weights have been kept as the best so far."""
-        return self.best_epoch > 0 or self.best_score is not None
-
 
 def check_state(
     state: Mapping[str, Any],
@@ -103,7 +97,11 @@ def check_state(
     the first step.  bounds: the first row of each batch of an epoch, and the one after its last.
     """
     _require(isinstance(state.get("progress"), Mapping), "it has no progress")
-    at = _progress(state["progress"])
+    defaults = asdict(Progress())
+    _require_like(state["progress"], dict.fromkeys(defaults, ...), "progress")
+    for name, value in state["progress"].items():
+        _require(_is_like(value, name, defaults[name]), f"progress.{name} is {str(value)[:40]}")
+    at = Progress(**state["progress"])
     done = at.epoch * len(bounds) + at.batch
     _require(at.batch < len(bounds) and at.epoch <= epochs, "it is beyond the last step")
     _require(at.epoch < epochs or at.batch == 0, "it is beyond the last step")
@@ -124,7 +122,7 @@ def check_state(
     expected |= {"progress": ..., "rng": ...}  # checked by themselves
     if "average" in own:
         expected["average"] = {"n_updates": done, **vectors}
-    if at.has_best:
+    if at.best_epoch > 0 or at.best_score is not None:
         expected["best"] = vectors
     _require_like(state, expected, "it")
     if "square" in averages:
@@ -133,24 +131,16 @@ def check_state(
     return at
 
 
-def _progress(values: Mapping[str, Any]) -> Progress:
-    """The progress of these values, each in its range by itself."""
-    defaults = asdict(Progress())
-    _require_like(values, dict.fromkeys(defaults, ...), "progress")
-    for name, default in defaults.items():
-        value, kind = values[name], type(default)
-        if kind is int:
-            fits = type(value) is int and 0 <= value < 2**63
-        elif kind is bool:
-            fits = type(value) is bool
-        elif value is None:
-            fits = default is None
-        else:  # a loss and a score may be negative
-            least = -inf if name in ("epoch_loss", "best_score") else -5e-324
-            fits = type(value) is not bool and isinstance(value, int | float)
-            fits = fits and max(least, -1e300) < value < 1e300
-        _require(fits, f"progress.{name} is {str(value)[:40]}")
-    return Progress(**values)
+def _is_like(value: Any, name: str, default: Any) -> bool:
+    """Whether a value of the progress is of the kind of its default, and in its range."""
+    if isinstance(default, bool):
+        return type(value) is bool
+    if isinstance(default, int):
+        return type(value) is int and 0 <= value < 2**63
+    if value is None:
+        return default is None
+    least = -1e300 if name in ("epoch_loss", "best_score") else 0.0  # these may be negative
+    return type(value) in (int, float) and least <= value < 1e300
 
 
 def _require(holds: Any, problem: str) -> None:

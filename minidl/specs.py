@@ -131,38 +131,34 @@ def weigh(specs: Sequence[Spec], n_in: int, n_outputs: int = 0) -> tuple[int, in
     Nothing is built, so that sizes can be judged before memory is taken. The parameters are a
     lower bound.  Raises ValueError for what is not a list of specs, or is too deep or too long.
     """
-    parameters, numbers, _ = _weigh(specs, n_in, n_outputs, MAX_LAYERS, MAX_DEPTH)
+    parameters, numbers, n_layers = _weigh(specs, n_in, n_outputs, MAX_DEPTH)
+    if n_layers > MAX_LAYERS:
+        raise ValueError(f"layers must be at most {MAX_LAYERS}")
     return parameters, numbers
 
 
-def _weigh(
-    specs: Sequence[Spec], n_in: int, n_outputs: int, max_layers: int, depth: int
-) -> tuple[int, int, int]:
+def _weigh(specs: Any, n_in: int, n_outputs: int, depth: int) -> tuple[int, int, int]:
     if not isinstance(specs, list | tuple):
         raise ValueError("layers must be a list")
     if depth == 0:
         raise ValueError(f"layers within layers are at most {MAX_DEPTH} deep")
-    parameters, numbers, n_layers, size = 0, n_in, 0, n_in
+    totals = [0, n_in, len(specs)]
     for spec in specs:
         name = spec.get("name") if isinstance(spec, Mapping) else None
         if not isinstance(name, str):
             raise ValueError(f"a layer must be a map with a name, got {_brief(spec)}")
-        n_layers += 1
         if "layers" in spec:
-            inner = _weigh(spec["layers"], size, n_outputs, max_layers - n_layers, depth - 1)
-            parameters += inner[0]
-            numbers += inner[1]
-            n_layers += inner[2]
-        if n_layers > max_layers:
-            raise ValueError(f"layers must be at most {MAX_LAYERS}")
-        n_out = spec.get("n_out", size)
+            inner = _weigh(spec["layers"], n_in, n_outputs, depth - 1)
+            totals = [a + b for a, b in zip(totals, inner, strict=True)]
+        n_out = spec.get("n_out", n_in)
         n_out = n_outputs if n_out == "auto" else n_out
         if type(n_out) is not int or not 0 <= n_out < 2**40:
             raise ValueError(f"{name} cannot have n_out={_brief(n_out)}")
         if sizes := _sizes_of(name):
-            parameters += size * n_out if "n_in" in sizes else size
-        numbers += n_out
-        size = n_out
+            totals[0] += n_in * n_out if "n_in" in sizes else n_in
+        totals[1] += n_out
+        n_in = n_out
+    parameters, numbers, n_layers = totals
     return parameters, numbers, n_layers
 
 

@@ -79,7 +79,7 @@ def training(**changes):
         (lambda: Sequential([ReLU()]).forward([[1.0]]), "x must be an array .*, got list"),
         (
             lambda: minidl.evaluate(Sequential([ReLU()]), MSE(), [[1.0]], [1.0]),
-            "X must be an array, got list",
+            "the data needs X as an array, got list",
         ),
         (lambda: minidl.save(Sequential, MSE(), "x"), "model .*the class Sequential"),
         (lambda: minidl.save(Sequential([ReLU()]), MSE, "x"), "loss_function .*the class MSE"),

@@ -408,9 +408,9 @@ def test_evaluation_does_not_depend_on_how_the_rows_are_cut():
     weighted, cut = evaluate(model, SoftmaxCrossEntropy(), X, y, weights), (X[:100], y[:100])
     assert weighted == pytest.approx(evaluate(model, SoftmaxCrossEntropy(), *cut), rel=1e-6)
     for wrong in (y - 1, y + 1, y[:, None], y[1:], y[:0]):
-        with pytest.raises(ValueError, match=r"targets|same rows"):
+        with pytest.raises(ValueError, match="targets"):
             evaluate(model, SoftmaxCrossEntropy(), X, wrong)
-    with pytest.raises(ValueError, match="at least one: 0, 0"):
+    with pytest.raises(ValueError, match="the data needs X with rows"):
         evaluate(model, SoftmaxCrossEntropy(), X[:0], y[:0])
     doubled = evaluate(model, SoftmaxCrossEntropy(), X / 2, y, transform=lambda x: 2 * x)
     assert doubled == pytest.approx(evaluate(model, SoftmaxCrossEntropy(), X, y), rel=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,15 @@ from minidl import kernels
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 from minidl.layers.activations import sigmoid
-from minidl.losses.loss import ElementwiseLoss, Loss, Share, columns, require_targets
+from minidl.losses.loss import (
+    ElementwiseLoss,
+    Loss,
+    Names,
+    Share,
+    Weights,
+    columns,
+    require_targets,
+)
 from minidl.losses.metrics import class_metrics, mean_roc_auc, weighted_mean
 
 
@@ -93,11 +101,7 @@ class SoftmaxCrossEntropy(Loss):
             require_targets(fits, targets, f"must be a class from 0 to {n_outputs - 1}")
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return the metrics of `class_metrics`, and of these what `extra` names.
 
@@ -197,11 +201,7 @@ class SigmoidCrossEntropy(ElementwiseLoss):
         require_targets((targets >= 0) & (targets <= 1), targets, "must be between 0 and 1")
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return "accuracy", "balanced_accuracy", "f1" and "macro_f1", and what `extra` names.
 

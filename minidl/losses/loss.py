@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from minidl.errors import require_instance
 from minidl.kernels import Array
 
 Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
+Weights: TypeAlias = Array | None  # of rows, (n_samples,); None for 1 each
+Names = Collection[str]
 
 
 class Loss:
@@ -93,11 +95,7 @@ class Loss:
         require_targets(np.isfinite(targets), targets, "must be finite")
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return the metrics by name; each row counts by its sample_weight.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
-from minidl.losses.loss import ElementwiseLoss, Loss, columns, require_targets
+from minidl.losses.loss import ElementwiseLoss, Loss, Names, Weights, columns, require_targets
 from minidl.losses.metrics import weighted_mean
 
 
@@ -22,11 +22,7 @@ class RegressionLoss(ElementwiseLoss):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "rmse", "mae"})
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return "r2", "rmse" and "mae" of the predictions, the mean over several outputs.
 
@@ -193,11 +189,7 @@ class Pinball(ScaledLoss):
         return self._q.size if self._q.ndim else n_targets
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return "coverage", the share of targets at or below the prediction, and "mae".
 
@@ -244,11 +236,7 @@ class Poisson(RegressionLoss):
         require_targets(targets >= 0, targets, "must be at least 0")
 
     def metrics(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        extra: Collection[str] = (),
+        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
     ) -> dict[str, float]:
         """Return "deviance", twice the loss, and the metrics of regression."""
         deviance = 2 * self(logits.astype(np.float64), targets, sample_weight)[0]
