@@ -28,8 +28,7 @@ class HalfSquaredError(MSE):
     dlogits = (z - t) * w_i / total_weight
     """
 
-    def _per_output(self, n_outputs: int) -> float:
-        return 1.0
+    adds_outputs = True
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
         e = z - t
@@ -40,8 +39,7 @@ class HalfSquaredError(MSE):
 class SummedPoisson(Poisson):
     """Half the Poisson deviance, summed over the outputs: scikit-learn's "poisson"."""
 
-    def _per_output(self, n_outputs: int) -> float:
-        return 1.0
+    adds_outputs = True
 
 
 OWN_LOSSES: dict[Any, Loss] = {"squared_error": HalfSquaredError(), "poisson": SummedPoisson()}

@@ -11,15 +11,7 @@ from minidl import kernels
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
 from minidl.layers.activations import sigmoid
-from minidl.losses.loss import (
-    ElementwiseLoss,
-    Loss,
-    Names,
-    Share,
-    Weights,
-    columns,
-    require_targets,
-)
+from minidl.losses.loss import Loss, Names, Share, Weights, columns, require_targets
 from minidl.losses.metrics import class_metrics, mean_roc_auc, weighted_mean
 
 
@@ -171,7 +163,7 @@ class SoftmaxCrossEntropy(Loss):
 
 
 @dataclass(frozen=True)
-class SigmoidCrossEntropy(ElementwiseLoss):
+class SigmoidCrossEntropy(Loss):
     """Negative log-likelihood of yes or no: a binary target, or several labels at once.
 
     l_i     = sum_j log(1 + exp(z_ij)) - t_ij * z_ij
@@ -186,6 +178,7 @@ class SigmoidCrossEntropy(ElementwiseLoss):
     metric_names = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
     extra_metric_names = ("roc_auc", "brier")
     lower_is_better = frozenset({"loss", "brier"})
+    adds_outputs = True
 
     def predict(self, logits: Array) -> Array:
         """Return the probability of each label, (n_samples, n_labels)."""
@@ -232,9 +225,6 @@ class SigmoidCrossEntropy(ElementwiseLoss):
             errors = self.predict(logits.astype(np.float64)) - columns(targets, np.float64)
             figures["brier"] = weighted_mean(np.mean(errors * errors, axis=1), sample_weight)
         return figures
-
-    def _per_output(self, n_outputs: int) -> float:
-        return 1.0
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
         # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)), and for t = 1 nothing is lost near 0

@@ -25,6 +25,9 @@ class Loss:
     sample_weight[i], (n_samples,).  total_weight: sum_i w_i, or where a batch is split in shards
     that of the whole batch: then the losses and gradients of the shards add up to the batch's.
     Rows without any weight give a loss and gradients of 0.  Nothing given is modified.
+
+    Subclasses write `_elementwise`, the loss of each output by itself; l_i is the mean over the
+    outputs, or their sum where `adds_outputs`. A loss that mixes outputs writes `_rows` instead.
     """
 
     task: ClassVar[Literal["classification", "multilabel", "regression"]]
@@ -33,6 +36,7 @@ class Loss:
     metric_names: ClassVar[tuple[str, ...]]
     extra_metric_names: ClassVar[tuple[str, ...]] = ()
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})  # of the metrics and "loss"
+    adds_outputs: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -113,27 +117,14 @@ class Loss:
 
     def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         """Return l_i, (n_samples,), and share_i * d l_i / d logits."""
-        raise NotImplementedError
-
-
-class ElementwiseLoss(Loss):
-    """A loss whose loss is that of each output by itself; rows take their mean over the outputs.
-
-    targets: (n_samples,) for one output, or (n_samples, n_outputs).
-    """
-
-    def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         losses, slopes = self._elementwise(logits, self._in_units(targets, logits.dtype))
-        per_output = self._per_output(logits.shape[1])
+        per_output = 1.0 if self.adds_outputs else 1.0 / logits.shape[1]
         slopes *= np.multiply(share, per_output, dtype=slopes.dtype).reshape(-1, 1)
         return np.add.reduce(losses, 1) * per_output, slopes
 
     def _in_units(self, targets: Array, dtype: Any) -> Array:
         """Return what the outputs are compared with, (n_samples, n_targets)."""
         return columns(targets, dtype)
-
-    def _per_output(self, n_outputs: int) -> float:
-        return 1.0 / n_outputs
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Return the loss of each output and its derivative by z, both new (n_samples, n)."""

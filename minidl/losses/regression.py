@@ -10,11 +10,11 @@ import numpy as np
 
 from minidl.errors import ParameterError, require
 from minidl.kernels import Array
-from minidl.losses.loss import ElementwiseLoss, Loss, Names, Weights, columns, require_targets
+from minidl.losses.loss import Loss, Names, Weights, columns, require_targets
 from minidl.losses.metrics import weighted_mean
 
 
-class RegressionLoss(ElementwiseLoss):
+class RegressionLoss(Loss):
     """A loss function for numbers; its metrics are those of regression."""
 
     task = "regression"
