@@ -617,6 +617,7 @@ static Py_ssize_t update_length(const Work *w) {
     for (int i = 0; i < w->n_arrays; i++) fits &= is_row(&w->a[i], w->a[0].size);
     return fits ? w->a[0].size : NO;
 }
+TYPED_KERNEL(add_l2, update_length, "wrd", SUM)
 TYPED_KERNEL(sgd, update_length, "wrwddddd", FINITE)
 TYPED_KERNEL(adam, update_length, "wrwwddddddddd", FINITE)
 
@@ -754,6 +755,7 @@ static PyMethodDef methods[] = {
      "sparse(data, indices, indptr, W, out, bias, relu): out = x @ W + bias, above 0; x is CSR"},
     {"sparse_gradient", FAST(py_sparse_gradient),
      "sparse_gradient(data, indices, indptr, dy, dW): dW = x.T @ dy; x is CSR"},
+    {"add_l2", FAST(py_add_l2), "add_l2(g, p, strength): g += strength * p; the sum of p**2"},
     {"sgd", FAST(py_sgd),
      "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
     {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
@@ -771,7 +773,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 7)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 8)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

@@ -4,16 +4,18 @@
 /* Where element i of an array is. */
 #define AT(array, i) ((REAL *)(array).data + (i))
 
-/* STEP(i, lane) for each of n elements. Returns the sum of the lanes: they add 0 times a number,
- * which is 0 only where that number is finite. */
-#define FOR_ALL_ELEMENTS(n)                                    \
-    REAL lanes[LANES] = {0}, sum = 0;                          \
-    Py_ssize_t i = 0;                                          \
-    for (; i + LANES <= (n); i += LANES)                       \
-        for (int k = 0; k < LANES; k++) STEP(i + k, lanes[k])  \
-    for (; i < (n); i++) STEP(i, lanes[0])                     \
-    for (int k = 0; k < LANES; k++) sum += lanes[k];           \
-    return sum;
+/* STEP(i, lane) for each element of one part of n; no step needs what another one wrote. What the
+ * part has to tell is the sum of the lanes: 0 times a number is 0 only where that is finite. */
+#define FOR_ALL_ELEMENTS(n)                                   \
+    REAL lanes[LANES] = {0}, sum = 0;                         \
+    Py_ssize_t i, stop;                                       \
+    bounds(n, part, parts, &i, &stop);                        \
+    for (; i + LANES <= stop; i += LANES)                     \
+        _Pragma("GCC ivdep")                                  \
+        for (int k = 0; k < LANES; k++) STEP(i + k, lanes[k]) \
+    for (; i < stop; i++) STEP(i, lanes[0])                   \
+    for (int k = 0; k < LANES; k++) sum += lanes[k];          \
+    w->sums[part] = sum;
 
 /* ---- elementwise ---- */
 
@@ -41,16 +43,11 @@ static void TYPED(relu_backward_part)(Work *w, int part, int parts) {
     TYPED(masked)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start), stop - start);
 }
 
-VECTORISED static REAL TYPED(zeros)(const REAL *x, Py_ssize_t n) {
+VECTORISED static void TYPED(finite_part)(Work *w, int part, int parts) {
+    const REAL *x = w->a[0].data;
 #define STEP(i, lane) lane += x[i] * 0;
-    FOR_ALL_ELEMENTS(n)
+    FOR_ALL_ELEMENTS(w->a[0].size)
 #undef STEP
-}
-
-static void TYPED(finite_part)(Work *w, int part, int parts) {
-    Py_ssize_t start, stop;
-    bounds(w->a[0].size, part, parts, &start, &stop);
-    w->sums[part] = TYPED(zeros)(AT(w->a[0], start), stop - start);
 }
 
 /* Each part has some columns, and adds its rows from first to last as NumPy does. */
@@ -262,31 +259,46 @@ static void TYPED(sparse_gradient_part)(Work *w, int part, int parts) {
 
 /* ---- the update ---- */
 
-VECTORISED static REAL TYPED(sgd)(REAL *restrict p, const REAL *restrict g, REAL *restrict v,
-                                  Py_ssize_t n, const double *settings) {
-    const REAL rate = (REAL)settings[0], momentum = (REAL)settings[1], decay = (REAL)settings[2],
-               scale = (REAL)settings[3];
-    const int nesterov = settings[4] != 0;
+VECTORISED static void TYPED(add_l2_part)(Work *w, int part, int parts) {
+    REAL *restrict g = w->a[0].data;
+    const REAL *restrict p = w->a[1].data, strength = (REAL)w->settings[0];
+#define STEP(i, lane)               \
+    {                               \
+        g[i] += strength * p[i];    \
+        lane += p[i] * p[i];        \
+    }
+    FOR_ALL_ELEMENTS(w->a[0].size)
+#undef STEP
+}
+
+VECTORISED static void TYPED(sgd_part)(Work *w, int part, int parts) {
+    REAL *restrict p = w->a[0].data, *restrict v = w->a[2].data;
+    const REAL *restrict g = w->a[1].data, rate = (REAL)w->settings[0],
+               momentum = (REAL)w->settings[1], decay = (REAL)w->settings[2],
+               scale = (REAL)w->settings[3];
+    const int nesterov = w->settings[4] != 0;
 #define STEP(i, lane)                                             \
     {                                                             \
         REAL d = scale == 1 ? g[i] : g[i] * scale;                \
         if (decay != 0) d = p[i] * decay + d;                     \
-        REAL w = v[i] * momentum + d;                             \
-        v[i] = w;                                                 \
-        REAL s = nesterov ? (w * momentum + d) * rate : w * rate; \
+        REAL u = v[i] * momentum + d;                             \
+        v[i] = u;                                                 \
+        REAL s = nesterov ? (u * momentum + d) * rate : u * rate; \
         REAL q = p[i] - s;                                        \
         p[i] = q;                                                 \
         lane += q * 0;                                            \
     }
-    FOR_ALL_ELEMENTS(n)
+    FOR_ALL_ELEMENTS(w->a[0].size)
 #undef STEP
 }
 
-VECTORISED static REAL TYPED(adam)(REAL *restrict p, const REAL *restrict g, REAL *restrict m,
-                                   REAL *restrict v, Py_ssize_t n, const double *settings) {
-    const REAL rate = (REAL)settings[0], beta1 = (REAL)settings[1], beta2 = (REAL)settings[2],
-               eps = (REAL)settings[3], decay = (REAL)settings[4], scale = (REAL)settings[5],
-               shrink = (REAL)settings[6], rest1 = (REAL)settings[7], rest2 = (REAL)settings[8];
+VECTORISED static void TYPED(adam_part)(Work *w, int part, int parts) {
+    REAL *restrict p = w->a[0].data, *restrict m = w->a[2].data, *restrict v = w->a[3].data;
+    const REAL *restrict g = w->a[1].data;
+    const double *s = w->settings;
+    const REAL rate = (REAL)s[0], beta1 = (REAL)s[1], beta2 = (REAL)s[2], eps = (REAL)s[3],
+               decay = (REAL)s[4], scale = (REAL)s[5], shrink = (REAL)s[6], rest1 = (REAL)s[7],
+               rest2 = (REAL)s[8];
 #define STEP(i, lane)                                \
     {                                                \
         REAL q = shrink == 1 ? p[i] : p[i] * shrink; \
@@ -300,22 +312,8 @@ VECTORISED static REAL TYPED(adam)(REAL *restrict p, const REAL *restrict g, REA
         p[i] = q;                                    \
         lane += q * 0;                               \
     }
-    FOR_ALL_ELEMENTS(n)
+    FOR_ALL_ELEMENTS(w->a[0].size)
 #undef STEP
-}
-
-static void TYPED(sgd_part)(Work *w, int part, int parts) {
-    Py_ssize_t start, stop;
-    bounds(w->a[0].size, part, parts, &start, &stop);
-    w->sums[part] = TYPED(sgd)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start),
-                               stop - start, w->settings);
-}
-
-static void TYPED(adam_part)(Work *w, int part, int parts) {
-    Py_ssize_t start, stop;
-    bounds(w->a[0].size, part, parts, &start, &stop);
-    w->sums[part] = TYPED(adam)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start),
-                                AT(w->a[3], start), stop - start, w->settings);
 }
 
 #undef AT

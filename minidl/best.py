@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from minidl.errors import require
-from minidl.kernels import Array
+from minidl.kernels import BLOCK, Array
 from minidl.losses import Loss
 from minidl.model import Sequential
-from minidl.optimizers import BLOCK
 from minidl.progress import Progress
 
 Vectors = dict[str, Array]  # of a model: "params" and "buffers", as in a state

@@ -39,7 +39,7 @@ Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 7  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 8  # of the functions in C; an extension left over from another checkout is not used
 
 
 class _Numpy:
@@ -51,6 +51,7 @@ class _Numpy:
 
 NUMPY_ALONE = _Numpy()
 _compiled: Any = NUMPY_ALONE
+BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
 _PAGE = 4096  # bytes
 _places = itertools.cycle(range(0, _PAGE, 11 * 64))  # multiples of a line of the cache
 if (_asked := os.environ.get("MINIDL_KERNELS", "")) not in ("", "numpy"):
@@ -281,6 +282,18 @@ def softmax_cross_entropy(
         # They are not of 64 bits, or without a sign.
         loss = _compiled.softmax(logits, labels.astype(np.int64), dlogits, smoothing, share)
     return None if loss is None else (loss, dlogits)
+
+
+def add_l2(g: Array, p: Array, strength: float) -> float:
+    """g += strength * p, for 1-D arrays; return the sum of p**2."""
+    squares: float | None = _compiled.add_l2(g, p, strength)
+    if squares is None:
+        squares = 0.0
+        for start in range(0, p.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            g[part] += strength * p[part]
+            squares += float(p[part].dot(p[part]))
+    return squares
 
 
 def sgd(p: Array, g: Array, v: Array, *settings: float) -> bool | None:

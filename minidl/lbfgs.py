@@ -24,6 +24,7 @@ from minidl.kernels import Array
 from minidl.layers.layer import Layer
 from minidl.losses import Loss
 from minidl.model import Sequential, walk_paths
+from minidl.parallel import Differentiation
 
 SCIPYS_BLAS = blas.find(Path(scipy.__file__).parent, "linalg/_fblas.*")
 CHUNK_ROWS = 512  # of the data at a time, at least: memory is bounded
@@ -150,7 +151,9 @@ class _Objective:
         bounds = batch_bounds(n_rows, -(-n_rows // n_chunks))
         self._chunks = [rows.select(slice(start, stop)) for start, stop in bounds]
         self._replica = model.replica()
+        self._differentiation = Differentiation(self._replica, loss_function)
         self._replica.enter_loop()
+        self._differentiation.begin_epoch()
 
     def loss(self, x: Array) -> float:
         """Return the loss at x, and keep it and the gradient."""
@@ -158,14 +161,11 @@ class _Objective:
         model.params[:] = x
         loss = 0.0
         for i, chunk in enumerate(self._chunks, 1):
-            outputs = model.forward(chunk.X)
-            part, d_outputs = self.loss_function(outputs, chunk.y, chunk.sample_weight, self._total)
-            model.backward(d_outputs)
-            loss += part
+            loss += self._differentiation.whole(chunk, total_weight=self._total)
             if self.weight_decay and i == len(self._chunks):
                 loss += model.add_l2(self.weight_decay)
             if i == 1:
-                self._gradient = model.grads.astype(np.float64)
+                self._gradient = model.grads.astype(np.float64, copy=len(self._chunks) > 1)
             else:
                 self._gradient += model.grads
         if self._first and not math.isfinite(loss):

@@ -17,7 +17,6 @@ from minidl.kernels import Array
 from minidl.layers.activations import ReLU
 from minidl.layers.layer import Layer, Scratch
 from minidl.layers.linear import Linear
-from minidl.optimizers import BLOCK
 
 GROUP_NAMES = ("weights", "biases", "scales")  # the order of the flat vector; only weights decay
 
@@ -85,12 +84,8 @@ class Sequential:
 
         penalty = strength / 2 * (sum of the squares of all weights, without biases and scales)
         """
-        squares, weights = 0.0, self._group_slices["weights"]
-        for start in range(weights.start, weights.stop, BLOCK):
-            part = slice(start, min(start + BLOCK, weights.stop))
-            W = self.params[part]
-            self.grads[part] += strength * W
-            squares += float(W.dot(W))
+        weights = self._group_slices["weights"]
+        squares = kernels.add_l2(self.grads[weights], self.params[weights], strength)
         return 0.5 * strength * squares
 
     def begin_step(self, step: int, first_row: int = 0) -> None:

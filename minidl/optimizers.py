@@ -16,9 +16,7 @@ import numpy as np
 from minidl import kernels
 from minidl.errors import ParameterError, require
 from minidl.groups import Block, ParameterGroup, cut_into_blocks
-from minidl.kernels import Array
-
-BLOCK = 65536  # elements; four such float32 arrays fit in a core's second-level cache
+from minidl.kernels import BLOCK, Array
 
 
 @dataclass

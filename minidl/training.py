@@ -32,7 +32,6 @@ from minidl.ranks import Ranks
 from minidl.schedules import Constant, Schedule
 
 TRAIN_METRIC_ROWS = 5000
-RECORDING_PAYS = 4  # steps in an epoch: recording one takes as long as the others then save
 
 
 class Training:
@@ -248,8 +247,7 @@ class Training:
     def _begin_epoch(self) -> Iterator[Rows]:
         """The remaining batches of the current epoch."""
         self._scratch = self.model.enter_loop(self._scratch)
-        if self.steps_per_epoch >= RECORDING_PAYS:
-            self._step.begin_epoch()
+        self._step.differentiation.begin_epoch()
         self._epoch_start = self._rng.bit_generator.state
         return self._batches.in_order(self._order(self._at.epoch), self._at.batch, self._at.step)
 

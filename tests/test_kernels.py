@@ -166,6 +166,7 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
         ("probabilities", [FOUR, FOUR], ()),
         ("matmul", [(4, 5), (5, 3), FOUR], (None, None, False)),
         ("matmul", [(1, 5), (5, 3), (1, 3)], (np.ones(3), None, False)),
+        ("add_l2", [ROW, ROW], (0.1,)),
         ("sgd", [ROW, ROW, ROW], (0.1, 0.9, 0.0, 1.0, False)),
         ("adam", [ROW, ROW, ROW, ROW], (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
     ],
@@ -199,6 +200,7 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
         ("relu", "rw", ()),
         ("relu_backward", "rrw", ()),
         ("matmul", "rrw", (None, None, False)),
+        ("add_l2", "wr", (0.1,)),
         ("sgd", "wrw", (0.1, 0.9, 0.0, 1.0, False)),
         ("adam", "wrww", (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
     ],
@@ -206,7 +208,7 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
 @both_types
 def test_arrays_that_overlap_are_left_to_numpy(dtype, name, access, more):
     memory = np.ones(100, dtype)
-    shape = (16,) if name in ("sgd", "adam") else (4, 4)
+    shape = (16,) if name in ("add_l2", "sgd", "adam") else (4, 4)
     for i in range(len(access)):
         for j in range(i):
             arrays = [np.ones(shape, dtype) for _ in access]
@@ -289,6 +291,23 @@ def test_updates_have_numpys_bits(dtype, size, n_threads, kind, settings, refere
         expected_finite, *expected = reference(update, optimizers[1], p, g)
     assert finite == expected_finite == [True] * 3
     assert all(map(same_bits, found, expected))
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("size", SIZES)
+@both_types
+def test_the_gradient_of_a_penalty_has_numpys_bits(dtype, size, n_threads, reference):
+    rng = np.random.default_rng(size)
+    p, found = floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
+    expected = found.copy()
+    with kernels.threads(n_threads):
+        squares = kernels.add_l2(found, p, 0.37)
+    same = pytest.approx(
+        np.sum(p.astype(np.float64) ** 2), rel=1e-5 if dtype is np.float32 else 1e-13
+    )
+    assert squares == same == reference(kernels.add_l2, expected, p, 0.37)
+    assert same_bits(found, expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

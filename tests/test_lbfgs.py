@@ -53,6 +53,24 @@ def test_weights_count_rows_and_chunks_do_not_matter(monkeypatch):
     np.testing.assert_allclose(weighted.params, chunked.params, rtol=1e-6)
 
 
+@pytest.mark.parametrize("chunk_rows", [7, 1000])
+def test_repeated_evaluations_have_the_bits_of_ordinary_ones(chunk_rows, monkeypatch):
+    monkeypatch.setattr("minidl.lbfgs.CHUNK_ROWS", chunk_rows)
+    found = []
+    for record in (kernels.record, lambda step, x, labels: (step(), None)):
+        monkeypatch.setattr(kernels, "record", record)
+        model, losses = deep(ReLU()), []
+        done = fit_lbfgs(
+            model,
+            SoftmaxCrossEntropy(),
+            (X, LABELS),
+            weight_decay=0.01,
+            callback=lambda *figures, losses=losses: losses.append(figures),
+        )
+        found.append((losses, done, model.params.tobytes()))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_learns_what_is_not_linear(dtype):
     rng = np.random.default_rng(1)
