@@ -31,7 +31,7 @@ from minidl.losses import SoftmaxCrossEntropy
 from minidl.model import Sequential
 from minidl.schedules import Cosine
 from minidl.tabular import TableEncoder, TabularClassifier, TabularRegressor
-from minidl.tabular.classifier import temperature
+from minidl.tabular.estimators import temperature
 from minidl.tabular.explanation import integrated_gradients
 from minidl.tabular.members import (
     LAYERS,

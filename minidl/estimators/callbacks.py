@@ -31,7 +31,6 @@ class FitCallbacks:
         if getattr(estimator, "_skl_callbacks", None) or hasattr(estimator, "_parent_callback_ctx"):
             self._root = estimator._init_callback_context(max_subtasks=max_epochs)
             self._root.call_on_fit_task_begin(**self._told)
-        self._epoch: Any = None
 
     def epoch_begins(self) -> None:
         """Open the subtask of an epoch."""

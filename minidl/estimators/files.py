@@ -3,61 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from minidl.errors import CheckpointError
-from minidl.estimators.building import without_numpy
-from minidl.predictor import Predictor, load
+from minidl.estimators.notation import without_numpy
+from minidl.predictor import load
 
 
-def save(
-    estimator: Any, path: str | PathLike[str], predictor: Predictor, fitted: Mapping[str, Any]
-) -> None:
-    """Write the model of an estimator, with its parameters and its attributes `fitted`.
+class InFiles(BaseEstimator):  # type: ignore[misc]
+    """An estimator that can be saved and loaded, with its model in `_model`.
 
-    Raises ValueError for a parameter that no file can hold.
+    A subclass has `predictor()`; `_fitted()`, what a file keeps beside that; and
+    `_take(predictor, fitted)`, by which another estimator takes its place.
     """
-    parameters = {}
-    for name, value in estimator.get_params(deep=False).items():
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a model file, without pickle.
+
+        `load` reads it here; `minidl.load` reads it where there is only NumPy.
+        Raises ValueError for a parameter that no file can hold.
+        """
+        check_is_fitted(self)
+        parameters = {}
+        for name, value in self.get_params(deep=False).items():
+            try:
+                parameters[name] = _stored(value)
+            except TypeError as error:
+                raise ValueError(f"{name}={value!r} cannot be saved: {error}") from None
+        fitted = {name: _stored(value) for name, value in self._fitted().items()}
+        notes = {"kind": type(self).__name__, "parameters": parameters, "fitted": fitted}
+        self.predictor().save(path, notes)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Return the fitted estimator that `save` wrote: it predicts as before.
+
+        An optimizer's averages are not in the file.  Raises CheckpointError for a file that is
+        damaged, or that `save` of this class did not write.
+        """
+        predictor = load(path)
+        notes, name = predictor.notes, cls.__name__
+        if not isinstance(notes, dict) or notes.get("kind") != name:
+            raise CheckpointError(f"{path}: not saved by {name}.save; read it by minidl.load")
         try:
-            parameters[name] = _stored(value)
-        except TypeError as error:
-            raise ValueError(f"{name}={value!r} cannot be saved: {error}") from None
-    notes = {
-        "kind": type(estimator).__name__,
-        "parameters": parameters,
-        "fitted": {name: _stored(value) for name, value in fitted.items()},
-    }
-    predictor.save(path, notes)
+            parameters, fitted = (
+                {key: _restored(value) for key, value in notes[part].items()}
+                for part in ("parameters", "fitted")
+            )
+            if parameters.pop("preset", None) is not None:
+                raise ValueError("it has a preset, which is gone; read it by minidl.load")
+            self = cls(**parameters)
+            self._take(predictor, fitted)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not a usable estimator: {error}") from error
+        return self
 
-
-@contextmanager
-def opened(
-    path: str | PathLike[str], kind: type[Any]
-) -> Iterator[tuple[Any, Predictor, dict[str, Any]]]:
-    """Yield an unfitted estimator with the parameters in a file, its model, and what it fitted.
-
-    Raises CheckpointError, also where the block cannot use what the file says.
-    """
-    predictor = load(path)
-    notes, name = predictor.notes, kind.__name__
-    if not isinstance(notes, dict) or notes.get("kind") != name:
-        raise CheckpointError(f"{path}: not saved by {name}.save; read it by minidl.load")
-    try:
-        parameters, fitted = (
-            {key: _restored(value) for key, value in notes[part].items()}
-            for part in ("parameters", "fitted")
-        )
-        if parameters.pop("preset", None) is not None:
-            raise ValueError("it has a preset, which is gone; read it by minidl.load")
-        yield kind(**parameters), predictor, fitted
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a usable estimator: {error}") from error
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_model")
 
 
 def _stored(value: Any) -> Any:

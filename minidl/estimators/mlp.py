@@ -1,44 +1,53 @@
-"""What a user calls on both estimators, in reading order: fit, predict, save, load, checks."""
+"""What a user calls on both estimators, in reading order: fit, predict, file, weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import PathLike
 from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context, is_regressor
 from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.scaling import Unchanged
-from minidl.estimators.building import hidden_sizes, make_layers
 from minidl.estimators.callbacks import CallbackSupportMixin
-from minidl.estimators.files import opened, save
-from minidl.estimators.labels import Labels, plain_targets
+from minidl.estimators.files import InFiles
 from minidl.estimators.network import CURVES, Network, weight_lists
-from minidl.estimators.targets import ClassTargets, Targets
+from minidl.estimators.notation import hidden_sizes, make_model
+from minidl.estimators.targets import Classes, Targets, plain_targets, targets_of
 from minidl.evaluation import is_usable, predict_outputs
 from minidl.kernels import Array
 from minidl.layers.linear import Linear
 from minidl.model import Sequential
 from minidl.predictor import Predictor
 
-ARCHITECTURE = ("activation", "dropout", "layers")  # what a fit that goes on cannot change
 FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
 
 
-class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
+def trains_in_epochs(estimator: Any) -> bool:
+    """Whether an estimator has a `partial_fit`; raise AttributeError where it has not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    for name in ("ema", "schedule"):
+        if getattr(estimator, name) is not None:
+            raise AttributeError(
+                f"partial_fit does not support {name}: it needs to know how many epochs will come"
+            )
+    return True
+
+
+class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
     """Base of the estimators."""
 
-    loss: Any  # parameters of the subclasses
-    label_smoothing: Any = 0.0
-    classes_: Array
-
-    # --- Fit and predict.
+    label_smoothing = 0.0  # a parameter of the classifier
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(
@@ -81,6 +90,12 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, validation)
 
+    @available_if(trains_in_epochs)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Update the model with one epoch over the given data, given as for `fit`."""
+        return self._fit(X, y, sample_weight, incremental=True)
+
     def predict(self, X: Any) -> Any:
         """Return the predicted classes or values, (n_samples,) or (n_samples, n_outputs).
 
@@ -88,16 +103,6 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
         """
         outputs = self._outputs(X)  # first of all, since it says what is not fitted
         return self._targets.decide(outputs)
-
-    def _outputs(self, X: Any) -> Array:
-        """Check X, and return the model's outputs for it."""
-        check_is_fitted(self)
-        self._copy_in_weights()
-        # The general check takes ten times as long as one row does.
-        if hasattr(self, "feature_names_in_") or not is_usable(X, self.n_features_in_):
-            X = validate_data(self, X, accept_sparse="csr", reset=False)
-            self._check_first_layer(X)
-        return predict_outputs(self._model, X)
 
     def predictor(self) -> Predictor:
         """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
@@ -113,52 +118,77 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
             None if names is None else list(names),
         )
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a model file, without pickle.
+    def _outputs(self, X: Any) -> Array:
+        """Check X, and return the model's outputs for it."""
+        check_is_fitted(self)
+        self._copy_in_weights()
+        # The general check takes ten times as long as one row does.
+        if hasattr(self, "feature_names_in_") or not is_usable(X, self.n_features_in_):
+            X = validate_data(self, X, accept_sparse="csr", reset=False)
+            self._check_first_layer(X)
+        return predict_outputs(self._model, X)
 
-        `load` reads it here; `minidl.load` reads it where there is only NumPy.
-        """
+    def _fitted(self) -> dict[str, Any]:
         fitted = {name: self.__dict__.get(name) for name in FITTED}
-        save(self, path, self.predictor(), {**fitted, "indicator": self._targets.indicator})
+        return {**fitted, "indicator": self._targets.indicator}
 
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """Return the fitted estimator that `save` wrote: it predicts, and can be trained further.
+    def _take(self, predictor: Predictor, fitted: dict[str, Any]) -> None:
+        for name in FITTED:
+            if fitted.get(name) is not None or name.startswith(("best", "validation")):
+                setattr(self, name, fitted.get(name))
+        self._model, self.n_features_in_ = predictor.model, predictor.n_features
+        if predictor.feature_names is not None:
+            self.feature_names_in_ = np.asarray(predictor.feature_names, dtype=object)
+        self.n_outputs_ = predictor.model.output_size(predictor.n_features)
+        self._take_targets(targets_of(predictor, fitted.get("indicator")))
+        self._built_from = self._architecture()
+        self._list_weights()
 
-        An optimizer's averages are not in the file.  Raises CheckpointError for a file that is
-        damaged, or that `save` of this class did not write.
-        """
-        self: Self
-        with opened(path, cls) as (self, predictor, fitted):
-            for name in FITTED:
-                if fitted.get(name) is not None or name.startswith(("best", "validation")):
-                    setattr(self, name, fitted.get(name))
-            self._no_improvement_count = 0
-            self._model = predictor.model
-            self.n_features_in_ = predictor.n_features
-            if predictor.feature_names is not None:
-                self.feature_names_in_ = np.asarray(predictor.feature_names, dtype=object)
-            self.n_outputs_ = predictor.model.output_size(predictor.n_features)
-            labels, loss_function = None, predictor.loss_function
-            if predictor.classes is not None:
-                marks = fitted.get("indicator")
-                if marks is None:  # an older file
-                    marks = loss_function.task == "multilabel" and self.n_outputs_ > 1
-                exclusive = not marks or loss_function.task == "classification"
-                labels = Labels(np.asarray(predictor.classes), marks, exclusive=exclusive)
-            self._targets = self._targets_for(labels).in_units_of(loss_function)
-            self._list_weights()
+    # --- Fit.
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation: tuple[Any, Any, Any] | None = None,
+        *,
+        incremental: bool = False,
+    ) -> Self:
+        """Fit to X and y; incremental: for one epoch, from the weights that there are."""
+        if incremental and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        with self._restored_after_an_error():
+            begins = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+            learns = begins or not hasattr(self, "_model")  # weights may have been set by hand
+            X, y = self._check_rows(X, y, reset=learns)
+            self._take_targets(self._targets_of(y, learns=learns, incremental=incremental))
+            rows, held_out = self._rows(X, y, sample_weight), None
+            if learns:
+                self._targets = self._targets.fitted(rows.y)
+                self.n_outputs_ = self._targets.count_outputs(rows.y)
+            if validation is not None:
+                X_val, y_val = self._check_rows(*validation[:2], reset=False)
+                held_out = self._rows(X_val, y_val, validation[2])
+            exact = self.warm_start == "exact" and not (begins or incremental)
+            if not exact or getattr(self, "_resume", None) is None:
+                self._resume = None
+                self._random_state = check_random_state(self.random_state)
+            if learns:
+                by_hand = {k: v for k, v in vars(self).items() if k.endswith("_")}
+                self._initialize(X)
+                self.__dict__.update({} if begins else by_hand)
+            if not begins:
+                self._copy_in_weights()
+                self._check_architecture()
+            self._check_first_layer(X)
+            if self._model.buffers.size and X.shape[0] == 1:
+                raise ValueError("batch normalization needs several rows, got n_samples=1")
+            if self.solver == "lbfgs":
+                self._fit_full_batch(rows, held_out)
+            else:
+                self._fit_in_epochs(rows, held_out, incremental=incremental)
         return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    # --- Checks.
 
     def _check_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         X, y = validate_data(
@@ -173,108 +203,56 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
-    def _labels_of(self, y: Any, *, begins: bool, incremental: bool) -> Labels | None:
-        """Return a classifier's labels: of y where a fit begins, else those that y must have."""
-        return None
+    def _targets_of(self, y: Any, *, learns: bool, incremental: bool) -> Targets:
+        """Return the targets of y, or those of before for a fit that goes on."""
+        return Targets() if learns else self._targets
 
-    def _targets_for(self, labels: Labels | None) -> Targets:
-        if labels is None:
-            targets = Targets.of_numbers(self.loss)
-        else:
-            self.classes_ = labels.classes
-            targets = ClassTargets.of(labels, self.loss, self.label_smoothing)
+    def _take_targets(self, targets: Targets) -> None:
+        """Take targets, or go on with those of before, with the loss of the parameters."""
+        self._targets = targets = targets.trained_by(self.loss, self.label_smoothing)
+        if isinstance(targets, Classes):
+            self.classes_ = targets.classes
         self.__dict__.pop("out_activation_", None)
         if self.layers is None:
             self.out_activation_ = targets.activation
-        return targets
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         return Rows(X, self._targets.encode(y, X.dtype), sample_weight)
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        validation: tuple[Any, Any, Any] | None = None,
-        *,
-        incremental: bool = False,
-    ) -> Self:
-        if incremental and self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        with self._restored_after_an_error():
-            begins = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-            learns = begins or not hasattr(self, "_model")  # weights may have been set by hand
-            X, y = self._check_rows(X, y, reset=learns)
-            labels = self._labels_of(y, begins=begins, incremental=incremental)
-            targets = self._targets_for(labels)
-            if learns:
-                self._targets = targets.fitted(targets.encode(y, X.dtype))
-            else:
-                self._targets = targets.in_units_of(self._targets.loss_function)
-            rows, held_out = self._rows(X, y, sample_weight), None
-            if learns:
-                self.n_outputs_ = self._targets.count_outputs(rows.y)
-            if validation is not None:
-                X_val, y_val = self._check_rows(*validation[:2], reset=False)
-                held_out = self._rows(X_val, y_val, validation[2])
-            self._train(rows, held_out, begins=begins, incremental=incremental)
-        return self
-
     # --- The weights.
 
-    def _train(self, rows: Rows, held_out: Rows | None, *, begins: bool, incremental: bool) -> None:
-        """Train on the rows: on new weights where the fit begins, else on the current ones.
-
-        held_out: measured after each epoch, or None.  incremental: train for one epoch.
-        """
-        exact = self.warm_start == "exact" and not (begins or incremental)
-        if not exact or getattr(self, "_resume", None) is None:
-            self._resume = None
-            self._random_state = check_random_state(self.random_state)
-        if begins:
-            self._initialize(rows)
-        else:
-            self._adopt_weights(rows)
-        self._check_first_layer(rows.X)
-        if self._model.buffers.size and rows.X.shape[0] == 1:
-            raise ValueError("batch normalization needs several rows, got n_samples=1")
-        if self.solver == "lbfgs":
-            self._fit_full_batch(self._targets.weighted(rows, self.class_weight), held_out)
-        else:
-            self._fit_in_epochs(rows, held_out, incremental=incremental)
-
-    def _initialize(self, rows: Rows) -> None:
+    def _initialize(self, X: Any) -> None:
         """Begin anew: weights, counters, curves."""
-        n_in, drawn = rows.X.shape[1], {"random_state": self._random_state, "dtype": rows.X.dtype}
-        self._model = Sequential(make_layers(self, n_in, self.n_outputs_, **drawn))
-        self._built_from = {name: getattr(self, name) for name in ARCHITECTURE}
+        n_in, n_outputs = X.shape[1], self.n_outputs_
+        self._model = make_model(self, n_in, n_outputs, self._random_state, X.dtype)
+        self._built_from = self._architecture()
         self._list_weights()
         self.n_iter_, self.t_, self.history_ = 0, 0, []
         for name in (*CURVES, "_no_improvement_count"):
             self.__dict__.pop(name, None)
 
-    def _adopt_weights(self, rows: Rows) -> None:
-        """Go on with the current weights, also where they were set by hand without any fit."""
-        if not hasattr(self, "_model"):
-            by_hand = {name: value for name, value in self.__dict__.items() if name.endswith("_")}
-            self._initialize(rows)
-            self.__dict__.update(by_hand)
-        self._copy_in_weights()
-        sizes, before = hidden_sizes(self.hidden_layer_sizes), [W.shape[1] for W in self.coefs_]
-        if self.layers is None and before[:-1] != sizes:
-            raise ValueError(
-                "hidden_layer_sizes must be those of the fit that is continued, "
-                f"{before[:-1]}, got {sizes}"
-            )
-        for name, value in getattr(self, "_built_from", {}).items():
-            if getattr(self, name) != value:
+    def _architecture(self) -> dict[str, Any]:
+        """Return what a fit that goes on cannot change."""
+        names = ("activation", "dropout", "layers")
+        sizes = hidden_sizes(self.hidden_layer_sizes) if self.layers is None else None
+        return {**{name: getattr(self, name) for name in names}, "hidden_layer_sizes": sizes}
+
+    def _check_architecture(self) -> None:
+        for name, value in self._architecture().items():
+            if value != (before := self._built_from[name]):
                 raise ValueError(
-                    f"{name} must be that of the fit that is continued, {value!r}, "
-                    f"got {getattr(self, name)!r}"
+                    f"{name} must be that of the fit that is continued, {before!r}, got {value!r}"
                 )
+
+    def _check_first_layer(self, X: Any) -> None:
+        first = self._model.layers[0]
+        if issparse(X) and not isinstance(first, Linear):
+            raise ValueError(
+                f"sparse X needs a linear layer first, but layers begins with "
+                f"{type(first).__name__}: give X.toarray()"
+            )
 
     def _list_weights(self) -> None:
         self.__dict__.update(weight_lists(self._model))
@@ -290,14 +268,6 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
                 if array is not view:
                     view[:] = array
             setattr(self, name, views)
-
-    def _check_first_layer(self, X: Any) -> None:
-        first = self._model.layers[0]
-        if issparse(X) and not isinstance(first, Linear):
-            raise ValueError(
-                f"sparse X needs a linear layer first, but layers begins with "
-                f"{type(first).__name__}: give X.toarray()"
-            )
 
     @contextmanager
     def _restored_after_an_error(self) -> Iterator[None]:
@@ -328,17 +298,7 @@ class MLP(CallbackSupportMixin, Network):  # type: ignore[misc]
         if "_model" in state:
             self._list_weights()
 
-
-def trains_in_epochs(estimator: Any) -> bool:
-    """Whether an estimator has a `partial_fit`; raise AttributeError where it has not."""
-    if estimator.solver == "lbfgs":
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    for name in ("ema", "schedule"):
-        if getattr(estimator, name) is not None:
-            raise AttributeError(
-                f"partial_fit does not support {name}: it needs to know how many epochs will come"
-            )
-    return True
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -17,8 +17,8 @@ from sklearn.model_selection import train_test_split
 
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
-from minidl.estimators.building import chosen, optimizer_options
 from minidl.estimators.callbacks import FitCallbacks
+from minidl.estimators.notation import chosen, optimizer_options
 from minidl.estimators.parameters import Parameters
 from minidl.estimators.stopping import StoppingRule
 from minidl.evaluation import loss_and_metrics, predict_outputs
@@ -39,37 +39,29 @@ NOT_FINITE = (
 
 
 class Network(Parameters):
-    """Parameters, and the training of a model on rows whose targets are encoded."""
+    """Parameters, and the training of `_model` on rows that `_targets` encoded."""
 
-    hidden_layer_sizes: Any  # parameters of the subclasses, where they stand first
-    activation: Any
-    class_weight: Any = None
-    coefs_: list[Array]
-    intercepts_: list[Array]
+    class_weight: Any = None  # a parameter of the classifier
     history_: list[dict[str, float]]
-    n_outputs_: int
-    t_: int
-    _model: Sequential
-    _random_state: np.random.RandomState
+    validation_scores_: Any
     _targets: Any
-    _optimizer: Optimizer
-    _resume: dict[str, Any] | None  # for warm_start="exact": where the last fit ended
+    _resume: Any  # where the last fit ended, with warm_start="exact"
 
     def _fit_in_epochs(self, rows: Rows, held_out: Rows | None, *, incremental: bool) -> None:
         resume: Mapping[str, Any] = self._resume or {}
         if not (incremental and hasattr(self, "_optimizer")):
-            rate = self._optimizer.learning_rate if resume else None
             kind, clip = OPTIMIZERS[self.solver], self.clip_grad_norm
             self._optimizer = kind(clip_grad_norm=clip, **optimizer_options(self))
-            if rate is not None and self.learning_rate != "constant":
-                self._optimizer.learning_rate = rate
+            if resume and self.learning_rate != "constant":
+                self._optimizer.learning_rate = resume["learning_rate"]
         train_metrics, parts = held_out is not None, resume.get("parts")
         if held_out is None and self.early_stopping:
+            one_logit = self._targets.activation == "logistic" and self.n_outputs_ == 1
             parts = parts or train_test_split(
                 np.arange(rows.X.shape[0]),
                 random_state=self._random_state,
                 test_size=self.validation_fraction,
-                stratify=self._targets.strata(rows.y),
+                stratify=rows.y[:, None] > 0.5 if one_logit else None,  # as in scikit-learn
             )
             if len(parts[1]) < 2:
                 raise ValueError(
@@ -84,7 +76,7 @@ class Network(Parameters):
                 "It is going to be clipped",
                 stacklevel=2,
             )
-        order = resume.get("order", np.arange(n_rows))
+        order: Array = resume.get("order", np.arange(n_rows))
         if order.size != n_rows:
             raise ValueError(
                 f"warm_start='exact' goes on with the same data: before it had {order.size} rows, "
@@ -122,8 +114,12 @@ class Network(Parameters):
             training.begin_at(self._optimizer.n_steps, best if known else None)
         self._run_epochs(training, rows, 1 if incremental else self.max_iter)
         if self.warm_start == "exact" and not incremental:
-            state = copy.deepcopy(training.state())
-            self._resume = {"training": state, "order": order, "parts": parts}
+            self._resume = {
+                "training": copy.deepcopy(training.state()),
+                "learning_rate": self._optimizer.learning_rate,
+                "order": order,
+                "parts": parts,
+            }
         training.use_best()
         if not all(np.isfinite(v).all() for v in (self._model.params, self._model.buffers)):
             raise ValueError(NOT_FINITE)
@@ -142,9 +138,9 @@ class Network(Parameters):
             best_score=-np.inf if score is None else score,
             n_without_improvement=getattr(self, "_no_improvement_count", 0),
         )
-        validates = training.validation is not None
+        validates, scores = training.validation is not None, before["validation_scores_"]
         self.n_iter_, self.loss_, self.loss_curve_ = 0, np.nan, before["loss_curve_"] or []
-        scores = self.validation_scores_ = before["validation_scores_"] or []
+        self.validation_scores_ = scores or [] if validates else scores
         ended = False
         callbacks = FitCallbacks(self, n_epochs, rows.X, lambda: self._targets.decode(rows.y))
         bar = ProgressBar(total=n_epochs, unit="epochs", leave=True, disable=not self.progress)
@@ -167,7 +163,7 @@ class Network(Parameters):
             if not validates or self.n_iter_ == 0:
                 raise ValueError(NOT_FINITE) from error
             ended = True
-            scores.append(float("nan"))
+            self.validation_scores_.append(float("nan"))
             warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
         finally:
             bar.close()
@@ -181,15 +177,13 @@ class Network(Parameters):
         callbacks.fit_ends()
         self.best_loss_ = None if self.early_stopping else rule.best_loss
         self.best_validation_score_ = rule.best_score if validates else score
-        self.validation_scores_ = scores if validates else before["validation_scores_"]
         self._no_improvement_count = rule.n_without_improvement
 
     def _record(self, epoch: Epoch, training: Training, rule: StoppingRule) -> bool:
         """Keep the figures of an epoch, and follow the rule; return whether training ends."""
         self.n_iter_ += 1
         self.t_ += training.train.X.shape[0]
-        figures = self._keep(epoch.train, epoch.validation, learning_rate=epoch.learning_rate)
-        self.loss_ = figures["train_loss"]
+        self.loss_ = self._keep(epoch.train, epoch.validation, learning_rate=epoch.learning_rate)
         self.loss_curve_.append(self.loss_)
         lines = [f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}"]
         score, name = None, self._targets.score_name
@@ -218,8 +212,8 @@ class Network(Parameters):
 
     def _keep(
         self, train: Mapping[str, float], validation: Mapping[str, float], **numbers: float
-    ) -> dict[str, float]:
-        """Add to the history the figures of an epoch, under names such as "train_loss"."""
+    ) -> float:
+        """Add an epoch to the history, under names such as "train_loss"; return that."""
         scale = self._targets.loss_scale(self.n_outputs_)
         figures = {
             f"{part}_{name}": value * scale if name == "loss" else value
@@ -227,7 +221,7 @@ class Network(Parameters):
             for name, value in measured.items()
         }
         self.history_.append({"epoch": len(self.history_) + 1} | numbers | figures)
-        return figures
+        return figures["train_loss"]
 
     def _fitted_now(self) -> dict[str, Any]:
         """Return the attributes of an estimator whose fit ended with this epoch."""
@@ -236,27 +230,27 @@ class Network(Parameters):
 
     def _fit_full_batch(self, rows: Rows, held_out: Rows | None) -> None:
         callbacks = FitCallbacks(self, 0, rows.X, lambda: self._targets.decode(rows.y))
-        loss_function, model = self._targets.loss_function, self._model
-        decay = self.weight_decay
+        loss_function, model, decay = self._targets.loss_function, self._model, self.weight_decay
+        rows = self._targets.weighted(rows, self.class_weight)
         if decay is None:
             decay = self._l2 / loss_function.total_weight(rows.y, rows.sample_weight)
-        bar = ProgressBar(
-            total=self.max_iter, unit="iterations", leave=True, disable=not self.progress
-        )
 
         def after_iteration(iteration: int, loss: float) -> None:
             measured: Mapping[str, float] = {}
             if held_out is not None:
                 outputs, weight = predict_outputs(model, held_out.X), held_out.sample_weight
                 measured = loss_and_metrics(loss_function, outputs, held_out.y, weight)
-            scaled = self._keep({"loss": loss}, measured)["train_loss"]
+            scaled = self._keep({"loss": loss}, measured)
             if self.verbose:
                 print(f"Iteration {iteration}, loss = {scaled:.8f}")
             bar.set_description_str(f"loss {scaled:.4g}", refresh=False)
             bar.update()
 
-        with bar:
-            try:
+        bar = ProgressBar(
+            total=self.max_iter, unit="iterations", leave=True, disable=not self.progress
+        )
+        try:
+            with bar:
                 found = fit_lbfgs(
                     model,
                     loss_function,
@@ -267,8 +261,8 @@ class Network(Parameters):
                     tolerance=self.tol,
                     callback=after_iteration,
                 )
-            except DivergenceError as error:
-                raise ValueError(NOT_FINITE) from error
+        except DivergenceError as error:
+            raise ValueError(NOT_FINITE) from error
         if not (np.isfinite(model.params).all() and np.isfinite(found.loss)):
             raise ValueError(NOT_FINITE)
         if not found.converged:

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from minidl.config import Config, load_config
-from minidl.estimators.configs import config_of, parameters_from
+from minidl.estimators.notation import config_of, parameters_from
 from minidl.layers.activations import ACTIVATIONS
 
 Class = TypeVar("Class", bound=type)
@@ -229,16 +229,12 @@ a handful of rows, `partial_fit` with `ema` or `schedule` (there is none), and t
 
 
 def documented(*parts: str) -> Callable[[Class], Class]:
-    """Return a decorator that puts shared parts into the docstring of a class.
-
-    Each in turn takes the place of the next "<shared>".
-    """
+    """Return a decorator that puts a shared part in the place of each "<shared>" of a docstring."""
 
     def filled(kind: Class) -> Class:
-        text = inspect.cleandoc(kind.__doc__ or "")
-        for part in parts:
-            text = text.replace("<shared>", part, 1)
-        kind.__doc__ = text
+        first, *others = inspect.cleandoc(kind.__doc__ or "").split("<shared>")
+        pairs = zip(parts, others, strict=True)
+        kind.__doc__ = first + "".join(part + text for part, text in pairs)
         return kind
 
     return filled

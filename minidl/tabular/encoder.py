@@ -68,13 +68,15 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             For a cell that does not fit its column, with its row, column and value.
         """
-        self.fit_schema(X)
-        targets = None if y is None else columns(np.asarray(y), np.float64)
-        self.features_.fit(self.encode(X), targets)
+        codes = self.fit_codes(X)
+        self.features_.fit(codes, None if y is None else columns(np.asarray(y), np.float64))
         return self
 
-    def fit_schema(self, X: Any) -> Self:
-        """Learn the kinds of the columns only; `features_.fit` is still to be called."""
+    def fit_codes(self, X: Any) -> Array:
+        """Learn the kinds of the columns only, and return the rows as `encode` does.
+
+        `features_.fit` is still to be called.
+        """
         table = self._table(X)
         if table.n_rows == 0:
             raise TableError("X holds no row")
@@ -83,14 +85,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         for note in schema.notes:
             warnings.warn(note, stacklevel=3)
-        return self._take(TableFeatures(schema), positional=table.positional)
+        self.take(TableFeatures(schema), positional=table.positional)
+        return schema.encode(table)
 
-    @classmethod
-    def restored(cls, features: TableFeatures, *, positional: bool) -> Self:
-        """Return a fitted encoder.  positional: whether its columns have no names."""
-        return cls(missing=features.schema.missing)._take(features, positional=positional)
-
-    def _take(self, features: TableFeatures, *, positional: bool) -> Self:
+    def take(self, features: TableFeatures, *, positional: bool) -> Self:
+        """Take the columns of these features; positional: whether they have no names."""
         self.features_, self.schema_ = features, features.schema
         self.n_features_in_ = len(self.schema_.columns)
         self.__dict__.pop("feature_names_in_", None)
@@ -121,8 +120,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         X: as for `fit`; the columns of a frame are taken by name.
         """
-        inputs: Array = self.features_.transform(self.encode(X))
-        return inputs
+        return np.asarray(self.features_.transform(self.encode(X)))
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return a name for each input: that of its column, and its number within the column."""

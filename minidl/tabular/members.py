@@ -179,19 +179,15 @@ def unpack(model: Sequential, n_members: int) -> list[Sequential]:
     the packed net.
     """
     _, *middle, last = (layer for layer in model.layers if isinstance(layer, Linear))
-    members = []
-    for i in range(n_members):
+    n, members = n_members, []
+    for i in range(n):
         layers: list[Layer] = []
         for linear in middle:
-            rows, columns = (_part(i, n_members, n) for n in linear.W.shape)
-            layers += [SiLU(), linear_of(linear.W[rows, columns], linear.b[columns])]
-        W = last.W[_part(i, n_members, last.n_in)]
-        members.append(Sequential([*layers, SiLU(), linear_of(W, last.b / n_members)]))
+            blocks = linear.W.reshape(n, linear.n_in // n, n, linear.n_out // n)
+            layers += [SiLU(), linear_of(blocks[i, :, i], linear.b.reshape(n, -1)[i])]
+        W = np.split(last.W, n)[i]
+        members.append(Sequential([*layers, SiLU(), linear_of(W, last.b / n)]))
     return members
-
-
-def _part(i: int, n_parts: int, size: int) -> slice:
-    return slice(i * size // n_parts, (i + 1) * size // n_parts)
 
 
 def linear_of(W: Array, b: Array) -> Linear:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import _fit_context, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import (
@@ -22,19 +20,19 @@ from sklearn.utils.validation import (
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.features import TableFeatures
 from minidl.errors import require
-from minidl.estimators.files import opened, save
-from minidl.estimators.labels import Labels, plain_targets
-from minidl.estimators.targets import ClassTargets, Targets
+from minidl.estimators.files import InFiles
+from minidl.estimators.targets import Classes, Targets, plain_targets, targets_of
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
+from minidl.losses.loss import columns as as_columns
 from minidl.losses.regression import ScaledLoss
-from minidl.model import Sequential
 from minidl.predictor import Predictor
 from minidl.tabular.encoder import TableEncoder
 from minidl.tabular.explanation import Explanation, integrated_gradients
 from minidl.tabular.members import folds_of, train_members
 
 LABEL_SMOOTHING = 0.1
+MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
 
 PARAMETERS = """\
 columns : dict or None, default=None
@@ -70,7 +68,7 @@ n_features_in_, feature_names_in_ : int, ndarray of str
 
 
 @dataclass(eq=False, repr=False)
-class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
+class Tabular(InFiles):
     """Base of both estimators; the parameters are documented there."""
 
     _: KW_ONLY
@@ -118,10 +116,10 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
-        encoder = TableEncoder(columns=self.columns, missing=self.missing).fit_schema(X)
-        codes = encoder.encode(X)
-        labels, y = self._check_targets(plain_targets(y))
-        targets = self._targets_for(labels)
+        encoder = TableEncoder(columns=self.columns, missing=self.missing)
+        codes = encoder.fit_codes(X)
+        targets, y = self._targets_of(plain_targets(y))
+        targets = self._with_loss(targets)
         check_consistent_length(codes, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, codes)
@@ -129,26 +127,27 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         rows = targets.weighted(rows, getattr(self, "class_weight", None))
         if rows.sample_weight is not None:
             rows = rows.select(rows.sample_weight > 0)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        seeds = np.random.SeedSequence(seed)
-        strata, numbers = self._labels_and_numbers(rows.y)
+        self._targets = targets.fitted(rows.y)
+        self.n_outputs_ = n = targets.count_outputs(rows.y)
+        strata, numbers = None, as_columns(rows.y, np.float64)
+        if rows.y.dtype.kind == "i":  # one of several classes
+            strata, numbers = rows.y, np.eye(n)[rows.y][:, int(n == 2) : MOST_MEANS]
+        seeds = np.random.SeedSequence(check_random_state(self.random_state).randint(2**31 - 1))
         rng = np.random.default_rng(seeds.spawn(1)[0])
         folds = folds_of(strata, len(rows.y), self.n_members, rng)
         inputs = encoder.features_.fit_out_of_fold(rows.X, numbers, folds)
-        self._targets = targets.fitted(rows.y)
-        self.n_outputs_ = targets.count_outputs(rows.y)
         members, outputs = train_members(
             Rows(inputs, rows.y, rows.sample_weight),
             self._targets.loss_function,
-            self.n_outputs_,
+            n,
             folds,
             seeds=seeds.spawn(len(folds)),
             n_jobs=self.n_jobs,
             time_limit=self.time_limit,
             progress=self.progress,
         )
-        self.encoder_, self.n_members_ = encoder, len(members)
-        self._take_names()
+        self._take_encoder(encoder)
+        self.n_members_ = len(members)
         self._center = inputs.mean(axis=0, dtype=np.float64)
         self._calibrate(members, outputs, rows)
         return self
@@ -173,13 +172,18 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         of each row, or the first target.
         """
         check_is_fitted(self)
-        last = self.n_outputs_ - 1
-        require("output", output, output is None or 0 <= output <= last, f"from 0 to {last}")
+        n, loss_function = self.n_outputs_, self._targets.loss_function
+        require("output", output, output is None or 0 <= output < n, f"from 0 to {n - 1}")
         features = self.encoder_.features_
         inputs = features.transform(self.encoder_.encode(X))
         most = predict_outputs(self._model, inputs).argmax(axis=1) if is_classifier(self) else 0
-        places = np.full(len(inputs), most if output is None else output)
-        weights, offset = self._explained(np.eye(self.n_outputs_)[places])
+        weights = np.eye(n)[np.full(len(inputs), most if output is None else output)]
+        offset = np.zeros(len(inputs))
+        if isinstance(loss_function, ScaledLoss):
+            offset = (weights * loss_function.center).sum(axis=1)
+            weights = weights * loss_function.scale
+        elif n > 1 and not self._targets.indicator:
+            weights = weights - 1 / n
         found, base, outputs = integrated_gradients(
             self._model, self.n_members_, inputs, self._center, weights
         )
@@ -189,108 +193,66 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]
         np.add.at(values, used[features.sources], found.T)
         return Explanation(values.T, base + offset, outputs + offset, names)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a model file, without pickle.
-
-        `load` reads it here; `minidl.load` reads it where there is only NumPy.
-        """
+    def predictor(self) -> Predictor:
+        """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
         check_is_fitted(self)
-        predictor = Predictor(
+        schema = self.encoder_.schema_
+        return Predictor(
             self._model,
             self._targets.plain_loss,
             self.encoder_.features_,
-            len(self.encoder_.schema_.used),
+            len(schema.used),
             getattr(self, "classes_", None),
-            self.encoder_.schema_.names,
+            schema.names,
             conformal_scores=self.conformal_scores_,
         )
-        fitted = {
-            "n_members": self.n_members_,
-            "indicator": self._targets.indicator,
-            "center": self._center,
-            "positional": not hasattr(self, "feature_names_in_"),
-        }
-        save(self, path, predictor, fitted)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """Return the fitted estimator that `save` wrote.
-
-        Raises CheckpointError for a file that is damaged, or that `save` of this class did not
-        write.
-        """
-        self: Self
-        with opened(path, cls) as (self, predictor, fitted):
-            features, scores = predictor.preprocessing, predictor.conformal_scores
-            if scores is None or not isinstance(features, TableFeatures):
-                raise ValueError("it is not of a raw table, or holds no conformal scores")
-            self._model, self.n_members_ = predictor.model, fitted["n_members"]
-            self._center = np.asarray(fitted["center"], np.float64)
-            self.conformal_scores_ = scores
-            self.encoder_ = TableEncoder.restored(features, positional=fitted["positional"])
-            self._take_names()
-            labels, marks = None, fitted["indicator"]
-            if predictor.classes is not None:
-                labels = Labels(np.asarray(predictor.classes), marks, exclusive=not marks)
-            self._targets = self._targets_for(labels).in_units_of(predictor.loss_function)
-            self.n_outputs_ = self._model.layers[-1].n_out
-        return self
-
-    # --- What the subclasses define.
-
-    @abstractmethod
-    def _check_targets(self, y: Any) -> tuple[Labels | None, Any]:
-        """Return the labels of y, for a classification, and y after a check."""
-
-    @abstractmethod
-    def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
-        """Return what folds keep the shares of, and what categories are coded by, (n_rows, n)."""
-
-    @abstractmethod
-    def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
-        """Pack the members, and learn from outputs for rows held out how sure they are."""
-
-    # --- Parts of both.
-
-    def _targets_for(self, labels: Labels | None) -> Targets:
-        if labels is None:
-            return Targets.of_numbers({"name": "mse", "scale_targets": True})
-        self.classes_ = labels.classes
-        if not labels.exclusive:
-            return ClassTargets.of(labels, "log_loss", LABEL_SMOOTHING)
-        loss = {"name": "softmax_cross_entropy", "label_smoothing": LABEL_SMOOTHING}
-        return ClassTargets.of(labels, loss, 0.0)
-
-    def _explained(self, chosen: Array) -> tuple[Array, Array]:
-        """Return what outputs are multiplied with, and what is added, where they are explained.
-
-        chosen: 1 at the chosen output of each row, else 0, (n_samples, n_outputs).
-        """
-        loss_function = self._targets.loss_function
-        if isinstance(loss_function, ScaledLoss):
-            return chosen * loss_function.scale, (chosen * loss_function.center).sum(axis=1)
-        exclusive = self.n_outputs_ > 1 and not self._targets.indicator
-        return chosen - (1 / self.n_outputs_ if exclusive else 0.0), np.zeros(len(chosen))
 
     @property
     def conformal_scores(self) -> Array:
         """What `minidl.conformal` reads."""
         return np.asarray(self.conformal_scores_)
 
-    def _take_names(self) -> None:
-        self.n_features_in_ = self.encoder_.n_features_in_
+    def _fitted(self) -> dict[str, Any]:
+        return {
+            "n_members": self.n_members_,
+            "indicator": self._targets.indicator,
+            "center": self._center,
+            "positional": not hasattr(self, "feature_names_in_"),
+        }
+
+    def _take(self, predictor: Predictor, fitted: dict[str, Any]) -> None:
+        features, scores = predictor.preprocessing, predictor.conformal_scores
+        if scores is None or not isinstance(features, TableFeatures):
+            raise ValueError("it is not of a raw table, or holds no conformal scores")
+        self._model, self.n_members_ = predictor.model, fitted["n_members"]
+        self._center = np.asarray(fitted["center"], np.float64)
+        self.conformal_scores_ = scores
+        encoder = TableEncoder(missing=features.schema.missing)
+        self._take_encoder(encoder.take(features, positional=fitted["positional"]))
+        self._targets = self._with_loss(targets_of(predictor, fitted["indicator"]))
+        self.n_outputs_ = self._model.output_size(features.n_out)
+
+    def _with_loss(self, targets: Targets) -> Targets:
+        """Return the targets with the loss function of the recipe."""
+        if not isinstance(targets, Classes):
+            return targets.trained_by({"name": "mse", "scale_targets": True})
+        self.classes_ = targets.classes
+        if targets.indicator:
+            return targets.trained_by("log_loss", LABEL_SMOOTHING)
+        name = "softmax_cross_entropy"
+        return targets.trained_by({"name": name, "label_smoothing": LABEL_SMOOTHING})
+
+    def _take_encoder(self, encoder: TableEncoder) -> None:
+        self.encoder_, self.n_features_in_ = encoder, encoder.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
-        if hasattr(self.encoder_, "feature_names_in_"):
-            self.feature_names_in_ = self.encoder_.feature_names_in_
+        if hasattr(encoder, "feature_names_in_"):
+            self.feature_names_in_ = encoder.feature_names_in_
 
     def _outputs(self, X: Any) -> Array:
         check_is_fitted(self)
         codes = self.encoder_.encode(X)
         found = predict_outputs(self._model, codes, transform=self.encoder_.features_.transform)
         return found.astype(np.float64)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

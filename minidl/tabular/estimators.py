@@ -1,4 +1,4 @@
-"""The classifier of raw tables: calibrated probabilities, and sets of labels."""
+"""The two estimators of raw tables: calibrated probabilities, and numbers with intervals."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import assert_all_finite, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
 from minidl import conformal
 from minidl.data.batches import Rows
-from minidl.estimators.labels import Labels
 from minidl.estimators.parameters import documented
+from minidl.estimators.targets import Classes, Targets
 from minidl.kernels import Array
 from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from minidl.losses.loss import columns as as_columns
 from minidl.model import Sequential
 from minidl.tabular.members import pack
 from minidl.tabular.tabular import ATTRIBUTES, PARAMETERS, Tabular
 
 LARGEST = np.log(20.0)  # logarithm of a temperature
-MOST_MEANS = 10  # classes by whose shares a category of many labels is coded
 
 
 @documented(PARAMETERS, ATTRIBUTES)
@@ -68,18 +68,12 @@ class TabularClassifier(conformal.LabelSets, ClassifierMixin, Tabular):  # type:
         outputs = self._outputs(X)
         return self._targets.loss_function.predict(outputs)
 
-    def _check_targets(self, y: Any) -> tuple[Labels, Any]:
+    def _targets_of(self, y: Any) -> tuple[Targets, Any]:
         y = y if issparse(y) else np.asarray(y)
         if y.ndim != 2 or y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
-        return Labels.of(y), y
-
-    def _labels_and_numbers(self, targets: Array) -> tuple[Array | None, Array]:
-        if targets.ndim == 2:
-            return None, targets
-        marks = np.eye(len(self.classes_))[targets]
-        return targets, marks[:, 1:] if len(self.classes_) == 2 else marks[:, :MOST_MEANS]
+        return Classes.of(y), y
 
     def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
         known = ~np.isnan(outputs[:, 0])
@@ -117,3 +111,39 @@ def temperature(
 
     found = minimize_scalar(loss, bounds=(-LARGEST, LARGEST), method="bounded")
     return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
+
+
+@documented(PARAMETERS, ATTRIBUTES)
+@dataclass(eq=False, repr=False)
+class TabularRegressor(conformal.Intervals, RegressorMixin, Tabular):  # type: ignore[misc]
+    """Numbers for the rows of a raw table, without tuning.
+
+    Parameters
+    ----------
+    <shared>
+
+    Attributes
+    ----------
+    <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from minidl.tabular import TabularRegressor
+    >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
+    >>> reg = TabularRegressor(random_state=0).fit(X, y)
+    >>> reg.predict_interval(X[:2], coverage=0.9).shape
+    (2, 2)
+    """
+
+    def _targets_of(self, y: Any) -> tuple[Targets, Any]:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        return Targets(), column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _calibrate(self, members: list[Sequential], outputs: Array, rows: Rows) -> None:
+        self._model = pack(members)
+        values = self._targets.loss_function.predict(outputs)
+        self.oof_prediction_ = values[:, 0] if rows.y.ndim == 1 else values
+        errors = np.abs(values - as_columns(rows.y, np.float64))
+        known = ~np.isnan(errors[:, 0])
+        self.conformal_scores_ = conformal.kept_scores(errors[known], values[known])

@@ -1,4 +1,4 @@
-"""The classifier: labels in and out, whatever they are."""
+"""The two estimators: labels in and out, whatever they are; one or several numbers a row."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 
-from minidl.estimators.building import chosen
-from minidl.estimators.labels import Labels, plain_targets
 from minidl.estimators.mlp import MLP, trains_in_epochs
 from minidl.estimators.parameters import ATTRIBUTES, NOTES, PARAMETERS, documented
+from minidl.estimators.targets import Classes, Targets, plain_targets
 from minidl.kernels import Array
-from minidl.losses import Loss
 
 
 @documented(PARAMETERS, ATTRIBUTES, NOTES)
@@ -98,29 +96,66 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             return np.ones_like(outputs)
         if outputs.shape[1] == 1:
             outputs = np.hstack([-outputs, outputs])
-        loss_function: Loss = self._targets.loss_function
-        return loss_function.predict(outputs)
+        return np.asarray(self._targets.loss_function.predict(outputs))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`, minus infinity where that is 0."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
-    def _labels_of(self, y: Any, *, begins: bool, incremental: bool) -> Labels:
-        if hasattr(self, "_targets") and not begins:
-            labels: Labels = self._targets.labels
-            given = unique_labels(y)
-            if self.warm_start and set(given) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the "
-                    f"previous call to fit. Previously got {self.classes_}, `y` has {given}"
-                )
-            return labels
-        own = None if self.loss == "log_loss" else chosen("loss", self.loss).build()
-        classes = np.asarray(self.classes_) if incremental else None  # by `partial_fit`
-        return Labels.of(y, classes, one_hot=own is not None and own.task != "multilabel")
+    def _targets_of(self, y: Any, *, learns: bool, incremental: bool) -> Targets:
+        if learns:  # `partial_fit` was given all classes
+            return Classes.of(y, np.asarray(self.classes_) if incremental else None)
+        if self.warm_start and set(given := unique_labels(y)) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the "
+                f"previous call to fit. Previously got {self.classes_}, `y` has {given}"
+            )
+        return super()._targets_of(y, learns=learns, incremental=incremental)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+@documented(PARAMETERS, ATTRIBUTES, NOTES)
+@dataclass(eq=False, repr=False)
+class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
+    """Multilayer perceptron for regression, of one or several targets.
+
+    `sklearn.neural_network.MLPRegressor`, and what it does not have.
+
+    Parameters
+    ----------
+    loss : str or dict, default='squared_error'
+        'squared_error', half the squared error, summed over the targets in a step and averaged in
+        what is reported; 'poisson', half the Poisson deviance of exp(output), for y >= 0; or in
+        the notation of a config: 'huber', 'mae', `{"quantile": 0.9}`, ... With several quantiles of
+        one target, `predict` gives a column for each.
+    <shared>
+
+    Attributes
+    ----------
+    <shared>
+
+    Notes
+    -----
+    <shared>
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from minidl.estimators import MLPRegressor
+    >>> X, y = make_regression(200, 5, noise=1.0, random_state=0)
+    >>> y /= y.std()
+    >>> regressor = MLPRegressor(learning_rate_init=0.01, random_state=0).fit(X, y)
+    >>> regressor.predict(X[:3]).shape
+    (3,)
+    >>> regressor.score(X, y) > 0.95
+    True
+    """
+
+    loss: str | Mapping[str, Any] = "squared_error"
+    hidden_layer_sizes: int | Sequence[int] = (100,)
+    activation: str = "relu"
