@@ -41,34 +41,35 @@ from minidl.runs.run import Run
 
 assert not hasattr(os, "sysconf") and peak_memory_bytes() is None
 with RunFolder.create(".", "x", "stopped") as folder:
-    with Run(Experiment(load_config("iris.yaml")), folder) as run:
+    with Run(Experiment(load_config("digits.yaml")), folder) as run:
         for n, _ in enumerate(run.steps()):
             if n == 5:
                 signal.raise_signal(signal.SIGINT)
         assert run.stopped_by == signal.SIGINT
 assert cli.main(["train", "--resume", "stopped"]) == 0
-assert cli.main(["train", "iris.yaml", "--out", "whole"]) == 0
+assert cli.main(["train", "digits.yaml", "--out", "whole"]) == 0
 assert open("stopped/model.npz", "rb").read() == open("whole/model.npz", "rb").read()
 assert json.load(open("whole/run.json"))["peak_memory_bytes"] is None
-assert cli.main(["sweep", "iris.yaml", "train.epochs=1,2", "--seeds", "1", "--out", "swept"]) == 0
-assert cli.main(["gradcheck", "iris.yaml"]) == 0
-X = np.zeros((3, 4))
+assert cli.main(["sweep", "digits.yaml", "train.epochs=1,2", "--seeds", "1", "--out", "swept"]) == 0
+assert cli.main(["gradcheck", "digits.yaml"]) == 0
+X = np.zeros((3, 64))
 assert minidl.load("whole/model.npz").predict(X).shape == (3,)
 MLPClassifier((4,), max_iter=2, tol=10.0).fit(X, [0, 1, 1]).predict(X)
 print("done")
 """
 
 CONFIG = """
-data: {name: iris, preprocessing: standard}
+data: {name: digits, preprocessing: standard}
 model: [linear: 8, relu, linear: auto]
 train: {epochs: 3, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.1}}
+output: {report: false}
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the real thing runs there")
 def test_everything_works_without_what_other_systems_lack(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    (tmp_path / "iris.yaml").write_text(CONFIG)
+    (tmp_path / "digits.yaml").write_text(CONFIG)
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -187,7 +187,7 @@ def test_what_is_no_run_is_named(minidl, command, message):
 
 
 def test_without_matplotlib_the_run_is_finished_and_the_extra_is_named(tmp_path):
-    (tmp_path / "config.yaml").write_text(TEXT)
+    (tmp_path / "config.yaml").write_text(TEXT.replace("iris", "digits"))
     code = (
         "import sys; sys.modules['matplotlib'] = None; from minidl import cli;"
         "a = cli.main(['train', 'config.yaml', '--out', 'run', '--quiet']);"
@@ -206,7 +206,7 @@ def test_without_matplotlib_the_run_is_finished_and_the_extra_is_named(tmp_path)
 
 @pytest.mark.report
 def test_a_sweep_has_one_page_on_validation_data(minidl):
-    command = "sweep config.yaml train.batch_size=16,64 --seeds 1 --jobs 1 --out s"
+    command = "sweep config.yaml data.name=digits train.batch_size=16,64 --seeds 1 --jobs 1 --out s"
     code, _, err = minidl(command)
     assert code == 0 and "not written" not in err
     found = Page(Path("s/report.html").read_text())

@@ -149,6 +149,7 @@ TEXT = """\
 data: {name: digits}
 model: [linear: 32, relu, linear: auto]
 train: {epochs: 3}
+output: {report: false}
 """
 
 
