@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 
-class Epoch(Mapping[str, Any]):
+class Epoch(dict[str, Any]):
     """What one epoch gave: attributes, and a row of a table, as in `pandas.DataFrame(epochs)`.
 
     epoch: from 1.  step: steps made since the start.  learning_rate: of the last step.
@@ -41,26 +41,14 @@ class Epoch(Mapping[str, Any]):
         self.epoch, self.step, self.learning_rate = epoch, step, learning_rate
         self.train, self.validation = train, validation
         self.seconds, self.improved = seconds, improved
-
-    def __getitem__(self, column: str) -> Any:
-        return self._row()[column]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row())
-
-    def __len__(self) -> int:
-        return len(self._row())
+        super().__init__(epoch=epoch, step=step, learning_rate=learning_rate)
+        self.update((f"train_{name}", value) for name, value in train.items())
+        self.update((f"validation_{name}", value) for name, value in validation.items())
+        self.update(seconds=seconds, improved=improved)
 
     def __repr__(self) -> str:
         short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in self.items()}
         return f"Epoch({', '.join(f'{name}={value}' for name, value in short.items())})"
-
-    def _row(self) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for name, value in self.__dict__.items():
-            parts = value if isinstance(value, Mapping) else None
-            row |= {name: value} if parts is None else {f"{name}_{k}": v for k, v in parts.items()}
-        return row
 
 
 @dataclass

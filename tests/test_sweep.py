@@ -87,9 +87,9 @@ def test_values_are_split_at_commas_outside_brackets_and_quotes(text, values):
 def planned(tmp_path):
     (tmp_path / "config.yaml").write_text(TEXT)
 
-    def planned(*arguments, n_seeds=1, by=None, text=TEXT):
+    def planned(*arguments, n_seeds=1, text=TEXT):
         (tmp_path / "config.yaml").write_text(text)
-        return plan(tmp_path / "config.yaml", arguments, n_seeds=n_seeds, by=by)
+        return plan(tmp_path / "config.yaml", arguments, n_seeds=n_seeds)
 
     return planned
 
@@ -183,32 +183,13 @@ def test_other_data_are_never_taken_instead(planned):
         planned(text=text)
 
 
-def test_the_order_is_that_of_the_monitored_figure_or_another(planned):
-    assert planned().by == "loss"
-    assert planned("train.monitor=accuracy").by == "accuracy"
-    assert planned(by="accuracy").by == "accuracy"
-    with pytest.raises(ConfigError, match=r"--by must be one of loss, accuracy, .* got 'r2'"):
-        planned(by="r2")
-    with pytest.raises(ConfigError, match=r"differ in train.monitor; .* --by accuracy"):
+def test_settings_that_no_figure_compares_are_refused(planned):
+    with pytest.raises(ConfigError, match=r"differ in train.monitor, by which they are compared"):
         planned("train.monitor=loss,accuracy")
-    assert planned("train.monitor=loss,accuracy", by="loss").by == "loss"
-
-
-@pytest.mark.parametrize("loss, wrong", [("quantile: 0.5", "rmse"), ("poisson", "accuracy")])
-def test_the_order_is_that_of_a_figure_of_the_head(planned, loss, wrong):
-    text = TEXT.replace("iris", "diabetes") + f"loss: {{{loss}}}\n".replace("{poisson}", "poisson")
-    assert planned(by="mae", text=text).by == "mae"
-    with pytest.raises(ConfigError, match=f"--by must be one of loss, .*mae, got '{wrong}'"):
-        planned(by=wrong, text=text)
-
-
-def test_losses_that_differ_cannot_be_compared(planned):
     differing = "loss.label_smoothing=0,0.1"
-    for by in (None, "loss"):
-        with pytest.raises(ConfigError, match=r"differ in the loss.* --by accuracy"):
-            planned(differing, by=by)
-    assert planned(differing, by="accuracy").by == "accuracy"
-    assert planned(differing, "train.monitor=accuracy").by == "accuracy"
+    with pytest.raises(ConfigError, match=r"differ in the loss.*; set train.monitor to accuracy"):
+        planned(differing)
+    assert planned(differing, "train.monitor=accuracy").config.train.monitor == "accuracy"
 
 
 # --- the comparison

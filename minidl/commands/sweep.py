@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -27,9 +28,10 @@ def sweep(arguments: Sequence[str]) -> int:
     parser = Parser(
         "sweep",
         "Train every combination of the settings `key=value,value` with several seeds, and compare "
-        "their means on the VALIDATION data. Each run is a process with one thread and leaves a "
-        "run folder; the same command with the same --out trains only what is not finished. A "
-        "value may hold commas in brackets or quotes; a key with one value is set for all runs.",
+        "the means of the figure in train.monitor on the VALIDATION data. Each run is a process "
+        "with one thread and leaves a run folder; the same command with the same --out trains only "
+        "what is not finished. A value may hold commas in brackets or quotes; a key with one value "
+        "is set for all runs.",
         epilog="The test set chooses nothing; results.json of each run has its figures.",
     )
     parser.takes_config()
@@ -43,23 +45,16 @@ def sweep(arguments: Sequence[str]) -> int:
         default=usable_cores(),
         help="runs at a time (default: the cores)",
     )
-    parser.add_argument(
-        "--by", metavar="FIGURE", help="loss or a metric; the best first (default: train.monitor)"
-    )
     parser.add_argument("--out", metavar="DIR", help="default: runs/NAME-sweep/TIME")
     options = parser.options(arguments)
     path, overrides = parser.config(options.arguments)
-    planned = plan(path, overrides, n_seeds=options.seeds, by=options.by)
-    runs = planned.runs
-    with (
-        planned.open(options.out) as swept,
-        ProgressBar(total=len(runs), unit="runs", disable=None) as bar,
-    ):
+    swept = plan(path, overrides, n_seeds=options.seeds)
+    numbers, n_runs = itertools.count(1), len(swept.runs)
+    with swept.open(options.out), ProgressBar(total=n_runs, unit="runs", disable=None) as bar:
 
         def ended(run: SweepRun) -> None:
             bar.update()
-            n_ended = sum(each.code is not None for each in runs)
-            warn(outcome_line(f"{n_ended}/{len(runs)}", run, width_of(sys.stderr)))
+            warn(outcome_line(f"{next(numbers)}/{n_runs}", run, width_of(sys.stderr)))
 
         swept.train(options.jobs, ended)
     if swept.stopped_by is not None:

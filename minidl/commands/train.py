@@ -163,15 +163,16 @@ def _train(run: Run, *, quiet: bool) -> int:
                 if bar.update() or epoch is not None:
                     loss = run.loss_so_far() if epoch is None else epoch.train["loss"]
                     bar.set_description_str(f"loss {loss:.4f}", refresh=False)
-                if epoch is None or quiet or unwritten is not None:
+                if epoch is None or quiet:
                     continue
                 try:
                     monitor = training.best.monitor
                     say(epoch_line(epoch, training.epochs, width_of(sys.stdout), monitor))
                 except OutputError as error:
                     unwritten = error
-                    run.stop()
-            if not run.stopped:
+                    run.save()
+                    break
+            if training.finished:
                 results = run.finish()
     except CheckpointError as error:
         if not run.folder.config.exists():  # nothing has begun
@@ -184,11 +185,9 @@ def _train(run: Run, *, quiet: bool) -> int:
         warn(f"stopped by {signal_name(run.stopped_by)} {done}")
         return 128 + run.stopped_by
     if unwritten is not None:
-        if str(unwritten):
-            warn(f"{unwritten}; {go_on}" if run.stopped else str(unwritten))
-        return unwritten.exit_code
-    if results is None:
-        return 0
+        how = f"; {go_on}" if str(unwritten) and results is None else ""
+        raise OutputError(f"{unwritten}{how}", unwritten.exit_code)
+    assert results is not None
     if not quiet:
         say(wrapped(_verdict(results), width_of(sys.stdout)))
     if run.experiment.config.output.report:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,46 +81,39 @@ def default_name(path: Path) -> str:
 
 
 def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
-    """pydantic's errors in the words and at the places of the file; one line for each place."""
-    found: dict[tuple[str, ...], _Problem] = {}
+    """pydantic's errors in the words and at the places of the file; one line for each key path."""
+    places: dict[str, tuple[str, Node]] = {}
+    expected, wrong = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for error in errors:
         kind, steps, context = error["type"], list(error["loc"]), error.get("ctx", {})
         if kind == "constructor":
             steps.append(context["parameter"])
-        node, path = root.walk(steps)
+        node, keys = root.walk(steps)
         if kind == "missing":
-            path.append(str(steps[-1]))
-        problem = found.setdefault(tuple(path), _Problem(document.place(node.where, node), node))
+            keys.append(str(steps[-1]))
+        path = ".".join(keys)
+        places.setdefault(path, (document.place(node.where, node), node))
         if kind == "missing":
-            problem.wrong.append("missing, and it has no default")
+            wrong[path].append("missing, and it has no default")
         elif kind == "extra_forbidden":
-            problem.wrong.append("unknown key" + did_you_mean(steps[-1], error["input"].known))
+            wrong[path].append("unknown key" + did_you_mean(steps[-1], error["input"].known))
             # The name beside it decides which keys are known.
             name, at = root.walk([*steps[:-1], "name"])
             beside = [name] if at[-1:] == ["name"] else []
-            problem.where = document.place(node.key_where or node.where, *beside)
-        elif kind in _EXPECTED:
-            problem.expected.append(_EXPECTED[kind].format(**context))
+            places[path] = document.place(node.key_where or node.where, *beside), node
+        elif kind in _EXPECTED:  # each branch of a union says what it would have taken
+            expected[path].append(_EXPECTED[kind].format(**context))
         else:
             reason = context.get("reason", error["msg"])
-            if kind == "constructor" and path and path[-1] == steps[-1]:
-                reason = reason.removeprefix(f"{path[-1]} ")
-            problem.wrong.append(reason)
-    return [": ".join(filter(None, (p.where, ".".join(path), str(p)))) for path, p in found.items()]
-
-
-@dataclass
-class _Problem:
-    """What is wrong at one place; each branch of a union says what it would have taken."""
-
-    where: str
-    node: Node
-    expected: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        if self.wrong:
-            return "; ".join(dict.fromkeys(self.wrong))
-        expected = " or ".join(dict.fromkeys(self.expected))
-        hint = did_you_mean(self.node.value, re.findall(r"'(\w+)'", expected))
-        return f"expected {expected}, got {brief(self.node.value)}{hint}"
+            if kind == "constructor" and keys and keys[-1] == steps[-1]:
+                reason = reason.removeprefix(f"{keys[-1]} ")
+            wrong[path].append(reason)
+    lines = []
+    for path, (where, node) in places.items():
+        text = "; ".join(dict.fromkeys(wrong[path]))
+        if not text:
+            wanted = " or ".join(dict.fromkeys(expected[path]))
+            hint = did_you_mean(node.value, re.findall(r"'(\w+)'", wanted))
+            text = f"expected {wanted}, got {brief(node.value)}{hint}"
+        lines.append(": ".join(filter(None, (where, path, text))))
+    return lines

@@ -74,37 +74,25 @@ class SweepRun:
 Setting: TypeAlias = Sequence[SweepRun]
 """The runs of one setting, one for each seed."""
 
-Spread: TypeAlias = tuple[float, float | None]
-"""A mean, and the sample standard deviation (n - 1), None for a single figure."""
-
 
 def n_finished(setting: Setting) -> int:
     """How many runs of a setting were trained to their end."""
     return sum(run.code == 0 for run in setting)
 
 
-def spreads(setting: Setting) -> dict[str, Spread]:
-    """Each figure over the finished runs of a setting; empty where none has finished."""
-    figures = [run.figures for run in setting if run.code == 0]
-    names = figures[0] if figures else ()
-    return {name: spread([each[name] for each in figures]) for name in names}
+def spreads(setting: Setting) -> dict[str, tuple[float, float | None]]:
+    """The mean of each figure over the finished runs, and the sample standard deviation (n - 1).
 
-
-def spread(figures: Sequence[float]) -> Spread:
-    """The mean and the deviation of at least one figure."""
-    with np.errstate(all="ignore"):  # a figure may be infinite
-        deviation = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
-        return float(np.mean(figures)), deviation
-
-
-def spread_text(value: Spread) -> str:
-    """The spread as text.
-
-    >>> spread_text(spread([1.0, 3.0])), spread_text(spread([2.0]))
-    ('2.0000 +- 1.4142', '2.0000')
+    The latter is None for one run; empty where none has finished.
     """
-    mean, deviation = value
-    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} +- {deviation:.4f}"
+    found = {}
+    figures = [run.figures for run in setting if run.code == 0]
+    with np.errstate(all="ignore"):  # a figure may be infinite
+        for name in figures[0] if figures else ():
+            values = [each[name] for each in figures]
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            found[name] = float(np.mean(values)), deviation
+    return found
 
 
 def unfinished(setting: Setting) -> str:
@@ -139,8 +127,11 @@ def table(settings: Sequence[Setting], width: int | None = None) -> str:
     keys = [key if width is None else key.split(".")[-1] for key in settings[0][0].values]
     lines = [[*keys, "runs", *titles, ""]]
     for setting in settings:
-        found = spreads(setting)
-        cells = [spread_text(found[name]) if found else "-" for name in names]
+        found, cells = spreads(setting), []
+        for name in names:
+            mean, deviation = found.get(name, (nan, None))
+            after = "" if deviation is None else f" +- {deviation:.4f}"
+            cells.append(f"{mean:.4f}{after}" if found else "-")
         runs = f"{n_finished(setting)}/{len(setting)}"
         lines.append([*setting[0].values.values(), runs, *cells, unfinished(setting)])
     return aligned(lines, width=width)

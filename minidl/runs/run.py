@@ -26,7 +26,6 @@ from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import Interrupts
 
-BY_STOP = 1000  # in place of a signal, larger than the number of any
 LARGEST_COST = 0.03  # of the time, for checkpoints that are due by time
 
 # Settings on which no bit of the weights depends.
@@ -54,22 +53,20 @@ class Run:
         with Run(experiment, folder) as run:
             run.resume(warn)
             for epoch in run.steps(): ...
-            if not run.stopped:
+            if run.training.finished:
                 results = run.finish()
 
     As a context manager it keeps the status in run.json up to date: running, then finished,
     interrupted, diverged or failed. A signal (see `Interrupts`) then ends `steps` after the step in
     progress, with a checkpoint; after the last step it lets the run be finished.
 
-    stopped: whether `steps` ended before the training was finished.
-    stopped_by: the number of the signal that asked for it, also after the last step, or None.
+    stopped_by: the number of the signal that arrived, also after the last step, or None.
     """
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment, self.folder = experiment, folder
         self.training = experiment.training()
         self.train_seconds = 0.0
-        self.stopped = False
         self.stopped_by: int | None = None
         self._config = dump(experiment.config)
         self._fingerprint = fingerprint(experiment.dataset)
@@ -98,18 +95,12 @@ class Run:
                 self._write_status()
         finally:
             self._interrupts.__exit__()
-            if self.stopped_by in (None, BY_STOP):
-                by = self._interrupts.received
-                self.stopped_by = None if by == BY_STOP else by
+            self.stopped_by = self.stopped_by or self._interrupts.received
 
     @property
     def already_finished(self) -> bool:
         """Whether `resume` found a run that was trained to its end."""
         return self.training.finished and self.folder.is_finished()
-
-    def stop(self) -> None:
-        """Let `steps` end after the next step, with a checkpoint, as a signal does."""
-        self._interrupts.received = self._interrupts.received or BY_STOP
 
     def loss_so_far(self) -> float:
         """The mean training loss of the current epoch, NaN before its first step."""
@@ -151,7 +142,7 @@ class Run:
             self._ranks.start(training.state())
         every = self.experiment.config.train.checkpoint_every
         now = time.perf_counter()
-        began, due = now - self.train_seconds, now + (every.seconds or 0)
+        self._began, due = now - self.train_seconds, now + (every.seconds or 0)
         for epoch in training.steps():
             step += 1
             if epoch is not None:
@@ -163,27 +154,27 @@ class Run:
             else:
                 save = epoch is not None and epoch.epoch % (every.epochs or 1) == 0
             if save or self._asked_to_stop:
-                now = time.perf_counter()
-                self.train_seconds = now - began
+                before = time.perf_counter()
                 self.save()
-                cost, now = time.perf_counter() - now, time.perf_counter()
+                now = time.perf_counter()
                 # Most of the time is spent on training, also with a large model and a slow disk.
-                due = now + max(every.seconds or 0, cost / LARGEST_COST)
+                due = now + max(every.seconds or 0, (now - before) / LARGEST_COST)
             yield epoch
             if self._asked_to_stop and self._saved_step == step:
                 break
-        self.train_seconds = time.perf_counter() - began
+        self.train_seconds = time.perf_counter() - self._began
         if not training.finished:
-            self.stopped, self.stopped_by = True, self._asked_to_stop
+            self.stopped_by = self._asked_to_stop
             self._status = "interrupted"
 
     @property
     def _asked_to_stop(self) -> int | None:
-        """The signal, or BY_STOP; all ranks stop after the same step."""
+        """The number of a signal; all ranks stop after the same step."""
         return self._interrupts.received if self._ranks is None else self._ranks.stop
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.train_seconds = time.perf_counter() - self._began
         self.folder.metrics.sync()
         about = {
             "config": self._config,

@@ -44,12 +44,13 @@ UNEXPECTED = 1  # exit status of Python after an error that nobody expected
 class Sweep:
     """Settings with their runs, which are trained in one folder and compared.
 
-    config: names the sweep and its folder.  by: the validation figure that the settings are
-    compared by.  stopped_by: the signal that ended `train` before all was trained.
+    config: of the first run; it names the sweep and its folder, and settings are compared by the
+    validation figure that it monitors.  stopped_by: the signal that ended `train` before all was
+    trained.
     """
 
-    def __init__(self, config: Config, settings: Sequence[Setting], by: str) -> None:
-        self.config, self.settings, self.by = config, settings, by
+    def __init__(self, config: Config, settings: Sequence[Setting]) -> None:
+        self.config, self.settings = config, settings
         self.stopped_by: int | None = None
         self._stop = Event()
 
@@ -58,7 +59,7 @@ class Sweep:
         """Every setting with the first seed, then with the next, so that all are soon compared."""
         return [run for same_seed in zip(*self.settings, strict=True) for run in same_seed]
 
-    def open(self, out: str | None) -> Sweep:
+    def open(self, out: str | None) -> RunFolder:
         """Lock the folder `out`, of this sweep or new; by default directory/NAME-sweep/TIME.
 
         Raises ConfigError where it cannot be used or holds the runs of another sweep.
@@ -69,18 +70,12 @@ class Sweep:
         else:
             self._refuse_others(Path(out))
             self.folder = RunFolder.open(Path(out))
-        return self
-
-    def __enter__(self) -> Sweep:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.__exit__()
+        return self.folder
 
     @property
     def best_first(self) -> list[Setting]:
         """The settings in the order of the means over the runs that have finished so far."""
-        return best_first(self.settings, self.by)
+        return best_first(self.settings, self.config.train.monitor)
 
     @property
     def exit_code(self) -> int:
@@ -99,7 +94,6 @@ class Sweep:
         A run that fails stops no other. The first signal (see `Interrupts`) lets the running ones
         write their checkpoints and starts no more. sweep.csv is written after each run.
         """
-
         self._write_table()
         with Interrupts() as interrupts, ThreadPoolExecutor(jobs) as pool:
             order = {pool.submit(self._train, run): i for i, run in enumerate(self.runs)}
@@ -186,12 +180,11 @@ def train_in_process(folder: RunFolder, stop: Event) -> tuple[int, list[str]]:
         return process.returncode, errors.read().decode(errors="replace").strip().splitlines()
 
 
-def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None = None) -> Sweep:
+def plan(path: Path, arguments: Sequence[str], *, n_seeds: int) -> Sweep:
     """Return the sweep of a config file with `key=v1,v2` arguments, all combinations checked.
 
     Each combination gets the config's seed and the n_seeds - 1 that follow it. A seed also draws
-    the split, so that all settings are compared on the same splits. `by` is the loss or a metric of
-    the loss; None means the figure that the config monitors.
+    the split, so that all settings are compared on the same splits.
 
     Raises ConfigError with all that is wrong in any combination, as a single run would say it, and
     DataError where the data are not available: `data.fallback` is not used.
@@ -208,7 +201,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
         )
 
     configs = all_or_errors(load, combinations)
-    by = _figure(by, configs)
+    _check_comparable(configs)
     settings = []
     for setting, config in zip(combinations, all_or_errors(_resolved, configs), strict=True):
         shown = {key: setting[key] for key, options in values.items() if len(options) > 1}
@@ -217,7 +210,7 @@ def plan(path: Path, arguments: Sequence[str], *, n_seeds: int, by: str | None =
         seeds = range(config.seed, config.seed + n_seeds)
         runs = [config.model_copy(update={"seed": seed, "output": output}) for seed in seeds]
         settings.append([SweepRun(shown, run) for run in runs])
-    return Sweep(configs[0], settings, by)
+    return Sweep(configs[0], settings)
 
 
 def split_values(text: str) -> list[str]:
@@ -256,25 +249,17 @@ def _values(arguments: Sequence[str]) -> dict[str, list[str]]:
     return values
 
 
-def _figure(by: str | None, configs: Sequence[Config]) -> str:
-    """The figure by which settings are compared, checked to be one of all of them."""
-    figures = configs[0].figures
-    common = [name for name in figures if all(name in config.figures for config in configs)]
-    metrics = " or ".join(name for name in common if name != "loss")
-    if by is None:
-        if len({config.train.monitor for config in configs}) > 1:
-            raise ConfigError(
-                f"the settings differ in train.monitor; put them in order --by {metrics}"
-            )
-        by = configs[0].train.monitor
-    if by not in common:
-        raise ConfigError(f"--by must be one of {', '.join(common)}, got {brief(by)}")
-    if by == "loss" and any(config.loss != configs[0].loss for config in configs):
+def _check_comparable(configs: Sequence[Config]) -> None:
+    """Refuse settings that no figure compares: they are put in order by the monitored one."""
+    first, *others = configs
+    if any(config.train.monitor != first.train.monitor for config in others):
+        raise ConfigError("the settings differ in train.monitor, by which they are compared")
+    if first.train.monitor == "loss" and any(config.loss != first.loss for config in others):
+        figures = [name for name in first.figures[1:] if all(name in c.figures for c in others)]
         raise ConfigError(
-            "the settings differ in the loss, so that its values cannot be compared; put them in "
-            f"order --by {metrics}"
+            "the settings differ in the loss, so that its values cannot be compared; set "
+            f"train.monitor to {' or '.join(figures)}"
         )
-    return by
 
 
 def _resolved(config: Config) -> Config:
