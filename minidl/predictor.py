@@ -21,8 +21,7 @@ from minidl import conformal, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
-from minidl.data.preprocessing.contract import Preprocessing
-from minidl.data.preprocessing.scaling import Scaling, Unchanged
+from minidl.data.preprocessing.scaling import Preprocessing, Scaling, Unchanged
 from minidl.data.schema import Schema
 from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance

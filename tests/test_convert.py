@@ -12,9 +12,10 @@ import pytest
 
 from minidl import cli
 from minidl.config import load_config
-from minidl.data import arrays, conversion, frames, textfiles
+from minidl.data import conversion, files, readers, textfiles
 from minidl.data.disk import DiskRows
 from minidl.data.files import file
+from minidl.data.formats import Format
 from minidl.predictor import load
 from minidl.runs.experiment import Experiment
 
@@ -24,7 +25,7 @@ ROWS = 900
 @pytest.fixture
 def small_pieces(monkeypatch):
     monkeypatch.setattr(textfiles, "BLOCK", 1 << 10)
-    monkeypatch.setattr(frames, "CELLS", 400)
+    monkeypatch.setattr(readers, "CELLS", 400)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_the_pair_holds_the_rows_and_the_meaning_of_the_table(table, run, kind, 
     assert found.code == 0 and "900 rows, 4 columns" in found.out
     assert "column 'name': has texts that hardly repeat" in found.err
     whole = file(path=str(path), target="target")
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
     pair = file(path=str(table.parent / "pair" / "X.npy"), target="y.npy")
     assert type(pair.X) is DiskRows and pair.X.dtype == np.float64
     assert np.array_equal(pair.X[:], whole.X, equal_nan=True)
@@ -97,7 +98,7 @@ def test_training_on_the_pair_gives_the_bits_of_training_on_the_table(table, run
         return experiment.model.params.tobytes(), experiment
 
     expected, _ = trained("t.csv", "target")
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
     found, experiment = trained("pair/X.npy", "y.npy")
     assert found == expected and type(experiment.dataset.X) is DiskRows
 
@@ -122,7 +123,7 @@ def test_memory_stays_flat_while_the_table_grows(tmp_path, monkeypatch):
         rows = np.random.default_rng(0).integers(0, 10, (n_rows, 30)).astype(str)
         path.write_text("\n".join([",".join(f"c{j}" for j in range(30)), *map(",".join, rows)]))
         tracemalloc.start()
-        conversion.convert(str(path), tmp_path / "out", "c0", form=textfiles.Format(), columns={})
+        conversion.convert(str(path), tmp_path / "out", "c0", form=Format(), columns={})
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

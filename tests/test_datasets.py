@@ -13,10 +13,9 @@ from scipy.sparse import csr_matrix
 from sklearn import datasets as sklearn_datasets
 
 from minidl.data.dataset import Dataset, fingerprint
-from minidl.data.datasets import DATASETS, known_name, load_dataset
+from minidl.data.datasets import BUNDLED, DATASETS, DOWNLOADED, MADE, SETS, known_name, load_dataset
 from minidl.data.downloads import fetch
 from minidl.data.schema import Schema
-from minidl.data.scikit import BUNDLED, DOWNLOADED, MADE, SETS
 from minidl.data.targets import Task
 from minidl.errors import DataError
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from minidl.config import load_config
-from minidl.data import arrays, disk
+from minidl.data import disk, files
 from minidl.data.dataset import Dataset, fingerprint
 from minidl.data.disk import npy_rows
 from minidl.data.preprocessing import PREPROCESSINGS
@@ -109,9 +109,9 @@ def test_raw_images_larger_than_memory_stay_on_the_disk(tmp_path, monkeypatch, t
             shape = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (tmp_path / f"{part}-{name}-ubyte").write_bytes(shape + array.tobytes())
     path = tmp_path / "train-images-idx3-ubyte"
-    in_memory = arrays.idx(str(path))
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 1000)
-    on_disk = arrays.idx(str(path))
+    in_memory = files.file(path=str(path))
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 1000)
+    on_disk = files.file(path=str(path))
     assert on_disk.image_shape == in_memory.image_shape == (5, 4, 1)
     for name in ("X", "X_test") if tested else ("X",):
         assert type(getattr(on_disk, name)) is disk.DiskRows
@@ -119,17 +119,17 @@ def test_raw_images_larger_than_memory_stay_on_the_disk(tmp_path, monkeypatch, t
     assert np.array_equal(on_disk.y, in_memory.y)
     zipped = tmp_path / "train-images-idx3-ubyte.gz"
     zipped.write_bytes(gzip.compress(path.read_bytes()))
-    assert type(arrays.idx(str(zipped)).X) is np.ndarray
+    assert type(files.file(path=str(zipped)).X) is np.ndarray
     os.truncate(path, 1100)
     with pytest.raises(DataError, match="holds 1084 bytes"):
-        arrays.idx(str(path))
+        files.file(path=str(path))
 
 
 def test_images_in_a_pair_keep_their_shape_on_the_disk(tmp_path, monkeypatch):
     np.save(tmp_path / "X.npy", np.zeros((30, 6, 7, 3), np.uint8))
     np.save(tmp_path / "y.npy", np.arange(30) % 3)
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
-    found = arrays.npy(str(tmp_path / "X.npy"), "y.npy")
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
+    found = files.file(path=str(tmp_path / "X.npy"), target="y.npy")
     assert found.image_shape == (6, 7, 3) and found.X.shape == (30, 126)
 
 
@@ -223,14 +223,14 @@ def test_the_disk_gives_the_bits_of_memory_where_the_order_is_the_same(
     if not transformed_once:
         monkeypatch.setattr("minidl.data.batches.MOST_TRANSFORMED_BYTES", 0)
     in_memory = trained(tmp_path)
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
     on_disk = trained(tmp_path)
     assert (in_memory[1], on_disk[1]) == ("ndarray", "DiskRows")
     assert in_memory[0] == on_disk[0]
 
 
 def test_rows_shuffled_by_blocks_are_learned(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("minidl.data.batches.MOST_TRANSFORMED_BYTES", 0)
     assert trained(tmp_path)[0] == trained(tmp_path)[0]
 
@@ -251,8 +251,8 @@ def test_the_fingerprint_is_kept_beside_the_file_until_it_changes(saved, tmp_pat
 
 def test_a_data_set_on_the_disk_has_a_fingerprint(saved, monkeypatch):
     _, path = saved
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
-    found = arrays.npy(path, "y.npy")
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
+    found = files.file(path=path, target="y.npy")
     assert found.X.path == path and found.classes == (0, 1)
     assert len(fingerprint(found)) == 2 * 64 + 1
 
@@ -280,7 +280,7 @@ def test_a_number_that_is_not_finite_is_found(saved, tmp_path, monkeypatch):
     X, path = saved
     X[200, 2] = np.nan
     np.save(path, X)
-    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
     with pytest.raises(DataError, match="X holds nan"):
         trained(tmp_path)
 

@@ -11,8 +11,8 @@ import pytest
 
 from minidl import cli, load
 from minidl.config import load_config
-from minidl.data.inspection import detect_format, inspect
-from minidl.data.textfiles import Format
+from minidl.data.formats import Format, detect_format
+from minidl.data.inspection import inspect
 from minidl.errors import DataError
 from minidl.tabular.members import Length
 

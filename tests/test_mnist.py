@@ -186,7 +186,7 @@ def test_an_unreadable_folder_and_no_home_are_said_or_passed_over(places, tmp_pa
             raise denied
         return open(path, *args, **kwargs)
 
-    monkeypatch.setattr("minidl.data.textfiles.open", opened, raising=False)
+    monkeypatch.setattr("minidl.data.formats.open", opened, raising=False)
     assert len(load_dataset("mnist").y) == 6
     with pytest.raises(DataError, match=r"mnist\.npz: Permission denied; set data\.path"):
         load_dataset("mnist", path=str(places[0]))

@@ -13,7 +13,7 @@ import pytest
 
 from minidl import load
 from minidl.data import textfiles
-from minidl.data.tables import tables_of
+from minidl.data.readers import tables_of
 
 TEXT = """\
 data: {name: file, path: train.csv, target: buys, validation: 0, test: 20}

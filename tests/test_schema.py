@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 
 from minidl.data.cells import date_format, date_parts, key, moment, text_of
+from minidl.data.formats import Format
 from minidl.data.kinds import Tally
+from minidl.data.readers import read_table
 from minidl.data.schema import Schema
-from minidl.data.tables import TableError, read_table, table_of
-from minidl.data.textfiles import Format
+from minidl.data.tables import TableError, table_of
 
 NAN = np.nan
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 from minidl.commands.arguments import Parser, refuse_existing
 from minidl.data import conversion
-from minidl.data.inspection import detect_format
+from minidl.data.formats import detect_format
 from minidl.data.targets import Task
 from minidl.errors import ParameterError
 from minidl.terminal import say, warn

@@ -11,9 +11,9 @@ from typing import get_args
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, again, refuse_existing
 from minidl.config import default_name, quoted
+from minidl.data.formats import Format
 from minidl.data.inspection import Inspection, inspect
 from minidl.data.targets import Task
-from minidl.data.textfiles import Format
 from minidl.shipped import shipped_configs
 from minidl.terminal import say, warn
 

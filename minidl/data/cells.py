@@ -136,7 +136,7 @@ def is_padded(text: str) -> bool:
     return _PADDED.match(text) is not None
 
 
-def parsed(text: str) -> np.ndarray | None:
+def parsed(text: bytes) -> np.ndarray | None:
     """Return numbers divided by commas as float64, NaN where there is nothing between two.
 
     None unless all are written as in JSON: so without leading zeros.
@@ -146,14 +146,30 @@ def parsed(text: str) -> np.ndarray | None:
     except ImportError:  # a trained model predicts with NumPy alone
         return None
     try:
-        values = np.array(from_json(f"[{text}]"), np.float64)
-    except (ValueError, OverflowError):
-        filled = f",{text},".replace(",,", ",null,").replace(",,", ",null,")[1:-1]
+        values = from_json(b"[" + text + b"]")
+    except ValueError:
+        text = (b"," + text + b",").replace(b",,", b",null,").replace(b",,", b",null,")
         try:
-            values = np.array(from_json(f"[{filled}]"), np.float64)
-        except (ValueError, OverflowError):
+            values = from_json(b"[" + text[1:-1] + b"]")
+        except ValueError:
             return None
-    return None if (np.abs(values) >= 1e99).any() else values  # "5e102" may be a code
+    try:
+        found: np.ndarray = np.fromiter(values, np.float64, len(values))
+    except OverflowError:
+        return None
+    return None if (np.abs(found) >= 1e99).any() else found  # "5e102" may be a code
+
+
+def plain_numbers(cells: Sequence[str], decimal: str = ".") -> np.ndarray | None:
+    """Return texts as float64, NaN where they are empty; None unless all are as `parsed` reads."""
+    joined = "\n".join(cells)
+    if decimal == ",":
+        joined = joined.translate(_SWAPPED)
+    data = joined.encode("utf-8", "replace")
+    if data.translate(None, NUMBERS + b"\n"):
+        return None
+    values = parsed(data.replace(b"\n", b","))
+    return values if values is not None and len(values) == len(cells) else None
 
 
 def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ()) -> Any:
@@ -161,11 +177,11 @@ def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
 
     Texts with leading zeros and codes such as "5E102" are no plain numbers.
     """
-    values = _plain(cells, decimal)
+    values = plain_numbers(cells, decimal)
     if values is None:
         gaps = {cell for cell in set(cells) if is_missing(cell, words)}
         cells = ["" if cell in gaps else cell for cell in cells]
-        values = _plain(cells, decimal)
+        values = plain_numbers(cells, decimal)
     if values is not None:
         return values
     texts = cells if decimal == "." else [cell.translate(_SWAPPED) for cell in cells]
@@ -178,16 +194,6 @@ def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
     if "_" in joined or (whole and _PADDED.search(joined)) or _CODE.search(joined):
         return None
     return values
-
-
-def _plain(cells: Sequence[str], decimal: str) -> np.ndarray | None:
-    joined = "\n".join(cells)
-    if decimal == ",":
-        joined = joined.translate(_SWAPPED)
-    if joined.encode("utf-8", "replace").translate(None, NUMBERS + b"\n"):
-        return None
-    values = parsed(joined.replace("\n", ","))
-    return values if values is not None and len(values) == len(cells) else None
 
 
 def blank(values: np.ndarray, words: Iterable[str]) -> None:

@@ -12,12 +12,13 @@ from typing import IO, Literal
 import numpy as np
 
 from minidl.atomic import replace_file
-from minidl.data.arrays import MEANING
+from minidl.data.files import MEANING
+from minidl.data.formats import Format
 from minidl.data.kinds import Tally
+from minidl.data.readers import pieces_of
 from minidl.data.schema import Schema
-from minidl.data.tables import TableError, joined, pieces_of
+from minidl.data.tables import TableError, joined
 from minidl.data.targets import Task, column_of_target, target_of
-from minidl.data.textfiles import Format
 
 FILES = ("X.npy", f"X.npy{MEANING}", "y.npy")
 SAMPLE_PIECES = 64  # of the table, from which it is told what its columns are

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minidl.archive import read_arrays
-from minidl.data.bunches import arrays_of
+from minidl.data.dataset import arrays_of
 from minidl.errors import DataError
 
 SILENCE = 15.0  # seconds

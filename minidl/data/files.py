@@ -1,25 +1,45 @@
-"""From a file to a data set: tables in text, Parquet and Arrow, arrays, images."""
+"""From a file to a data set: tables, arrays in .npz and .npy, IDX images, and sparse rows."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from minidl.data import arrays
-from minidl.data.dataset import Dataset
-from minidl.data.frames import FRAMES
+import numpy as np
+
+from minidl.archive import read_arrays
+from minidl.data.dataset import Dataset, arrays_of, dataset_of
+from minidl.data.disk import DiskRows, npy_rows
+from minidl.data.formats import FRAMES, Format, open_data
 from minidl.data.kinds import Tally
-from minidl.data.leaks import leaks
+from minidl.data.readers import read_table
 from minidl.data.schema import Schema
-from minidl.data.tables import TableError, read_table
-from minidl.data.targets import Task, target_of
-from minidl.data.textfiles import Format
-from minidl.errors import ParameterError
+from minidl.data.tables import TableError
+from minidl.data.targets import Task, leaks, target_of
+from minidl.errors import CheckpointError, DataError, ParameterError
+from minidl.memory import memory_bytes
 
-TABS = (".tsv", ".tab")
-SVMLIGHT = (".svm", ".svmlight", ".libsvm")
+# Names under which the arrays of a data set are found in a .npz file, features before target.
+PAIRS = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("X", "y"),
+    ("x", "y"),
+    ("data", "target"),
+    ("images", "labels"),
+    ("features", "labels"),
+)
+MEANING = ".schema.json"  # the ending of a file beside a .npy file: what its columns mean
+IN_MEMORY_BYTES = 1 << 30  # larger pairs of .npy files stay on the disk
+IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def file(
@@ -49,20 +69,20 @@ def file(
     """
     name = path.lower().removesuffix(".gz")
     if name.endswith(".npz"):
-        return arrays.npz(path, features, target)
+        return _npz(path, features, target)
     if name.endswith(".npy"):
-        return arrays.npy(path, target)
-    if name.endswith(SVMLIGHT):
-        return arrays.svmlight(path)
-    if not name.endswith(FRAMES) and arrays.is_idx(path):
-        return arrays.idx(path)
+        return _npy(path, target)
+    if name.endswith((".svm", ".svmlight", ".libsvm")):
+        return _svmlight(path)
+    if not name.endswith(FRAMES) and _is_idx(path):
+        return _idx(path)
     if not target:
         raise ParameterError(
             "target",
             "must name a column; names such as 2015, null, '#x' or 'a: b' stand in quotes: "
             'target: "#x"',
         )
-    mark = delimiter or ("\t" if name.endswith(TABS) else ",")
+    mark = delimiter or ("\t" if name.endswith((".tsv", ".tab")) else ",")
     form = Format(mark, encoding, header, decimal, tuple(missing))
     table = read_table(path, form, literal=(target,))
     found = target_of(table, target, task, form, drop_missing=drop_missing_target)
@@ -75,14 +95,192 @@ def file(
         raise TableError(f"{path}: holds nothing but the target {target!r}")
     kinds = {name: kind for name, kind in (columns or {}).items() if name not in drop}
     schema = Schema.infer(table, kinds, missing=form.missing, decimal=decimal)
-    data = Dataset(
+    X = schema.encode(table, Tally())
+    notes = (*found.notes, *schema.notes, *leaks(schema, X, found.y, found.classes))
+    return Dataset(
         "csv",
-        schema.encode(table, Tally()),
+        X,
         found.y,
         classes=found.classes,
         feature_names=schema.names,
         path=os.path.abspath(path),
         schema=schema,
-        notes=(*found.notes, *schema.notes),
+        notes=notes,
     )
-    return replace(data, notes=(*data.notes, *leaks(data)))
+
+
+def _npz(path: str, features: str | None, target: str | None) -> Dataset:
+    """Return the data set in a .npz file; features, target: names of its arrays, or None."""
+    try:
+        arrays = read_arrays(Path(path), max_bytes=memory_bytes() or 2**34)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    found = [names for names in PAIRS if set(names[:2]) <= set(arrays)]
+    if features and target:
+        found = [(features, target)]
+    if not found:
+        raise ParameterError(
+            "features", f"and target must name arrays of {path}: {', '.join(arrays)}"
+        )
+    if missing := [name for name in found[0][:2] if name not in arrays]:
+        raise DataError(f"{path}: has no array {missing[0]!r}; it has {', '.join(arrays)}")
+    parts = [arrays[name] for name in found[0] if name in arrays]
+    return _of_arrays(path, *parts[: 4 if len(parts) == 4 else 2])
+
+
+def _npy(path: str, target: str | None) -> Dataset:
+    """Return the data set in a .npy file of rows; target: the number of a column, or the last.
+
+    A target such as "y.npy" is a second file, in the same folder: the rows of the first one are
+    then read from the disk as they are needed, where they take more than IN_MEMORY_BYTES.
+    """
+    if target is not None and target.endswith(".npy"):
+        return _npy_pair(path, os.path.join(os.path.dirname(path), target))
+    try:
+        column = -1 if target is None else int(target)
+    except ValueError:
+        raise ParameterError("target", f"must be the number of a column, got {target!r}") from None
+    table = _read_npy(path)
+    if table.ndim != 2 or not -table.shape[1] <= column < table.shape[1] or table.shape[1] < 2:
+        raise DataError(f"{path}: must hold rows with a column {column}, got {table.shape}")
+    return _of_arrays(path, np.delete(table, column, axis=1), table[:, column])
+
+
+def _npy_pair(path: str, target: str) -> Dataset:
+    on_disk = os.path.getsize(path) > IN_MEMORY_BYTES
+    X, y = npy_rows(path) if on_disk else _read_npy(path), _read_npy(target)
+    if not os.path.exists(path + MEANING):
+        return _of_arrays(path, X, y)
+    try:
+        document = Path(path + MEANING).read_bytes()
+        schema = Schema.restore(np.frombuffer(document, np.uint8))
+        classes = json.loads(document)["classes"]
+        if X.shape != (len(y), len(schema.used)):
+            raise ValueError(f"does not fit {path} of shape {X.shape} and {len(y)} targets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}{MEANING}: {error}") from error
+    classes = None if classes is None else tuple(classes)
+    names = schema.names
+    return _named(path, Dataset("file", X, y, classes=classes, feature_names=names, schema=schema))
+
+
+def _read_npy(path: str) -> np.ndarray:
+    with open_data(path) as file:
+        try:
+            found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    return found
+
+
+def _is_idx(path: str) -> bool:
+    """Whether a file, gzipped or not, begins as those of MNIST do."""
+    with open_data(path) as file:
+        return _has_idx_start(file.read(4))
+
+
+def _has_idx_start(start: bytes) -> bool:
+    return len(start) == 4 and start[:2] == b"\0\0" and start[2] in IDX_TYPES and 0 < start[3] < 5
+
+
+def _idx(path: str) -> Dataset:
+    """Return the images in an IDX file and their labels, found in a file beside it.
+
+    The names differ in "images" and "labels", "idx3" and "idx1"; the test part, where it is there,
+    has "t10k" or "test" for "train".
+    Images that are not gzipped and take more than IN_MEMORY_BYTES are read from the disk as they
+    are needed.
+    """
+    name = os.path.basename(path)
+    if "images" not in name:
+        raise DataError(f"{path}: name the file of the images, with 'images' in its name")
+    tested = [name.replace("train", word) for word in ("t10k", "test")] if "train" in name else []
+    files = [each for each in tested if os.path.exists(_beside(path, each))][:1]
+    parts = []
+    for each in (name, *files):
+        images = _beside(path, each)
+        labels = _beside(path, each.replace("images", "labels").replace("idx3", "idx1"))
+        parts += [_read_idx(images), _read_idx(labels)]
+    return _of_arrays(path, *parts)
+
+
+def _read_idx(path: str) -> Any:
+    """Return the array in an IDX file, that of many images as rows on the disk.
+
+    LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
+    """
+    with open_data(path) as file:
+        try:
+            if not _has_idx_start(start := file.read(4)):
+                raise DataError(f"{path}: is not an IDX file")
+            shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
+            dtype, offset = np.dtype(IDX_TYPES[start[2]]), file.tell()
+            n_bytes = math.prod(shape) * dtype.itemsize
+            is_whole = os.path.getsize(path) == offset + n_bytes  # and so not gzipped
+            if dtype == np.uint8 and len(shape) > 1 and is_whole and n_bytes > IN_MEMORY_BYTES:
+                return DiskRows(path, offset, shape, np.uint8)
+            if n_bytes > (memory_bytes() or 2**34):
+                raise DataError(f"{path}: claims {shape} values: more than there is memory")
+            data = file.read(n_bytes + 1)
+        except (OSError, struct.error) as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(data) != n_bytes:
+        raise DataError(f"{path}: claims {shape} values and holds {len(data)} bytes")
+    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def _svmlight(path: str) -> Dataset:
+    """Return the sparse rows in a file of svmlight's format."""
+    from sklearn.datasets import load_svmlight_file
+
+    with open_data(path) as file:
+        try:
+            X, y = load_svmlight_file(file)
+        except ValueError as error:
+            raise DataError(f"{path}: is not in svmlight's format: {error}") from error
+    few = len(np.unique(y)) <= 20 and bool((y == np.round(y)).all())
+    return _named(path, dataset_of("file", arrays_of((X, y)), classes=few))
+
+
+def _of_arrays(
+    path: str, X: Any, y: Any, X_test: Any = None, y_test: np.ndarray | None = None
+) -> Dataset:
+    """Return the data set of arrays; X of 3 or 4 dimensions is images."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y, y_test = y[:, 0], None if y_test is None else y_test[:, 0]
+    dims = X.row_shape if isinstance(X, DiskRows) else X.shape[1:]
+    shape = (*dims, 1)[:3] if len(dims) in (2, 3) else None
+    if shape:
+        X, X_test = (
+            each if each is None or isinstance(each, DiskRows) else each.reshape(len(each), -1)
+            for each in (X, X_test)
+        )
+    if X.ndim != 2 or X.dtype.kind not in "biuf" or len(X) != len(y) or y.ndim not in (1, 2):
+        raise DataError(
+            f"{path}: features and target must be rows of numbers, got {X.shape} "
+            f"{X.dtype} and {y.shape}"
+        )
+    everything: Any = y if y_test is None else np.concatenate([y, y_test])
+    few = y.ndim == 1 and len(np.unique(everything)) <= 20
+    if y.dtype.kind == "f" and few and bool((everything == np.round(everything)).all()):
+        everything = everything.astype(np.int64)
+    arrays = {"X": X.astype(np.uint8) if X.dtype.kind == "b" else X, "y": everything}
+    if everything.ndim == 1 and everything.dtype.kind in "iu" and not few and shape is None:
+        arrays["y"] = everything.astype(np.float64)  # a regression on whole numbers
+    data = dataset_of("file", arrays)
+    parts = {}
+    if X_test is not None and y_test is not None:
+        of_kind = X_test if X_test.dtype == data.X.dtype else X_test.astype(data.X.dtype)
+        parts = {"X_test": of_kind, "y_test": data.y[len(y) :]}
+    return _named(path, data, y=data.y[: len(y)], image_shape=shape, **parts)
+
+
+def _named(path: str, data: Dataset, **changes: Any) -> Dataset:
+    return replace(data, path=os.path.abspath(path), **changes)
+
+
+def _beside(path: str, name: str) -> str:
+    """The file of that name in the same folder, gzipped or not."""
+    file = os.path.join(os.path.dirname(path), name)
+    other = re.sub(r"\.gz$", "", file) if file.endswith(".gz") else file + ".gz"
+    return file if os.path.exists(file) or not os.path.exists(other) else other

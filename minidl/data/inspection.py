@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minidl.data.cells import is_code, is_padded, is_word, number, signed_number
-from minidl.data.dataset import Dataset
-from minidl.data.frames import FRAMES
+from minidl.data.formats import Format, detect_format
 from minidl.data.kinds import ColumnSchema, Tally, first_cell
-from minidl.data.leaks import leaks
+from minidl.data.readers import read_table
 from minidl.data.schema import Schema
-from minidl.data.tables import Column, Table, TableError, read_table
-from minidl.data.targets import MAX_CLASSES, Target, Task, column_of_target, target_of
-from minidl.data.textfiles import COMMENTS, DELIMITERS, Format, n_comments, open_data, rows_of
-from minidl.errors import DataError
+from minidl.data.tables import Column, Table, TableError
+from minidl.data.targets import MAX_CLASSES, Target, Task, column_of_target, leaks, target_of
 
-SAMPLE = 2**18  # bytes from which the format of a file is told
-LINES = 1000  # of the sample, at most
 MOST_WORDS = 3  # a column of numbers has at most as many texts that mark a gap
 BAD, MOST_BAD = 0.1, 20  # or so many different ones, in this share of its cells
 
@@ -74,68 +68,8 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         said = "; ".join(f"{name!r} {reasons[name]}" for name in list(kinds)[:5])
         raise TableError(f"{path}: has no column to learn from: {said or 'only the target'}")
     schema = Schema.infer(rest, kinds, missing=form.missing, decimal=form.decimal)
-    data = Dataset("", schema.encode(rest, Tally()), found.y, classes=found.classes, schema=schema)
-    warnings += leaks(data)
+    warnings += leaks(schema, schema.encode(rest, Tally()), found.y, found.classes)
     return Inspection(form, found, kinds, reasons, warnings, table.n_rows)
-
-
-def detect_format(path: str, target: str | None = None) -> Format:
-    """Tell the delimiter, the encoding, the decimal mark and the header of a text file.
-
-    target: the name of a column, if known: a first line that holds it is a header.
-    """
-    if path.lower().endswith(FRAMES):
-        return Format()
-    try:
-        with open_data(path) as file:
-            data = file.read(SAMPLE)
-            if len(data) == SAMPLE:
-                data = data[: data.rfind(b"\n") + 1] or data
-        encoding = _encoding(path, data)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    lines = data.decode(encoding, "replace").lstrip("\ufeff").splitlines()
-    lines = [line for line in lines[:LINES] if line.strip()]
-    table = [line for line in lines if not line.startswith(COMMENTS)]
-    delimiter = max(DELIMITERS, key=lambda mark: _fits(table, mark))
-    if not (rows := rows_of(lines[n_comments(lines, delimiter) :], delimiter)):
-        raise DataError(f"{path}: is no text of rows and columns")
-    cells = [cell for row in rows[1:] for cell in row]
-
-    def n_with(mark: str, other: str) -> int:
-        marked = (cell for cell in cells if mark in cell and signed_number(cell, other) is None)
-        return sum(signed_number(cell, mark) is not None for cell in marked)
-
-    decimal = "," if delimiter != "," and n_with(",", ".") > n_with(".", ",") else "."
-
-    def is_plain(j: int) -> bool:
-        return all(number(row[j], decimal) is not None for row in rows[:20] if j < len(row))
-
-    header = target in rows[0] or len(rows) == 1 or not any(map(is_plain, range(len(rows[0]))))
-    return Format(delimiter, encoding, header, decimal)  # type: ignore[arg-type]
-
-
-def _encoding(path: str, data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    if b"\0" in data:
-        return "utf-8"  # reading names the line
-    with open_data(path) as file:
-        text = io.TextIOWrapper(file, "utf-8")
-        try:
-            while text.read(2**20):
-                pass
-        except UnicodeDecodeError:
-            odd = {*data} & {*range(0x80, 0xA0)}  # in Latin-1 these are no characters
-            return "cp1252" if odd and not odd & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "latin-1"
-    return "utf-8"
-
-
-def _fits(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
-    """How well a delimiter divides the lines: the share that has the cells of the first."""
-    counts = [*map(len, rows_of(lines, delimiter)), 1]
-    n = counts[0]
-    return (counts.count(n) / len(counts), n) if n > 1 else (0.0, 0)
 
 
 def _odd_cells(

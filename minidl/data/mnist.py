@@ -14,7 +14,7 @@ import numpy as np
 from minidl.archive import read_arrays, write_archive
 from minidl.data import downloads
 from minidl.data.dataset import Dataset
-from minidl.data.textfiles import open_data
+from minidl.data.formats import open_data
 from minidl.errors import CheckpointError, DataError
 
 N_TRAIN = 60_000  # of the 70,000 rows of OpenML's table; the rest is the test part

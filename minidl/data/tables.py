@@ -7,19 +7,14 @@ model was trained on, is a `Schema` (schema.py).
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from minidl.data.cells import blank, is_missing, is_word, numbers, text_of
-from minidl.data.frames import FRAMES, frames_of, read_frame
-from minidl.data.textfiles import Block, Format, TextTable, open_data
 from minidl.errors import DataError
-
-ROWS = 16_384  # of the tables that `tables_of` yields
 
 
 class TableError(DataError, ValueError):
@@ -39,8 +34,8 @@ class Column:
     texts: tuple[str, ...] | None = None
     declared: str | None = None
 
-    def as_texts(self) -> Column:
-        """Return the column as places among texts."""
+    def as_texts(self, decimal: str = ".") -> Column:
+        """Return the column as places among texts; `decimal` is written in those of numbers."""
         if self.texts is not None:
             return self
         cells: Any = self.values
@@ -49,8 +44,13 @@ class Column:
         different, places = np.unique(cells, return_inverse=True)
         gap = np.isnat(different) if self.declared == "date" else np.isnan(different)
         places = np.where(gap[places], -1, places).astype(np.int32)
-        texts = tuple(map(text_of, different[~gap]))  # gaps are sorted last
-        return Column(places, texts, self.declared)
+        texts = (text_of(cell).replace(".", decimal) for cell in different[~gap])  # gaps are last
+        return Column(places, tuple(texts), self.declared)
+
+    def placed(self, places: dict[str, int]) -> Column:
+        """Return a column of texts as places in `places`, to which those not there are added."""
+        found = [places.setdefault(text, len(places)) for text in self.texts or ()]
+        return replace(self, values=np.array([*found, -1], np.int32)[self.values])
 
     @property
     def gaps(self) -> np.ndarray:
@@ -107,57 +107,6 @@ class Table:
         return replace(self, columns=columns)
 
 
-def read_table(
-    path: str | os.PathLike[str], form: Format | None = None, literal: Collection[str] = ()
-) -> Table:
-    """Return the table of a text file (CSV, TSV; gzipped or not), Parquet or Arrow file.
-
-    literal: columns of texts where "NA", "none" and their like are labels, as a target may be.
-    Raises DataError for a file that cannot be read as such, with the line.
-    """
-    if (frame := read_frame(path)) is not None:
-        words = () if form is None else form.missing
-        return replace(table_of(frame, words), source=str(path))
-    with open_data(path) as file:
-        text = TextTable(file, form or Format(), str(path))
-        return _gathered(text, text.blocks(), literal)
-
-
-def tables_of(
-    file: Any,
-    form: Format | None = None,
-    source: str = "standard input",
-    *,
-    rows: int = ROWS,
-    keep: Collection[str] = (),
-    literal: Collection[str] = (),
-) -> Iterator[Table]:
-    """Yield the tables of some `rows` rows each of a text file that is open for reading bytes.
-
-    literal: as for `read_table`.  keep: columns that are wanted in `written` too.
-    """
-    text = TextTable(file, form or Format(), source, as_written=bool(keep))
-    waiting, n_rows, n_given = list[Block](), 0, 0
-    for block in text.blocks():
-        waiting.append(block)
-        n_rows += len(block.lines)
-        if n_rows >= n_given + rows:
-            yield _gathered(text, waiting, literal, keep)
-            waiting, n_given = [], n_rows
-    if waiting or not n_rows:
-        yield _gathered(text, waiting, literal, keep)
-
-
-def pieces_of(path: str, form: Format, **options: Any) -> Iterator[Table]:
-    """Yield the tables of some rows each of a file.  options: of `tables_of`, for a text file."""
-    if path.lower().endswith(FRAMES):
-        for frame in frames_of(path):
-            yield replace(table_of(frame, form.missing), source=path)
-        return
-    with open_data(path) as file:
-        yield from tables_of(file, form, path, **options)
-
-
 def table_of(X: Any, words: Sequence[str] = ()) -> Table:
     """Return the table of a data frame (pandas, polars), an array, or a sequence of rows.
 
@@ -203,115 +152,51 @@ def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Col
         seconds = array.astype(f"{kind}8[us]").astype(np.int64) / 1e6
         declared = "date" if kind == "M" else None
         return Column(np.where(np.isnat(array), np.nan, seconds), declared=declared)
-    gatherer = Gatherer(words)
-    gatherer.add([text_of(cell) for cell in array.tolist()])
-    return replace(gatherer.column(declared is None), declared=declared)
+    column = column_of_texts([text_of(cell) for cell in array.tolist()], words, declared is None)
+    return replace(column, declared=declared)
 
 
-class Gatherer:
-    """A column that comes in parts: numbers as long as all its cells are plain ones, else texts."""
+def column_of_texts(
+    cells: Sequence[str],
+    words: Sequence[str] = (),
+    may_be_numbers: bool = True,
+    *,
+    decimal: str = ".",
+    literal: bool = False,
+) -> Column:
+    """Return a column of cells as they are written: numbers where all are plain ones or gaps.
 
-    def __init__(
-        self, words: Sequence[str] = (), decimal: str = ".", *, literal: bool = False
-    ) -> None:
-        self._words, self._decimal, self._literal = words, decimal, literal
-        self._parts: list[np.ndarray] = []
-        self._places: _Places | None = None  # of the texts; None as long as all are numbers
-
-    def add(self, cells: np.ndarray | Sequence[str]) -> None:
-        """Add cells: plain numbers with NaN for gaps, or texts."""
-        if self._places is None:
-            values: Any = cells
-            if not isinstance(cells, np.ndarray):
-                values = numbers(cells, self._decimal, self._words)
-            if values is not None:
-                blank(values, self._words)
-                self._parts.append(values)
-                return
-            self._places = _Places()
-            self._parts = list(map(self._coded, self._parts))
-        self._parts.append(self._coded(cells))
-
-    def column(self, as_numbers: bool = True) -> Column:
-        """Return all that was added.  as_numbers: whether plain numbers are left as such."""
-        values = np.concatenate(self._parts) if self._parts else np.zeros(0)
-        if self._places is None:
-            return Column(values) if as_numbers else Column(values).as_texts()
-        texts, places = _Places(), []  # stripped, and without gaps
-        for text in map(str.strip, self._places):
-            gap = is_missing(text, self._words)
-            if gap and self._literal:
-                gap = not is_word(text, self._words)
-            places.append(-1 if gap else texts[text])
-        found: np.ndarray = np.array([*places, -1], np.int32)[values]
-        return Column(found, tuple(texts))
-
-    def _coded(self, cells: np.ndarray | Sequence[str]) -> np.ndarray:
-        assert self._places is not None
-        if isinstance(cells, np.ndarray):
-            return self._places.coded(Column(cells), self._decimal)
-        return np.fromiter(map(self._places.__getitem__, cells), np.int32, len(cells))
-
-
-class _Places(dict[str, int]):
-    """Texts and their places, in the order in which they are asked for."""
-
-    def __missing__(self, text: str) -> int:
-        place = self[text] = len(self)
-        return place
-
-    def coded(self, column: Column, decimal: str = ".") -> np.ndarray:
-        """Return the place of each cell of a column, -1 for gaps; numbers are spelled anew."""
-        spelled = column.as_texts()
-        texts = spelled.texts or ()
-        if column.texts is None:
-            texts = tuple(text.replace(".", decimal) for text in texts)
-        found: np.ndarray = np.array([*map(self.__getitem__, texts), -1], np.int32)[spelled.values]
-        return found
-
-
-def _gathered(
-    text: TextTable,
-    blocks: Iterable[Block],
-    literal: Collection[str] = (),
-    keep: Collection[str] = (),
-) -> Table:
-    form = text.form
-    gatherers = [
-        Gatherer(form.missing, form.decimal, literal=name in literal) for name in text.names
-    ]
-    lines = []
-    written: dict[str, list[str]] = {name: [] for name in keep if name in text.names}
-    for block in blocks:
-        lines.append(block.lines)
-        for name, gatherer, cells in zip(text.names, gatherers, block.columns, strict=True):
-            gatherer.add(cells)
-            if name in written:
-                written[name].extend(map(str.strip, cells))
-    if not lines:
-        raise DataError(f"{text.source}: holds no row")
-    columns = dict(zip(text.names, (each.column() for each in gatherers), strict=True))
-    if text.open_end and not columns.pop(text.names[-1]).gaps.all():
-        n = len(text.names)
-        raise DataError(f"{text.source}:1: column {n} of {n} has no name")
-    all_lines = np.concatenate(lines)
-    return Table(columns, len(all_lines), text.source, all_lines, not form.header, written)
+    literal: whether "NA", "none" and their like are labels among other texts.
+    """
+    if may_be_numbers and (values := numbers(cells, decimal, words)) is not None:
+        blank(values, words)
+        return Column(values)
+    places, texts = dict.fromkeys(cells, -1), dict[str, int]()
+    for cell in places:
+        if not is_missing(cell, words) or (literal and is_word(cell, words)):
+            places[cell] = texts.setdefault(cell.strip(), len(texts))
+    values = np.fromiter(map(places.__getitem__, cells), np.int32, len(cells))
+    return Column(values, tuple(texts))
 
 
 def joined(tables: Sequence[Table], decimal: str = ".") -> Table:
     """Return the rows of several tables with the same columns as one table."""
+    first = tables[0]
+    if len(tables) == 1:
+        return first
     columns = {}
-    for name, first in tables[0].columns.items():
-        parts = [table.columns[name] for table in tables]
-        if all(part.texts is None for part in parts):
-            columns[name] = replace(first, values=np.concatenate([part.values for part in parts]))
-            continue
-        places = _Places()
-        values = np.concatenate([places.coded(part, decimal) for part in parts])
-        columns[name] = Column(values, tuple(places), first.declared)
-    lines = None if tables[0].lines is None else np.concatenate([each.lines for each in tables])
+    for name, column in first.columns.items():
+        parts, texts = [table.columns[name] for table in tables], None
+        if any(part.texts is not None for part in parts):
+            places: dict[str, int] = {}
+            parts = [part.as_texts(decimal).placed(places) for part in parts]
+            texts = tuple(places)
+        values = np.concatenate([part.values for part in parts])
+        columns[name] = Column(values, texts, column.declared)
+    lines = None if first.lines is None else np.concatenate([each.lines for each in tables])
+    written = {name: [c for each in tables for c in each.written[name]] for name in first.written}
     n_rows = sum(each.n_rows for each in tables)
-    return replace(tables[0], columns=columns, n_rows=n_rows, lines=lines)
+    return replace(first, columns=columns, n_rows=n_rows, lines=lines, written=written)
 
 
 def _array(rows: Any) -> np.ndarray:

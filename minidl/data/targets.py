@@ -1,4 +1,4 @@
-"""The target column of a table as class numbers or as numbers."""
+"""The target column of a table as class numbers or as numbers, and columns that tell it alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.data.cells import is_word
+from minidl.data.formats import Format
 from minidl.data.kinds import ColumnSchema, Tally
-from minidl.data.tables import Column, Table, TableError, listed
-from minidl.data.textfiles import Format
+from minidl.data.schema import Schema
+from minidl.data.tables import Column, Table, TableError, listed, yaml_key
 
 Task = Literal["auto", "classification", "regression"]
 
 MOST_OF_ALL = 0.9  # a larger share of one class is said
+LEAST_ROWS, MOST_ROWS, MOST_COLUMNS = 50, 5000, 200  # for `leaks`
+LEAK = 0.995
 MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
 
 
@@ -123,3 +126,43 @@ def column_of_target(table: Table, name: str) -> Column:
     elif len(table.columns) == 1:
         hint += ": are its cells divided by another data.delimiter?"
     raise TableError(f"{table.source}: has no column {name!r} for the target; {hint}")
+
+
+def leaks(
+    schema: Schema, X: np.ndarray, y: np.ndarray, classes: tuple[Any, ...] | None
+) -> list[str]:
+    """Return a note for each column of X that alone tells the target: it may be known too late.
+
+    A small decision tree on one column is right in LEAK of the rows; or a column of numbers
+    has the order of a regression's target.
+    """
+    from scipy.stats import rankdata
+    from sklearn.tree import DecisionTreeClassifier
+
+    rows = np.unique(np.linspace(0, len(y) - 1, MOST_ROWS).astype(np.int64))
+    X, y = X[rows], y[rows]
+    few = len(rows) < max(LEAST_ROWS, 10 * len(classes or ()))
+    if few or not 1 < X.shape[1] <= MOST_COLUMNS:
+        return []
+    notes = []
+    for j, name in enumerate(schema.names):
+        x = np.where(np.isnan(X[:, j]), np.nanmin(X[:, j], initial=0) - 1, X[:, j])
+        if classes is None:
+            ranks = rankdata(x), rankdata(y)
+            score = 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else abs(np.corrcoef(*ranks)[0, 1])
+            said = f"has the order of the target (rank correlation {score:.4f})"
+        else:
+            n_labels = len(np.unique(x)) if schema.labels[j] else 2
+            if n_labels > len(rows) / 5:  # labels of few rows tell any target
+                continue
+            most = max(2 * len(classes), n_labels)
+            tree = DecisionTreeClassifier(max_leaf_nodes=most, random_state=0)
+            score = tree.fit(x[:, None], y).score(x[:, None], y)
+            score *= np.bincount(y).max() < LEAK * len(y)
+            said = f"alone tells the target in {score:.1%} of the rows"
+        if score >= LEAK:
+            notes.append(
+                f"column {name!r} {said}: is it known before the target is? If not, set "
+                f"data.drop: [{yaml_key(name)}]"
+            )
+    return notes

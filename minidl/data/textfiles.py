@@ -1,32 +1,27 @@
 """Text files of rows and columns, read in blocks.
 
-A block of plain numbers is parsed at once, lines without quotes are divided at the delimiter, and
-other lines go through `csv`.
+A block of plain numbers, and of columns known to hold texts, is parsed at once. Other lines without
+quotes are divided at the delimiter, and those that remain go through `csv`.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
-import os
-import stat
-import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, Literal, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 
-from minidl.data.cells import NUMBERS, parsed
-from minidl.errors import DataError, require
+from minidl.data.cells import NUMBERS, blank, parsed, plain_numbers
+from minidl.data.formats import COMMENTS, Format, n_comments
+from minidl.data.tables import Column, Table, column_of_texts
+from minidl.errors import DataError
 
-BLOCK = 3 * 2**14  # bytes, for up to 64 columns; what larger ones hold leaves the cache
+BLOCK = 3 * 2**16  # bytes, for up to 64 columns; what larger ones hold leaves the cache
 MAX_LINE = 2**24  # bytes
-DELIMITERS = ",;\t|"
-COMMENTS = ("#", "sep=")  # the second is Excel's, above all
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.
 SIGNATURES = {
@@ -40,97 +35,31 @@ SIGNATURES = {
     b"BZh": "compressed with bzip2; uncompress it, or use gzip",
     b"\xfd7zXZ": "compressed with xz; uncompress it, or use gzip",
 }
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a text file writes a table.
-
-    delimiter: one character.  encoding: of the text; a byte order mark is passed over.
-    header: whether the first line names the columns; else they are column_1, column_2, ...
-    decimal: "." or ",".  missing: further texts that mark a gap.
-    """
-
-    delimiter: str = ","
-    encoding: str = "utf-8"
-    header: bool = True
-    decimal: Literal[".", ","] = "."
-    missing: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        single = len(self.delimiter) == 1 and self.delimiter not in '"\r\n\0'
-        require("delimiter", repr(self.delimiter), single, "one character")
-        require("decimal", repr(self.decimal), self.decimal in (".", ","), "'.' or ','")
-        differ = self.delimiter != self.decimal
-        require("delimiter", repr(self.delimiter), differ, "another character than the decimal")
-        try:
-            known = bool("a".encode(self.encoding))
-        except (LookupError, ValueError):
-            known = False
-        require("encoding", repr(self.encoding), known, "the name of a text encoding")
-
-
-def open_data(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a data file for reading, gzipped or not.  Raises DataError unless it is a regular file.
-
-    Devices, pipes and sockets have no end, and files of /proc no size: they are refused.
-    """
-    try:
-        file = open(os.path.expanduser(path), "rb", opener=_open_without_waiting)
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-            if file.peek(2)[:2] != b"\x1f\x8b":
-                return file
-            unzipped = _Unzipped(fileobj=file)
-            unzipped.myfileobj = file  # type: ignore[assignment]  # closed with it
-            return unzipped  # type: ignore[return-value]
-        file.close()
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, not a file") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    raise DataError(f"{path}: {'is empty' if stat.S_ISREG(status.st_mode) else 'is not a file'}")
-
-
-class _Unzipped(gzip.GzipFile):
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.close()
-        if isinstance(error, OSError | EOFError | zlib.error):
-            raise DataError(f"{self.name}: cannot be read: {error}") from error
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-
-
-class Block(NamedTuple):
-    """Some rows.
-
-    columns: of each its cells, float64 with NaN where they are empty, or texts as they are written.
-    lines: the line of the file where each row ends.
-    """
-
-    columns: Sequence[np.ndarray | Sequence[str]]
-    lines: np.ndarray
+# What is in JSON's other values, and in codes such as 5E102.
+NO_NUMBERS = (b"n", b"t", b"f", b"N", b"I", b"E", b'"', b"[", b"{")
 
 
 class TextTable:
     """A text file open at its first row.
 
-    names: of the columns, stripped; an empty first one, as pandas writes above its index, is "".
     source: what messages call the file.
-    as_written: whether all cells are wanted as texts.
-    open_end: whether the first line ends with a delimiter, so that the last column has no name.
+    keep: columns that are wanted in `Table.written` too.
+    literal: columns of texts where "NA", "none" and their like are labels, as a target may be.
     """
 
     def __init__(
-        self, file: IO[bytes], form: Format, source: str, *, as_written: bool = False
+        self,
+        file: IO[bytes],
+        form: Format,
+        source: str,
+        *,
+        keep: Collection[str] = (),
+        literal: Collection[str] = (),
     ) -> None:
-        self.source, self.form, self._as_written = source, form, as_written
+        self._source, self._form, self._literal = source, form, literal
         self._line = 0  # how many lines have been read
         self._file, self._encoding = _one_byte_ends(file, form.encoding, source)
+        self._is_utf_8 = codecs.lookup(self._encoding).name in ("utf-8", "utf-8-sig")
         self._pending: deque[str] = deque()
         self._reader = csv.reader(
             iter(self._next_line, None),
@@ -139,62 +68,108 @@ class TextTable:
             strict=True,
         )
         first = self._first_row()
-        self.names = [name.strip() for name in first]
+        # An empty name of the first column, as pandas writes above its index, is one.
+        self._names = [name.strip() for name in first]
         if not form.header:
-            self.names = [f"column_{number}" for number in range(1, len(first) + 1)]
-        self.open_end = len(first) > 1 and not self.names[-1]
-        if self.open_end:
-            self.names[-1] = f"column_{len(first)}"
+            self._names = [f"column_{number}" for number in range(1, len(first) + 1)]
+        # Where the first line ends with a delimiter, the last column is none.
+        self._open_end = len(first) > 1 and not self._names[-1]
+        if self._open_end:
+            self._names[-1] = f"column_{len(first)}"
         self._first = None if form.header else (first, self._line)
         self._check_names()
+        self._keep = {j for j, name in enumerate(self._names) if name in keep}
+        self._odd = set(self._keep)  # columns that held other cells than plain numbers
+        self._texts: set[int] = set()  # those of them that are no numbers at all
 
-    def blocks(self) -> Iterator[Block]:
+    def tables(self) -> Iterator[Table]:
         """Yield the rows, block by block.  Raises DataError with the line of what is wrong."""
         if self._first is not None:
             row, line = self._first
-            yield Block([[cell] for cell in row], np.array([line]))
+            yield self._table([[cell] for cell in row], np.array([line]))
         yield from self._careful()  # of a first line that is the whole file, as returns divide it
-        size = BLOCK * (1 + len(self.names) // 64)
-        while text := self._read(size):
-            if (columns := self._divided(text)) is not None:
+        size = BLOCK * (1 + len(self._names) // 64)
+        while data := self._read(size):
+            columns, text = self._at_once(data), ""
+            if columns is None:
+                text = self._decoded(data)
+                columns = self._divided(text)
+            if columns is not None:
                 start, self._line = self._line + 1, self._line + len(columns[0])
-                yield Block(columns, np.arange(start, self._line + 1))
-                continue
-            self._pending.extend(io.StringIO(text, newline=""))
-            yield from self._careful()
+                yield self._table(columns, np.arange(start, self._line + 1))
+            else:
+                self._pending.extend(io.StringIO(text, newline=""))
+                yield from self._careful()
 
-    def _divided(self, text: str) -> Sequence[np.ndarray | Sequence[str]] | None:
-        """Return the columns of lines without quotes, else None."""
-        mark, n_columns = self.form.delimiter, len(self.names)
-        if "\r" in text:
-            text = text.replace("\r\n", "\n")
-        text = text.removesuffix("\n")
-        if '"' in text or "\r" in text or (n_columns == 1 and "\n\n" in f"\n{text}\n"):
+    def _divided(self, text: str) -> Sequence[Any] | None:
+        """Return the columns of lines without quotes as texts, else None."""
+        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        if '"' in text or any("\r" in line for line in lines):
             return None
-        if not self._as_written and (values := self._numbers(text)) is not None:
-            return list(values.T)
-        rows = [line.split(mark) for line in text.split("\n")]
-        return list(zip(*rows, strict=True)) if {*map(len, rows)} == {n_columns} else None
+        rows = [line.split(self._form.delimiter) for line in lines]
+        is_whole = {*map(len, rows)} == {len(self._names)} and (len(self._names) > 1 or all(lines))
+        return list(zip(*rows, strict=True)) if is_whole else None
 
-    def _numbers(self, text: str) -> np.ndarray | None:
-        """Return lines of plain numbers, (n_lines, n_columns) float64, else None."""
-        mark, n_columns = self.form.delimiter, len(self.names)
-        if self.form.decimal == ",":
-            if "." in text:
+    def _at_once(self, data: bytes) -> Sequence[Any] | None:
+        """Return columns of plain numbers as float64, those of `_odd` as texts; None for others."""
+        mark, decimal, n_columns = self._form.delimiter, self._form.decimal, len(self._names)
+        if not self._is_utf_8:
+            data = self._decoded(data).encode()
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        if not data.endswith(b"\n"):
+            data += b"\n"
+        n_lines, odd = data.count(b"\n"), sorted(self._odd)
+        if n_columns == 1 and b"\n\n" in b"\n" + data:  # an empty line is no row
+            return None
+        if odd:
+            if (found := _cut_out(data, mark, (n_lines, n_columns), odd)) is None:
                 return None
-            text = text.replace(",", ".")
-        n_lines = text.count("\n") + 1
-        between = (mark * (n_columns - 1) + "\n") * n_lines
-        if text.encode().translate(None, NUMBERS) != between[:-1].encode():
+            data, texts = found
+            is_plain = not any(mark in data for mark in NO_NUMBERS)
+        else:
+            between = (mark * (n_columns - 1) + "\n") * n_lines
+            is_plain = data.translate(None, NUMBERS) == between.encode()
+        if not is_plain or (decimal == "," and b"." in data):
             return None
-        values = parsed(text.replace("\n", ",").replace(mark, ","))
-        return None if values is None else values.reshape(n_lines, n_columns)
+        if decimal == ",":
+            data = data.replace(b",", b".")
+        values = parsed(data[:-1].replace(b"\n", b",").replace(mark.encode(), b","))
+        if values is None:
+            return None
+        columns: list[Any] = [each.copy() for each in values.reshape(n_lines, n_columns).T]
+        for i, j in enumerate(odd):
+            columns[j] = texts[i :: len(odd)]
+        return columns
 
-    def _careful(self) -> Iterator[Block]:
+    def _table(self, columns: Sequence[Any], lines: np.ndarray) -> Table:
+        words, decimal, found = self._form.missing, self._form.decimal, dict[str, Column]()
+        for j, (name, cells) in enumerate(zip(self._names, columns, strict=True)):
+            values = cells if isinstance(cells, np.ndarray) else None
+            if values is None and j not in self._odd:
+                values = plain_numbers(cells, decimal)
+            if values is not None:
+                if words:
+                    blank(values, words)
+                found[name] = Column(values)
+                continue
+            self._odd.add(j)
+            found[name] = column_of_texts(
+                cells, words, j not in self._texts, decimal=decimal, literal=name in self._literal
+            )
+            if found[name].texts is not None:
+                self._texts.add(j)
+        if self._open_end and not found.pop(self._names[-1]).gaps.all():
+            n = len(columns)
+            raise DataError(f"{self._source}:1: column {n} of {n} has no name")
+        written = {self._names[j]: [*map(str.strip, columns[j])] for j in self._keep}
+        return Table(found, len(lines), self._source, lines, not self._form.header, written)
+
+    def _careful(self) -> Iterator[Table]:
         """Yield the rows of the pending lines, read as `csv` does."""
         rows: list[list[str]] = []
         lines = []
-        n_columns = len(self.names)
+        n_columns = len(self._names)
         while self._pending:
             begun = self._line + 1
             row = self._row(begun)
@@ -204,7 +179,7 @@ class TextTable:
             elif row and row != [""]:
                 raise DataError(self._ragged(row, begun))
         if rows:
-            yield Block(list(zip(*rows, strict=True)), np.array(lines))
+            yield self._table(list(zip(*rows, strict=True)), np.array(lines))
 
     def _row(self, begun: int) -> list[str]:
         try:
@@ -215,33 +190,33 @@ class TextTable:
                 reason = "a quote is opened and never closed"
             elif "expected after" in reason:
                 reason += self._advice()
-            raise DataError(f"{self.source}:{begun}: {reason}") from error
+            raise DataError(f"{self._source}:{begun}: {reason}") from error
 
     def _first_row(self) -> list[str]:
         start = self._file.peek(16) if hasattr(self._file, "peek") else b""
         for signature, kind in SIGNATURES.items():
             if start.startswith(signature):
-                raise DataError(f"{self.source}: is not a text file, but {kind}")
-        lines = [self._read(0)]
+                raise DataError(f"{self._source}: is not a text file, but {kind}")
+        lines = [self._read_line()]
         while lines[-1].startswith(COMMENTS):
-            lines.append(self._read(0))
-        n, row = n_comments(lines, self.form.delimiter), list[str]()
+            lines.append(self._read_line())
+        n, row = n_comments(lines, self._form.delimiter), list[str]()
         self._line += n
         line = "".join(lines[n:])
         while not row:
             if not line:
-                raise DataError(f"{self.source}: is empty")
+                raise DataError(f"{self._source}: is empty")
             self._pending.extend(io.StringIO(line, newline=""))
             row = self._row(self._line + 1)
-            line = self._read(0) if not row else ""
+            line = self._read_line() if not row else ""
         if len(row) > MAX_COLUMNS:
             raise DataError(
-                f"{self.source}:1: {len(row)} columns; at most {MAX_COLUMNS} can be read"
+                f"{self._source}:1: {len(row)} columns; at most {MAX_COLUMNS} can be read"
             )
         return row
 
     def _check_names(self) -> None:
-        where, names = f"{self.source}:{self._line}", self.names
+        where, names = f"{self._source}:{self._line}", self._names
         for number, name in enumerate(names, 1):
             if not name and (number > 1 or len(names) == 1):
                 raise DataError(f"{where}: column {number} of {len(names)} has no name")
@@ -250,65 +225,83 @@ class TextTable:
             raise DataError(f"{where}: two columns are named {twice!r}: rename one")
 
     def _ragged(self, row: Sequence[str], line: int) -> str:
-        said = f"{self.source}:{line}: {len(row)} cells, but {len(self.names)} column"
-        if len(self.names) > 1:
+        said = f"{self._source}:{line}: {len(row)} cells, but {len(self._names)} column"
+        if len(self._names) > 1:
             return f"{said}s"
         return f"{said}; delete lines above the names of the columns{self._advice()}"
 
     def _advice(self) -> str:
-        return f"; where cells are not divided by {self.form.delimiter!r}, set data.delimiter"
+        return f"; where cells are not divided by {self._form.delimiter!r}, set data.delimiter"
 
-    def _read(self, size: int) -> str:
-        """Read so many bytes and the rest of the line, as text."""
+    def _read(self, size: int) -> bytes:
+        """Read so many bytes and the rest of the line."""
         try:
             data: bytes = self._file.read(size)
             if not data.endswith(b"\n") and (data or not size):
                 data += self._file.readline(MAX_LINE)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.source}: cannot be read: {error}") from error
+            raise DataError(f"{self._source}: cannot be read: {error}") from error
         if len(data) >= MAX_LINE + size:
-            raise DataError(f"{self.source}:{self._line + 1}: a line of over {MAX_LINE} bytes")
+            raise DataError(f"{self._source}:{self._line + 1}: a line of over {MAX_LINE} bytes")
         if b"\0" in data:
             line = self._line + data.count(b"\n", 0, data.index(b"\0")) + 1
-            raise DataError(f"{self.source}:{line}: holds a zero byte: it is no text file")
-        if self._line == 0:
-            data = data.removeprefix(codecs.BOM_UTF8)
+            raise DataError(f"{self._source}:{line}: holds a zero byte: it is no text file")
+        return data.removeprefix(codecs.BOM_UTF8) if self._line == 0 else data
+
+    def _decoded(self, data: bytes) -> str:
         try:
             return data.decode(self._encoding)
         except UnicodeDecodeError as error:
             line = self._line + data.count(b"\n", 0, error.start) + 1
             raise DataError(
-                f"{self.source}:{line}: byte {data[error.start]:#04x} is not {self.form.encoding} "
-                "text; set data.encoding, for example to latin-1"
+                f"{self._source}:{line}: byte {data[error.start]:#04x} is not "
+                f"{self._form.encoding} text; set data.encoding, for example to latin-1"
             ) from error
+
+    def _read_line(self) -> str:
+        return self._decoded(self._read(0))
 
     def _next_line(self) -> str | None:
         """Return the next line for `csv`, which asks for more only within a quoted cell."""
         if not self._pending:
-            self._pending.extend(io.StringIO(self._read(0), newline=""))
+            self._pending.extend(io.StringIO(self._read_line(), newline=""))
         if not self._pending:
             return None
         self._line += 1
         return self._pending.popleft()
 
 
-def n_comments(lines: Sequence[str], delimiter: str) -> int:
-    """Return how many lines at the top begin with `COMMENTS` and hold no names.
+def _cut_out(
+    data: bytes, mark: str, shape: tuple[int, int], odd: list[int]
+) -> tuple[bytes, list[str]] | None:
+    """Return lines with 0 for each cell of the columns `odd`, and those cells, line by line.
 
-    A last one with "#" names the columns if it has as many cells as the line below it.
+    shape: how many lines and columns.  An empty cell is left empty.  None for lines with another
+    number of cells, and where a quote is not around a whole cell of these columns.
     """
-    n = next((i for i, line in enumerate(lines) if not line.startswith(COMMENTS)), len(lines))
-    widths = {*map(len, rows_of(lines[n - 1 : n + 1], delimiter))}
-    return n - 1 if n and len(widths) == 1 and lines[n - 1][0] == "#" else n
-
-
-def rows_of(lines: Iterable[str], delimiter: str) -> list[list[str]]:
-    """Return the cells of lines, stripped; no rows where the lines are no table."""
+    view = np.frombuffer(data, np.uint8).copy()
+    ends = np.flatnonzero((view == ord(mark)) | (view == ord("\n")))
+    if not mark.isascii() or ends.size != shape[0] * shape[1]:
+        return None
+    if (view[ends[shape[1] - 1 :: shape[1]]] != ord("\n")).any():
+        return None
+    cut = np.add.outer(np.arange(0, ends.size, shape[1]), odd).ravel()
+    starts, ends = np.append(0, ends + 1)[cut], ends[cut]
+    lengths = ends + 1 - starts
+    places = np.arange(lengths.sum()) + np.repeat(starts + lengths - lengths.cumsum(), lengths)
+    marks = view[ends]
+    view[ends] = ord("\n")
     try:
-        read = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        return [[cell.strip() for cell in row] for row in read]
-    except csv.Error:
-        return []
+        cells = view[places].tobytes().decode().split("\n")[:-1]
+    except UnicodeDecodeError:
+        return None
+    view[places], view[starts], view[ends] = ord(" "), ord("0"), marks
+    if b'"' in data:
+        quoted = [cell[:1] == cell[-1:] == '"' != cell for cell in cells]
+        if data.count(b'"') != 2 * sum(quoted):
+            return None
+        cells = [cell[is_in : len(cell) - is_in] for cell, is_in in zip(cells, quoted, strict=True)]
+    return view.tobytes(), cells
 
 
 def _one_byte_ends(file: IO[bytes], encoding: str, source: str) -> tuple[Any, str]:

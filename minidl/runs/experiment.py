@@ -15,7 +15,7 @@ from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
 from minidl.data.batches import Rows
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows
-from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.preprocessing.scaling import Preprocessing
 from minidl.data.splits import split
 from minidl.errors import CheckpointError, DataError
 from minidl.evaluation import predict_outputs

@@ -12,11 +12,12 @@ from typing import IO, Any
 import numpy as np
 
 from minidl.data.cells import number, text_of
+from minidl.data.formats import COMMENTS, DELIMITERS, Format, open_data
 from minidl.data.kinds import ColumnSchema, Tally
+from minidl.data.readers import pieces_of, tables_of
 from minidl.data.schema import Schema
-from minidl.data.tables import Table, TableError, joined, pieces_of, tables_of
+from minidl.data.tables import Table, TableError, joined
 from minidl.data.targets import column_of_target
-from minidl.data.textfiles import COMMENTS, DELIMITERS, Format, open_data
 from minidl.errors import ConfigError
 from minidl.evaluation import class_probabilities
 from minidl.kernels import Array

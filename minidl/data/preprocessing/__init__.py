@@ -5,7 +5,7 @@ of each in a YAML file. NumPy only.
 """
 
 from minidl.data.preprocessing import features, scaling, tabular
-from minidl.data.preprocessing.contract import Preprocessing
+from minidl.data.preprocessing.scaling import Preprocessing
 
 _KINDS: tuple[type[Preprocessing], ...] = (
     scaling.Unchanged,

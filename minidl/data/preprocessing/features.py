@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from minidl.data.disk import DiskRows
-from minidl.data.preprocessing.contract import exact, sure
-from minidl.data.preprocessing.inputs import TableInputs, bins, clipped, through
+from minidl.data.preprocessing.scaling import exact, sure
+from minidl.data.preprocessing.tabular import TableInputs, bins, check_bins, clipped, through
 from minidl.data.schema import Schema
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 ONE_HOT = 100  # labels; a category of more is coded by means of the targets
 N_BINS = 16  # of the piecewise linear encoding
@@ -52,12 +49,12 @@ class TableFeatures(TableInputs):
         return f"TableFeatures({self.n_features} columns, {self.n_out} inputs)"
 
     @property
-    def schema(self) -> Schema:
+    def schema(self) -> Schema:  # type: ignore[override]
         """The meaning of the columns of the table."""
         assert self._schema is not None
         return self._schema
 
-    def fit(self, X: np.ndarray | csr_matrix, targets: np.ndarray | None = None) -> Self:
+    def fit(self, X: Any, targets: np.ndarray | None = None) -> Self:
         """Take medians, quantiles and means of targets from encoded rows.
 
         X: (n_rows, n_columns), what `Schema.encode` returns.  targets: (n_rows, n), or None.
@@ -125,8 +122,7 @@ class TableFeatures(TableInputs):
         parts = [super()._numbers(X)]
         for j in self._coded:
             means = self._state[f"means.{j}"]
-            unknown = np.isnan(X[:, j])
-            parts.append(means[np.where(unknown, len(means) - 1, X[:, j]).astype(np.int64)])
+            parts.append(means[np.where(np.isnan(X[:, j]), -1, X[:, j]).astype(np.int64)])
         return np.hstack(parts)
 
     def _means(self, X: np.ndarray, targets: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -160,20 +156,17 @@ class TableFeatures(TableInputs):
         }
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
-        self._schema = Schema.restore(arrays["schema"])
+        own, self._schema = dict(arrays), Schema.restore(arrays["schema"])
         self._state = arrays
         self._place_columns()
-        means = {f"means.{j}": len(self.schema.used[j].labels) + 1 for j in self._coded}
-        sure(set(arrays) == {"schema", "median", "scale", "marked", "bin", "left", "width", *means})
-        for name, n_rows in means.items():
-            exact(arrays[name], np.float64, (n_rows, arrays[name].shape[1]))
-        n, n_bins = (len(self._of_number),), (len(arrays["bin"]),)
-        for key, shape in (("median", n), ("scale", n), ("left", n_bins)):
-            exact(arrays[key], np.float64, shape)
-        sure((exact(arrays["width"], np.float64, n_bins) > 0).all())
-        sure(np.isin(exact(arrays["marked"], np.int64, n), (0, 1)).all())
-        of_bin = exact(arrays["bin"], np.int64, n_bins)
-        sure((of_bin >= 0).all(), (of_bin < n[0]).all())
+        for j in self._coded:
+            means = own.pop(f"means.{j}")
+            exact(means, np.float64, len(self.schema.used[j].labels) + 1, means.shape[1])
+        n = len(self._of_number)
+        exact(own["median"], np.float64, n)
+        exact(own["scale"], np.float64, n)
+        sure(len(own) == 7, np.isin(exact(own["marked"], np.int64, n), (0, 1)).all())
+        check_bins(n, column=own["bin"], left=own["left"], width=own["width"])
         self._keep(arrays, len(self.schema.used))
 
 

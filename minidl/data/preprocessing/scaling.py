@@ -1,20 +1,92 @@
-"""Preprocessings that shift and scale the features, all alike or each by itself."""
+"""What every preprocessing promises, and those that shift and scale, all features or each."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.disk import DiskRows
-from minidl.data.preprocessing.contract import Preprocessing, exact, sure
-from minidl.errors import DataError
+from minidl.data.schema import Schema
+from minidl.errors import CheckpointError, DataError
+from minidl.reprs import call_of
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+
+class Preprocessing(ABC):
+    """A map from raw features to the network's inputs, row by row.
+
+    X: (n_samples, n_features), result: (n_samples, n_out); both sizes are 0 before a fit.  Each row
+    is mapped by itself, to the same bits in whatever batch it comes.
+    schema: what the columns of the training table were, where this keeps it.
+    dates: which of the raw columns are dates.
+    """
+
+    name: ClassVar[str]
+    takes_missing: ClassVar[bool] = False  # whether X may hold NaN
+    n_features = n_out = 0
+    schema: Schema | None = None
+    dates: Sequence[int] = ()
+
+    def __repr__(self) -> str:
+        return call_of(self)
+
+    @property
+    def labels(self) -> Sequence[Sequence[str]]:
+        """Labels of each raw column, in the order of their codes; empty where it is no category."""
+        return [()] * self.n_features
+
+    @abstractmethod
+    def fit(self, X: Any) -> Self:
+        """Take what must be known from the training part, and return self.  Raises DataError."""
+
+    @abstractmethod
+    def transform(
+        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
+    ) -> Any:
+        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return what `fit` found, as named arrays and lists of texts to be saved."""
+
+    def restore(self, arrays: Mapping[str, Any]) -> Self:
+        """Take what `state` returned, and return self.  Raises CheckpointError."""
+        try:
+            self._adopt(dict(arrays))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"preprocessing {self.name}: the saved arrays are not its own"
+            ) from error
+        return self
+
+    @abstractmethod
+    def _adopt(self, arrays: dict[str, Any]) -> None:
+        """Take what `state` returned.  Raises KeyError, TypeError or ValueError for what is not."""
+
+    def _check_rows(self, X: Any) -> None:
+        if X.shape[0] == 0:
+            raise DataError(f"preprocessing {self.name}: there is no row to fit on")
+
+    def _check_columns(self, X: Any) -> None:
+        if X.shape[1:] != (self.n_features,):
+            raise ValueError(
+                f"X must have {self.n_features} columns, got an array of shape {X.shape}"
+            )
+
+
+def exact(array: np.ndarray, dtype: DTypeLike, *shape: int) -> np.ndarray:
+    """Return an array of a saved state.  Raises ValueError for another dtype, shape, or a NaN."""
+    sure(array.dtype == dtype, array.shape == shape, np.isfinite(array).all())
+    return array
+
+
+def sure(*facts: Any) -> None:
+    """Raise ValueError unless all these hold of a saved state."""
+    if not all(facts):
+        raise ValueError("the saved arrays do not fit together")
 
 
 class Scaling(Preprocessing):
@@ -36,7 +108,7 @@ class Scaling(Preprocessing):
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
         """Return center and spread, each () or (n_features,), of X with at least one row."""
 
-    def fit(self, X: np.ndarray | csr_matrix) -> Self:
+    def fit(self, X: Any) -> Self:
         """Take center and scale from X, in float64.  Raises DataError, also for a CSR matrix."""
         self._check_rows(X)
         if self.needs_center and hasattr(X, "tocsr"):
@@ -91,12 +163,12 @@ class Scaling(Preprocessing):
         }
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
-        sure(set(arrays) == {"center", "scale", "n_features"})
-        n = int(exact(arrays["n_features"], np.int64, ()))
-        for name in ("center", "scale"):
-            exact(arrays[name], np.float64, (n,) if arrays[name].shape else ())
-        sure(n >= 1)
-        self._keep(arrays["center"], arrays["scale"], n)
+        center, scale = arrays["center"], arrays["scale"]
+        n = int(exact(arrays["n_features"], np.int64))
+        sure(len(arrays) == 3, n >= 1)
+        for array in (center, scale):
+            exact(array, np.float64, *(n,) * array.ndim)
+        self._keep(center, scale, n)
 
     def _keep(self, center: np.ndarray, scale: np.ndarray, n_features: int) -> None:
         self.center, self.scale = center, scale
@@ -151,11 +223,7 @@ class GlobalStandard(Scaling):
     name = "global_standard"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
-        origin, n_values, total, squares = float(X[0][0]), X.shape[0] * X.shape[1], 0.0, 0.0
-        for d in _chunks(X, origin):
-            total += d.sum()
-            squares += np.einsum("ij,ij->", d, d)
-        return _mean_and_deviation(origin, n_values, total, squares)
+        return _mean_and_deviation(X, float(X[0][0]), None)
 
 
 class Standard(Scaling):
@@ -167,12 +235,7 @@ class Standard(Scaling):
     name = "standard"
 
     def _center_and_spread(self, X: Any) -> tuple[Any, Any]:
-        origin = X[0].astype(np.float64)
-        total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        for d in _chunks(X, origin):
-            total += d.sum(axis=0)
-            squares += np.einsum("ij,ij->j", d, d)
-        return _mean_and_deviation(origin, len(X), total, squares)
+        return _mean_and_deviation(X, X[0].astype(np.float64), 0)
 
 
 class MinMax(Scaling):
@@ -202,18 +265,17 @@ class Robust(Scaling):
         return median, high - low
 
 
-def _chunks(X: np.ndarray, origin: Any) -> Iterator[np.ndarray]:
-    """X - origin in float64, some rows at a time: bytes are never widened all at once."""
-    n_rows = max(1, 2**16 // X.shape[1])
-    for start in range(0, len(X), n_rows):
-        yield np.subtract(X[start : start + n_rows], origin, dtype=np.float64)
-
-
-def _mean_and_deviation(origin: Any, n: int, total: Any, squares: Any) -> tuple[Any, Any]:
-    """From the sums of d = x - origin and of d**2, where origin is one of the x.
+def _mean_and_deviation(X: Any, origin: Any, axis: int | None) -> tuple[Any, Any]:
+    """Return mean and deviation over an axis, of sums of d = x - origin, one of the x, and d**2.
 
     var(x) >= (origin - mean(x))**2 / n, so the difference below loses a factor n of the digits and
-    no more, and is exactly 0 for a constant.
+    no more, and is exactly 0 for a constant.  Bytes are never widened all at once.
     """
+    n, total, squares = len(X) if axis == 0 else X.shape[0] * X.shape[1], 0.0, 0.0
+    n_rows = max(1, 2**16 // X.shape[1])
+    for start in range(0, len(X), n_rows):
+        d = np.subtract(X[start : start + n_rows], origin, dtype=np.float64)
+        total += d.sum(axis=axis)
+        squares += np.einsum("ij,ij->j" if axis == 0 else "ij,ij->", d, d)
     mean = total / n
     return origin + mean, np.sqrt(np.maximum(squares / n - mean * mean, 0.0))

@@ -7,21 +7,98 @@ then the categories.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from minidl.data.preprocessing.contract import exact, sure
-from minidl.data.preprocessing.inputs import TableInputs, bins, clipped, through
+from minidl.data.cells import date_parts
+from minidl.data.disk import DiskRows
+from minidl.data.preprocessing.scaling import Preprocessing, exact, sure
 from minidl.errors import DataError, require
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 MAX_BINS = 10_000
 MAX_QUANTILES = 100_000
+OUTLIER = 3.0  # widths of the middle half beyond which a number is drawn in
+
+
+class TableInputs(Preprocessing):
+    """Numbers, parts of dates and one-hot categories of encoded rows.
+
+    X: (n_samples, n_features), numbers, codes of labels, and dates in seconds from 1970; NaN where
+    a value is missing.
+    """
+
+    takes_missing: ClassVar[bool] = True
+    medians: ClassVar[str] = "medians"  # their name in the state
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {}
+        self._place((), ())
+
+    @abstractmethod
+    def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Return the encodings of numbers, (n_samples, n_numbers) float64, without NaN.
+
+        The marks of missing values stand behind the first.
+        """
+
+    def transform(
+        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
+    ) -> Any:
+        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+        self._check_columns(X)
+        if not isinstance(X, np.ndarray):
+            raise ValueError(f"X must be dense for preprocessing {self.name}")
+        if out is None:
+            out = np.empty((len(X), self.n_out), dtype)
+        return np.concatenate(self._parts(X), axis=1, out=out)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `fit` found."""
+        return dict(self._state)
+
+    def _keep(self, state: dict[str, Any], n_features: int) -> None:
+        """Take what `fit` found."""
+        self._state, self.n_features = state, n_features
+        self.n_out = sum(part.shape[1] for part in self._parts(np.zeros((0, n_features))))
+
+    def _parts(self, X: np.ndarray) -> list[np.ndarray]:
+        numbers = self._numbers(X)
+        missing = np.isnan(numbers)
+        first, *more = self._encode(np.where(missing, self._state[self.medians], numbers))
+        marks = missing[:, self._state["marked"] > 0]
+        return [first, marks, *more, X[:, self._hot_columns] == self._hot_codes]
+
+    def _rows_to_fit(self, X: Any) -> np.ndarray:
+        """Return rows, or a sample of those on the disk.  Raises DataError."""
+        self._check_rows(X)
+        X = X[X.sample_numbers()] if isinstance(X, DiskRows) else X
+        if not isinstance(X, np.ndarray):
+            raise DataError(f"preprocessing {self.name}: X is sparse, and must be dense")
+        return X
+
+    def _place(self, n_labels: Any, dates: Any, coded: Sequence[int] = ()) -> None:
+        """Tell which columns hold what.
+
+        n_labels: of each column, 0 for numbers and dates.  coded: categories that are not one-hot.
+        """
+        counts = np.array(n_labels, np.int64)
+        self._dates = np.array(dates, np.int64)
+        self._plain = np.setdiff1d(np.flatnonzero(counts == 0), self._dates)
+        counts[list(coded)] = 0
+        self._hot_columns = np.repeat(np.arange(len(counts)), counts)
+        self._hot_codes = np.concatenate([np.zeros(0), *map(np.arange, counts.astype(float))])
+
+    def _numbers(self, X: np.ndarray) -> np.ndarray:
+        """Return the columns of numbers and the parts of dates, (n_samples, n_numbers) float64."""
+        numbers = X[:, self._plain].astype(np.float64)
+        if not len(self._dates):
+            return numbers
+        parts = date_parts(X[:, self._dates].astype(np.float64))
+        return np.hstack([numbers, parts.reshape(len(X), 5 * len(self._dates))])
 
 
 class Tabular(TableInputs):
@@ -49,10 +126,10 @@ class Tabular(TableInputs):
         """Return what the encoding needs to know of X, (n_samples, n_numbers), without NaN."""
 
     @abstractmethod
-    def _check(self, found: dict[str, Any], n_numbers: int) -> None:
+    def _check(self, n_numbers: int, **found: np.ndarray) -> None:
         """Raise unless these arrays can be what `_fit_numbers` returned."""
 
-    def fit(self, X: np.ndarray | csr_matrix) -> Self:
+    def fit(self, X: Any) -> Self:
         """Take medians, columns that lack values, and the encoding from X.  Raises DataError."""
         X = self._rows_to_fit(X)
         given, dates = self._given
@@ -71,9 +148,8 @@ class Tabular(TableInputs):
         medians = np.zeros(numbers.shape[1])
         for j in np.flatnonzero(~missing.all(axis=0)):
             medians[j] = np.median(numbers[~missing[:, j], j])
-        numbers = np.where(missing, medians, numbers)
         with np.errstate(over="ignore", invalid="ignore"):
-            found = self._fit_numbers(numbers)
+            found = self._fit_numbers(np.where(missing, medians, numbers))
         if not all(np.isfinite(array).all() for array in found.values()):
             raise DataError(f"preprocessing {self.name}: X holds numbers that are too large")
         state = {
@@ -94,28 +170,28 @@ class Tabular(TableInputs):
         return [found[end - n : end] for n, end in zip(counts, np.cumsum(counts), strict=True)]
 
     @property
-    def dates(self) -> list[int]:
+    def dates(self) -> list[int]:  # type: ignore[override]
         """Which columns are dates."""
         return list(self._dates.tolist())
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
         own = dict(arrays)
-        counts, labels, medians, marked = (
-            own.pop(name) for name in ("categories", "labels", "medians", "marked")
+        counts, labels, medians, marked = map(
+            own.pop, ("categories", "labels", "medians", "marked")
         )
         dates = own.pop("dates", np.zeros(0, np.int64))
         if isinstance(labels, np.ndarray):  # in files of earlier versions
             labels = labels.tolist()
-        exact(counts, np.int64, (len(counts),))
-        exact(dates, np.int64, (len(dates),))
+        exact(counts, np.int64, len(counts))
+        exact(dates, np.int64, len(dates))
         # Each count is checked alone, so that their sum cannot wrap.
         sure(type(labels) is list, ((counts >= 0) & (counts <= len(labels))).all())
         sure(len(labels) == counts.sum(), all(type(label) is str for label in labels))
         sure(np.isin(dates, np.flatnonzero(counts == 0)).all(), (np.diff(dates) > 0).all())
         n_numbers = int((counts == 0).sum()) + 4 * len(dates)
-        exact(medians, np.float64, (n_numbers,))
-        sure(np.isin(exact(marked, np.int64, (n_numbers,)), (0, 1)).all())
-        self._check(own, n_numbers)
+        exact(medians, np.float64, n_numbers)
+        sure(np.isin(exact(marked, np.int64, n_numbers), (0, 1)).all())
+        self._check(n_numbers, **own)
         self._place(counts, dates)
         self._keep({**arrays, "labels": labels}, len(counts))
 
@@ -142,10 +218,9 @@ class SmoothClip(Tabular):
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         return [clipped(numbers, self._state["center"], self._state["scale"])]
 
-    def _check(self, found: dict[str, Any], n_numbers: int) -> None:
-        sure(set(found) == {"center", "scale"})
-        for array in found.values():
-            exact(array, np.float64, (n_numbers,))
+    def _check(self, n_numbers: int, *, center: Any, scale: Any) -> None:  # type: ignore[override]
+        exact(center, np.float64, n_numbers)
+        exact(scale, np.float64, n_numbers)
 
 
 class QuantileTransform(Tabular):
@@ -187,9 +262,9 @@ class QuantileTransform(Tabular):
             y[:, j] = (left + right) / 2
         return [y]
 
-    def _check(self, found: dict[str, Any], n_numbers: int) -> None:
-        knots = exact(found["knots"], np.float64, (len(found["knots"]), n_numbers))
-        sure(len(found) == 1, 0 < len(knots) <= MAX_QUANTILES, (np.diff(knots, axis=0) >= 0).all())
+    def _check(self, n_numbers: int, *, knots: Any) -> None:  # type: ignore[override]
+        exact(knots, np.float64, len(knots), n_numbers)
+        sure(0 < len(knots) <= MAX_QUANTILES, (np.diff(knots, axis=0) >= 0).all())
 
 
 class PiecewiseLinear(Tabular):
@@ -227,10 +302,36 @@ class PiecewiseLinear(Tabular):
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         return [through(numbers, *(self._state[name] for name in ("column", "left", "width")))]
 
-    def _check(self, found: dict[str, Any], n_numbers: int) -> None:
-        sure(set(found) == {"column", "left", "width"})
-        n = (len(found["column"]),)
-        column = exact(found["column"], np.int64, n)
-        exact(found["left"], np.float64, n)
-        sure((exact(found["width"], np.float64, n) > 0).all())
+    def _check(self, n_numbers: int, **found: np.ndarray) -> None:
+        column = check_bins(n_numbers, **found)
         sure(np.array_equal(np.unique(column), np.arange(n_numbers)))
+
+
+def clipped(x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return z / sqrt(1 + (z / 3)**2) of z = (x - center) * scale."""
+    z = (x - center) * scale
+    return np.asarray(z / np.hypot(1, z / OUTLIER))
+
+
+def bins(edges: Iterable[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return column, left end and width of each bin; edges: of a column, in rising order."""
+    column, left, width = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+    for j, b in edges:
+        column.append(np.full(len(b) - 1, j))
+        left.append(b[:-1])
+        width.append(np.diff(b))
+    return np.concatenate(column), np.concatenate(left), np.concatenate(width)
+
+
+def check_bins(n_numbers: int, *, column: Any, left: Any, width: Any) -> np.ndarray:
+    """Return the column of each bin; raise unless these can be what `bins` returned."""
+    exact(left, np.float64, len(column))
+    sure((exact(width, np.float64, len(column)) > 0).all())
+    sure((exact(column, np.int64, len(column)) >= 0).all(), (column < n_numbers).all())
+    return np.asarray(column)
+
+
+def through(x: np.ndarray, column: Any, left: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Return how far numbers are through each bin: 0 below it, 1 above it."""
+    t = (x[:, column] - left) / width
+    return np.asarray(np.clip(t, 0, 1, out=t))
