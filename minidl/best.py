@@ -82,7 +82,7 @@ class BestWeights:
         self._sign = -1 if monitor in loss_function.lower_is_better else 1
         self._current = {"params": model.params, "buffers": model.buffers}
         self._average = None if ema is None else WeightAverage(ema, self._current)
-        self._kept: Vectors | None = None
+        self.kept: Vectors | None = None
 
     def after_step(self) -> None:
         """Take the weights of one more step into the average."""
@@ -127,27 +127,22 @@ class BestWeights:
 
     def keep(self) -> None:
         """Keep the weights that the model has now."""
-        self._kept = _copied(self._current)
+        self.kept = _copied(self._current)
 
-    def use(self, *, or_last: bool) -> bool:
-        """Put the kept weights into the model, or the last ones if there are none and `or_last`.
-
-        The last ones are the averaged ones if there is an average. Returns whether the model holds
-        either.
-        """
-        if self._kept is not None:
-            self._fill(self._kept)
-        elif or_last and self._average is not None:
+    def use(self) -> None:
+        """Put the kept weights into the model; where there are none, the averaged ones, if any."""
+        if self.kept is not None:
+            self._fill(self.kept)
+        elif self._average is not None:
             self._fill(self._average.vectors)
-        return or_last or self._kept is not None
 
     def state(self) -> dict[str, Any]:
         """Return the arrays that training goes on from; copy or write them before the next step."""
         state: dict[str, Any] = {}
         if self._average is not None:
             state["average"] = {"n_updates": self._average.n_updates, **self._average.vectors}
-        if self._kept is not None:
-            state["best"] = self._kept
+        if self.kept is not None:
+            state["best"] = self.kept
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -155,7 +150,7 @@ class BestWeights:
         if self._average is not None:
             self._average.n_updates = state["average"]["n_updates"]
             self._average.vectors = _copied({k: state["average"][k] for k in self._current})
-        self._kept = _copied(state["best"]) if "best" in state else None
+        self.kept = _copied(state["best"]) if "best" in state else None
 
     def _fill(self, values: Vectors) -> None:
         for name, vector in self._current.items():

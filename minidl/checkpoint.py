@@ -17,14 +17,8 @@ from minidl.errors import CheckpointError
 
 KIND, VERSION = "checkpoint", 1
 
-# What `about` may say, each with its types and its default.
-_ABOUT: dict[str, tuple[tuple[type, ...], Any]] = {
-    "config": ((str,), ""),
-    "data_fingerprint": ((str,), ""),
-    "machine": ((dict,), {}),
-    "started": ((str,), ""),
-    "train_seconds": ((int, float), 0),
-}
+# What `about` may say as a text or a map; beside it, "train_seconds".
+_ABOUT = {"config": str, "data_fingerprint": str, "machine": dict, "started": str}
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,10 @@ def load(path: Path) -> Checkpoint:
     state, about = document.get("state"), document.get("about")
     if not isinstance(state, dict) or not isinstance(about, dict):
         raise CheckpointError(f"cannot read {path}: it holds no state of a run")
-    for name, (kinds, least) in _ABOUT.items():
-        value = about.get(name, least)
-        if type(value) not in kinds or (least == 0 and not 0 <= value < 1e300):
-            raise CheckpointError(f"cannot read {path}: its {name} is {str(value)[:40]}")
+    fits = all(type(about.get(name, kind())) is kind for name, kind in _ABOUT.items())
+    seconds = about.get("train_seconds", 0)
+    if not fits or type(seconds) not in (int, float) or not 0 <= seconds < 1e300:
+        raise CheckpointError(f"cannot read {path}: what it says about its run is malformed")
     try:
         return Checkpoint(trees.join(arrays, state), about)
     except ValueError as error:

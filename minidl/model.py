@@ -100,7 +100,7 @@ class Sequential:
         the work of a ReLU next to them. Outputs and gradients stay the same; what single layers
         give in between does not. Returns the memory that the layers use, which can be given again.
         """
-        scratch = [Scratch() for _ in self._inside] if scratch is None else list(scratch)
+        scratch = [{} for _ in self._inside] if scratch is None else list(scratch)
         for layer, own in zip(self._inside, scratch, strict=True):
             layer._scratch = own
         _fuse(self.layers, True)

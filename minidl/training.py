@@ -188,8 +188,9 @@ class Training:
         diverged before any weights were kept: what the model then holds is of no use.
         """
         self.model.leave_loop()
-        if not self.best.use(or_last=not self._diverged):
+        if self._diverged and self.best.kept is None:
             raise DivergenceError("training diverged and no epoch before it left weights to keep")
+        self.best.use()
 
     def begin_at(self, step: int, best_score: float | None = None) -> None:
         """Number the steps from `step` on, as one of several trainings of the same model.
@@ -252,10 +253,8 @@ class Training:
         return self._batches.in_order(self._order(self._at.epoch), self._at.batch, self._at.step)
 
     def _permutation(self, epoch: int) -> Array:
-        X = self.train.X
-        if isinstance(X, DiskRows):
-            return X.shuffled(self._rng)
-        return self._rng.permutation(X.shape[0])
+        X, rng = self.train.X, self._rng
+        return X.shuffled(rng) if isinstance(X, DiskRows) else rng.permutation(X.shape[0])
 
     def _end_epoch(self) -> Epoch:
         at = self._at

@@ -23,21 +23,8 @@ from minidl import kernels
 from minidl.kernels import Array
 from minidl.reprs import call_of
 
+Scratch = dict[tuple[str, tuple[int, ...]], Array]  # a layer's results, by their name and shape
 _OWN = {"_saved", "_scratch", "_owner"}  # what a copy of a layer begins without
-
-
-class Scratch:
-    """The arrays that one layer writes its results into, the same ones in each step."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
-
-    def array(self, key: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return the array of that name and shape; what the last step left in it is lost."""
-        found = self._arrays.get((key, shape))
-        if found is None:
-            found = self._arrays[key, shape] = kernels.zeros(shape, dtype)
-        return found
 
 
 class Layer:
@@ -116,4 +103,7 @@ class Layer:
         """
         if self._scratch is None:
             return np.empty(shape, dtype)
-        return self._scratch.array(key, shape, dtype)
+        found = self._scratch.get((key, shape))
+        if found is None:
+            found = self._scratch[key, shape] = kernels.zeros(shape, dtype)
+        return found
