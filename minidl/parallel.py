@@ -44,12 +44,8 @@ class Differentiation:
         self._replays: dict[int, Replay | None] = {}  # by number of rows; None: there was one batch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_grads": None,
-            "_arrays": [],
-            "_replays": {},
-        }  # a copy has other arrays
+        # A copy has other arrays.
+        return {**self.__dict__, "_grads": None, "_arrays": [], "_replays": {}}
 
     def begin_epoch(self) -> None:
         """Forget what is recorded, unless the model still has the arrays of the epoch before."""
