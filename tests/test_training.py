@@ -478,7 +478,8 @@ def test_a_negative_infinity_in_front_of_a_relu_is_found_where_it_began():
     model.layers[0].W[:] = -3e38
     training = make(model, train=(np.full((N, 4), 2, np.float32), problem()[1]))
     model.layers[0].b[0] = 0
-    training._step.loss_function = lambda outputs, *_: (math.inf, np.zeros_like(outputs))
+    differentiation = training._step.differentiation
+    differentiation.loss_function = lambda outputs, *_: (math.inf, np.zeros_like(outputs))
     with pytest.raises(DivergenceError, match=r"output of layer 0 \(Linear\)"):
         training.step()
 
