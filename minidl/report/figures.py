@@ -23,6 +23,7 @@ from sklearn.metrics import (
 
 from minidl.errors import ConfigError
 from minidl.kernels import Array
+from minidl.report.metrics import metric_name
 
 try:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def learning_curves(epochs: Sequence[Row], best_epoch: int | None = None) -> Fig
                 _draw(axes, epochs, f"{part}_{name}", label=part)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="0.5", linestyle=":", label=f"best: {best_epoch}")
-        axes.set(ylabel=name.replace("_", " "), xlabel="epoch" if axes is all_axes[-1] else "")
+        axes.set(ylabel=metric_name(name), xlabel="epoch" if axes is all_axes[-1] else "")
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
@@ -170,16 +171,14 @@ def first_layer_weights(W: Array, image_shape: tuple[int, int, int]) -> Figure:
     return _gallery(shown, image_shape, (-span, span), "RdBu_r")
 
 
-def importances(
-    mean: Array, std: Array, names: Sequence[str], score: str, *, most: int = MOST_BARS
-) -> Figure:
+def importances(mean: Array, std: Array, names: Sequence[str], score: str) -> Figure:
     """Draw how much a score falls when a column is shuffled, with its deviation over shuffles.
 
     mean, std: (n_features,), as `sklearn.inspection.permutation_importance` gives them.
     """
-    order = np.argsort(mean, kind="stable")[-most:]
+    order = np.argsort(mean, kind="stable")[-MOST_BARS:]
     figure, axes = _bars(mean[order], [names[i] for i in order], xerr=std[order])
-    axes.set_xlabel(f"loss of {score.replace('_', ' ')} when shuffled")
+    axes.set_xlabel(f"loss of {score} when shuffled")
     return figure
 
 

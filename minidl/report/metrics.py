@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,13 @@ MOST_ROWS = 2000  # of a resample
 N_BINS = 10  # of the calibration error
 UNEVEN = 3.0  # times as many rows in the largest class as in the smallest
 HEADLINES = ("r2", "macro_f1", "coverage")  # where there is no accuracy of single classes
-PER_CLASS = ("precision", "recall", "f1", "n_samples")
+NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "mape": "MAPE", "roc_auc": "ROC AUC"}
+NAMES |= {"f1": "F1", "macro_f1": "macro F1", "brier": "Brier score"}
+
+
+def metric_name(name: str) -> str:
+    """Return the name of a metric for people."""
+    return NAMES.get(name, name.replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,14 @@ class Measures:
         order = sorted(self.values, key=lambda name: name != self.headline)
         ends = {name: map(cell_text, self.intervals.get(name, ())) for name in order}
         return [
-            [name.replace("_", " "), cell_text(self.values[name]), " to ".join(ends[name])]
+            [metric_name(name), cell_text(self.values[name]), " to ".join(ends[name])]
             for name in order
         ]
 
     def class_rows(self, classes: Sequence[Any]) -> list[list[str]]:
         """Return titles, and a class and its figures in each row; nothing for a regression."""
-        figures = [list(map(cell_text, row.values())) for row in self.per_class]
-        rows = [[str(label), *row] for label, row in zip(classes, figures, strict=True)]
+        pairs = zip(classes, self.per_class, strict=True)
+        rows = [[str(label), *map(cell_text, figures.values())] for label, figures in pairs]
         return [["class", "precision", "recall", "F1", "rows"], *rows] if rows else []
 
 
@@ -85,25 +91,24 @@ def measure(loss_function: Loss, outputs: Array, targets: Array, n_classes: int 
     fast = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
     with warnings.catch_warnings(), fast:
         warnings.simplefilter("ignore")  # rows and resamples may lack a class
-        extra = loss_function.extra_metric_names
-        values = _values(loss_function, outputs, targets, n_classes, extra)
+        values = _values(loss_function, outputs, targets, n_classes)
         intervals = _intervals(loss_function, outputs, targets, n_classes, values)
         headline = next((name for name in HEADLINES if name in values), "loss")
-        if n_classes is None:
-            return Measures(len(targets), values, intervals, headline, [], [])
-        decided, numbers = loss_function.predict_targets(outputs), np.arange(n_classes)
-        confusion: list[list[int]] = []
-        if targets.ndim == 1:
-            decided = decided.reshape(targets.shape)
-            confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
-            counts = np.unique(targets, return_counts=True)[1]
-            uneven = counts.max() > UNEVEN * counts.min()
-            headline = "balanced_accuracy" if uneven else "accuracy"
-        figures = sk.precision_recall_fscore_support(
-            targets, decided, labels=numbers, zero_division=0.0
-        )
-    rows = zip(*(figure.tolist() for figure in figures), strict=True)
-    per_class = [dict(zip(PER_CLASS, row, strict=True)) for row in rows]
+        per_class, confusion, numbers = [], [], np.arange(n_classes or 0)
+        if n_classes is not None:
+            decided = loss_function.predict_targets(outputs).reshape(targets.shape)
+            figures = sk.precision_recall_fscore_support(
+                targets, decided, labels=numbers, zero_division=0.0
+            )
+            per_class = [
+                {"precision": precision, "recall": recall, "f1": f1, "n_samples": int(n)}
+                for precision, recall, f1, n in np.transpose(figures).tolist()
+            ]
+            if targets.ndim == 1:
+                confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
+                counts = np.unique(targets, return_counts=True)[1]
+                uneven = counts.max() > UNEVEN * counts.min()
+                headline = "balanced_accuracy" if uneven else "accuracy"
     return Measures(len(targets), values, intervals, headline, per_class, confusion)
 
 
@@ -122,12 +127,10 @@ def calibration_error(labels: Array, probabilities: Array) -> float:
 
 
 def _values(
-    loss_function: Loss,
-    outputs: Array,
-    targets: Array,
-    n_classes: int | None,
-    extra: Collection[str],
+    loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None, but: str = ""
 ) -> dict[str, float]:
+    """Return all metrics that the rows define, but one."""
+    extra = [name for name in loss_function.extra_metric_names if name != but]
     values = loss_and_metrics(loss_function, outputs, targets, extra=extra)
     predicted = loss_function.predict(outputs)
     if n_classes is None and predicted.size == targets.size:  # several quantiles have no error
@@ -143,20 +146,15 @@ def _values(
 
 
 def _intervals(
-    loss_function: Loss,
-    outputs: Array,
-    targets: Array,
-    n_classes: int | None,
-    values: dict[str, float],
+    loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None, values: Any
 ) -> dict[str, tuple[float, float]]:
     """Return 95 % intervals from resamples of the n rows, drawn from a fixed seed.
 
     A resample has m = at most MOST_ROWS rows; the deviations that it shows are then scaled by
     sqrt(m / n) (Bickel, Götze and van Zwet, Resampling fewer than n observations, 1997).
     """
-    n, rng = len(targets), np.random.default_rng(0)
+    n, rng, draws = len(targets), np.random.default_rng(0), []
     m = min(n, MOST_ROWS)
-    extra = [name for name in loss_function.extra_metric_names if name != "roc_auc"]
     if "roc_auc" in values:
         scores = loss_function.predict(outputs.astype(np.float64))
         positive = targets.reshape(n, -1) > 0.5
@@ -164,15 +162,15 @@ def _intervals(
             positive = targets[:, None] == np.arange(scores.shape[1])
         ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]
         keys = 2 * np.array(ranks) + positive.T
-    draws = []
     for _ in range(N_RESAMPLES):
         rows = rng.integers(0, n, m)
-        draws.append(_values(loss_function, outputs[rows], targets[rows], n_classes, extra))
+        draw = _values(loss_function, outputs[rows], targets[rows], n_classes, but="roc_auc")
         if "roc_auc" in values:
-            draws[-1]["roc_auc"] = _mean_area(keys[:, rows])
+            draw["roc_auc"] = _mean_area(keys[:, rows])
+        draws.append(draw)
     intervals = {}
     for name, value in values.items():
-        found = [each[name] for each in draws if math.isfinite(each.get(name, math.nan))]
+        found = [draw[name] for draw in draws if math.isfinite(draw.get(name, math.nan))]
         if len(found) > N_RESAMPLES // 2:
             low, high = value + (np.percentile(found, [2.5, 97.5]) - value) * math.sqrt(m / n)
             intervals[name] = (float(low), float(high))

@@ -75,18 +75,17 @@ def table(rows: Iterable[Sequence[Any]]) -> str:
 
 def pictures(figures: Iterable[tuple[str, Figure | None]]) -> str:
     """Return pictures side by side: (what is to be seen, figure or None)."""
-    shown = [_picture(text, figure) for text, figure in figures if figure is not None]
+    shown = []
+    for text, figure in figures:
+        if figure is None:
+            continue
+        file = io.BytesIO()
+        # Equal figures give equal bytes: ids come from a fixed salt, and there is no date.
+        with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "path"}):
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        # A data URI: the ids of several SVGs in one page would collide.
+        source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+        kind = "chart" if figure.axes[0].axison else "image"  # a chart turns dark with the page
+        image = element("img", "", class_=kind, src=source, alt=text).removesuffix("</img>")
+        shown.append(f"<figure>{image}{element('figcaption', text)}</figure>")
     return f'<div class="pictures">{"".join(shown)}</div>'
-
-
-def _picture(text: str, figure: Figure) -> str:
-    file = io.BytesIO()
-    # Equal figures give equal bytes: ids come from a fixed salt, and there is no date.
-    with matplotlib.rc_context({"svg.hashsalt": "minidl", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    # A data URI: the ids of several SVGs in one page would collide.
-    source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
-    caption = element("figcaption", text)
-    kind = "chart" if figure.axes[0].axison else "image"  # a chart turns dark with the page
-    alt = html.escape(text)
-    return f'<figure><img class="{kind}" src="{source}" alt="{alt}">{caption}</figure>'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
 from minidl.layers import Linear
 from minidl.report import figures, page
-from minidl.report.metrics import Measures, measure
+from minidl.report.metrics import Measures, measure, metric_name
 from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 
@@ -30,10 +28,6 @@ MOST_VARIED = 3  # columns whose partial dependence is drawn
 
 # Of run.json: what the bits depend on, and nothing that differs between equal runs.
 MACHINE = ("minidl", "python", "numpy", "blas", "kernels", "processor", "cores", "blas_threads")
-
-NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "mape": "MAPE", "roc auc": "ROC AUC"}
-NAMES |= {"f1": "F1", "macro f1": "macro F1", "brier": "Brier score"}
-PERCENTAGES = ("accuracy", "balanced_accuracy", "coverage")
 
 Pictures = list[tuple[str, Any]]  # what is to be seen, and a figure or None
 
@@ -53,11 +47,9 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
     dataset, epochs, results = experiment.dataset, folder.metrics.read(), folder.read_results()
     source = dataset.name if dataset.path is None else Path(dataset.path).name
     title = ": ".join(dict.fromkeys([experiment.config.name, source]))
-    n_classes = dataset.n_classes
+    n_classes, n_epochs = dataset.n_classes, results.get("epochs", len(epochs))
     kind = f"{n_classes} classes" if dataset.is_classification else "regression"
     part = "validation" if experiment.test is None else "test"
-    rows = experiment.test or experiment.validation
-    n_epochs = results.get("epochs", len(epochs))
     parts = [
         page.element("h1", title),
         page.element(
@@ -67,19 +59,25 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
             f"{source} ({dataset.n_features:,} features, {kind}).",
         ),
     ]
-    training = [page.element("h2", "Training"), page.pictures(_training(epochs, results))]
-    if rows is None:
+    training = [page.element("h2", "Training")]
+    if epochs:
+        text = f"Learning curves; the training loss ends at {float(epochs[-1]['train_loss']):.4g}"
+        curves = figures.learning_curves(epochs, results.get("best_epoch"))
+        rates = "Learning rate over the epochs", figures.learning_rates(epochs)
+        training.append(page.pictures([(text, curves), rates]))
+    if (rows := experiment.test or experiment.validation) is None:
         parts += training
     else:
-        outputs, loss_function = experiment.outputs(rows.X), experiment.loss_function
-        measures = measure(loss_function, outputs, rows.y, n_classes)
-        number, interval = _headline(measures)
-        metrics = [[_name(name), *figures] for name, *figures in measures.rows()]
+        outputs = experiment.outputs(rows.X)
+        measures = measure(experiment.loss_function, outputs, rows.y, n_classes)
+        metrics = measures.rows()
+        name, value, interval = metrics[0]
+        interval = f"; 95 % interval {interval}" if interval else ""
         per_class = measures.class_rows(dataset.classes or ())
         if len(per_class) > MOST_CLASSES + 1:
             per_class[0][0] += f" (the first {MOST_CLASSES} of {n_classes})"
         parts += [
-            page.element("p", number, class_="number"),
+            page.element("p", f"{name} {value}", class_="number"),
             page.element("p", f"on {len(rows):,} {part} rows{interval}", class_="soft"),
             *training,
             page.element("h2", f"Predictions on the {part} rows"),
@@ -90,44 +88,18 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         if shown := _inside(experiment, rows, measures.headline):
             parts += [page.element("h2", "What the model looks at"), page.pictures(shown)]
     status = folder.status()
-    machine = [(name, status[name]) for name in MACHINE if name in status]
     parts += [
         page.element("h2", "Layers"),
         page.element("pre", experiment.model.summary()),
         page.element("h2", "Config"),
         page.element("pre", dump(experiment.config)),
         page.element("h2", "Machine"),
-        page.table([["", ""], *machine]),
+        page.table([["", ""], *((name, status[name]) for name in MACHINE if name in status)]),
         page.element("h2", "To repeat the run"),
         page.element("p", "In the folder of the run; equal machines give equal bits:"),
-        page.element("pre", shlex.join(["minidl", "train", folder.config.name])),
+        page.element("pre", f"minidl train {folder.config.name}"),
     ]
     return page.page(title, parts)
-
-
-def _training(epochs: Sequence[dict[str, str]], results: dict[str, Any]) -> Pictures:
-    if not epochs:
-        return []
-    loss = float(epochs[-1]["train_loss"])
-    curves = figures.learning_curves(epochs, results.get("best_epoch"))
-    return [
-        (f"Learning curves; the training loss ends at {loss:.4g}", curves),
-        ("Learning rate over the epochs", figures.learning_rates(epochs)),
-    ]
-
-
-def _headline(measures: Measures) -> tuple[str, str]:
-    """Return the number to judge the model by, and its interval, as text."""
-    name = measures.headline
-
-    def text(value: float) -> str:
-        return f"{100 * value:.2f} %" if name in PERCENTAGES else f"{value:.4g}"
-
-    shown = f"{_name(name)} {text(measures.values[name])}"
-    if name not in measures.intervals:
-        return shown, ""
-    low, high = map(text, measures.intervals[name])
-    return shown, f"; 95 % interval {low} to {high}"
 
 
 def _predictions(
@@ -142,26 +114,23 @@ def _predictions(
     if rows.y.ndim > 1:
         f1 = [row["f1"] for row in measures.per_class]
         return [("F1 by label", figures.f1_by_label(f1, classes))]
-    predicted = class_probabilities(predicted, len(classes))
-    error = measures.values["calibration_error"]
+    p, error = class_probabilities(predicted, len(classes)), measures.values["calibration_error"]
+    matrix = figures.confusion_matrix(measures.confusion, classes)
     shown: Pictures = [
-        (
-            f"Confusion matrix of {len(classes)} classes",
-            figures.confusion_matrix(measures.confusion, classes),
-        ),
-        (f"Calibration; the error is {error:.4f}", figures.calibration(rows.y, predicted)),
+        (f"Confusion matrix of {len(classes)} classes", matrix),
+        (f"Calibration; the error is {error:.4f}", figures.calibration(rows.y, p)),
     ]
     if len(classes) == 2 and len(np.unique(rows.y)) == 2:
-        curves = figures.roc_and_precision_recall(rows.y, predicted[:, 1])
+        curves = figures.roc_and_precision_recall(rows.y, p[:, 1])
         shown.append((f"ROC and precision-recall curves of class {classes[1]}", curves))
     if (shape := experiment.dataset.image_shape) is not None:
         images = rows.X.toarray() if hasattr(rows.X, "toarray") else rows.X
-        wrong = figures.mistakes(images, rows.y, predicted, classes, shape)
+        wrong = figures.mistakes(images, rows.y, p, classes, shape)
         shown.append(("The most confident mistakes: true class, predicted class", wrong))
     return shown
 
 
-def _inside(experiment: Experiment, rows: Split, score: str) -> Pictures:
+def _inside(experiment: Experiment, rows: Split, metric: str) -> Pictures:
     """Draw the first weights of images, or the importance of the columns of a table."""
     dataset = experiment.dataset
     if (shape := dataset.image_shape) is not None:
@@ -169,26 +138,25 @@ def _inside(experiment: Experiment, rows: Split, score: str) -> Pictures:
         if first is None or first.W.shape[0] != int(np.prod(shape)):
             return []
         return [("Weights of the first layer", figures.first_layer_weights(first.W, shape))]
-    n_columns = dataset.n_features
+    n_columns, n_rows = dataset.n_features, len(rows)
     names = dataset.feature_names or tuple(f"column {j}" for j in range(n_columns))
     most = min(IMPORTANCE_ROWS, max(50, IMPORTANCE_CELLS // (REPEATS * n_columns)))
-    chosen = np.arange(0, len(rows), max(1, len(rows) // most))[:most]
-    X, y, model = rows.X[chosen], rows.y[chosen], _Model(experiment, score)
-    if not isinstance(X, np.ndarray) or score == "coverage":  # of quantiles, not to be maximized
+    chosen = np.arange(0, n_rows, max(1, n_rows // most))[:most]
+    X, y, model = rows.X[chosen], rows.y[chosen], _Model(experiment, metric)
+    if not isinstance(X, np.ndarray) or metric == "coverage":  # of quantiles, not to be maximized
         return []
     found = permutation_importance(model, X, y, n_repeats=REPEATS, random_state=0)
-    mean = found.importances_mean
-    top = names[int(np.argmax(mean))]
-    text = f"Permutation importance, {REPEATS} shuffles of each column; {top} is the first"
-    drawn = figures.importances(mean, found.importances_std, names, _name(score))
-    shown: Pictures = [(text, drawn)]
+    mean, std = found.importances_mean, found.importances_std
+    text = f"Permutation importance, {REPEATS} shuffles of each column; {names[mean.argmax()]}"
+    bars = figures.importances(mean, std, names, metric_name(metric))
+    shown: Pictures = [(f"{text} is the first", bars)]
     labels = dataset.categories or ((),) * n_columns
     numbers = [
         j
         for j in np.argsort(-mean, kind="stable").tolist()
         if not labels[j] and np.isfinite(X[:, j]).all() and len(np.unique(X[:, j])) > 2
     ][:MOST_VARIED]
-    if numbers and rows.y.ndim == 1 and (dataset.classes is None or len(dataset.classes) == 2):
+    if numbers and rows.y.ndim == 1 and dataset.n_classes in (None, 2):
         of = "" if dataset.classes is None else f" of class {dataset.classes[1]}"
         curves = figures.partial_dependence(model, X.astype(np.float64), numbers, names)
         shown.append((f"Partial dependence{of} on the most important columns", curves))
@@ -214,8 +182,3 @@ class _Model(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Return the metric, of which more is better."""
         outputs = self.experiment.outputs(X)
         return self.experiment.loss_function.metrics(outputs, y)[self.metric]
-
-
-def _name(metric: str) -> str:
-    name = metric.replace("_", " ")
-    return NAMES.get(name, name)
