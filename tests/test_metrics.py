@@ -59,6 +59,18 @@ def test_an_interval_is_as_wide_as_the_binomial_deviation_says(n):
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.2)
 
 
+def test_the_interval_of_roc_auc_is_that_of_its_values_on_resampled_rows():
+    labels, p = predictions(n=80)
+    logits = np.round(np.log(p))  # with ties
+    p = SoftmaxCrossEntropy().predict(logits)
+    rng, areas = np.random.default_rng(0), []
+    for _ in range(200):
+        rows = rng.integers(0, 80, 80)
+        areas.append(sk.roc_auc_score(labels[rows], p[rows], multi_class="ovr"))
+    found = measure(SoftmaxCrossEntropy(), logits, labels, 3).intervals["roc_auc"]
+    assert found == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=1e-12)
+
+
 def test_equal_predictions_give_equal_intervals():
     labels, p = predictions(n=60)
     once, again = (measured(labels, p) for _ in range(2))

@@ -90,13 +90,28 @@ def test_calibration_and_curves_and_residuals():
     assert len(weights.axes[0].images) == 1
     bars = report.importances(np.array([0.1, 0.3]), np.zeros(2), ["a", "b"], "accuracy").axes[0]
     assert [bar.get_width() for bar in bars.patches] == [0.1, 0.3]
+    bars = report.f1_by_label([0.5, 0.9, 0.1], ["a", "b", "c"]).axes[0]
+    assert [bar.get_width() for bar in bars.patches] == [0.1, 0.5, 0.9]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["c", "a", "b"]
+
+
+def test_no_legend_covers_a_curve_and_no_two_curves_are_alike():
+    figure = report.overlaid_curves({f"run {i}": EPOCHS for i in range(20)}, "train_loss")
+    curves = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == 20
+    for drawn in (figure, report.learning_curves(EPOCHS, 1)):
+        drawn.draw_without_rendering()
+        (legend,) = drawn.legends
+        assert not any(legend.get_window_extent().overlaps(axes.bbox) for axes in drawn.axes)
 
 
 def test_equal_figures_give_equal_bytes_and_alt_texts_are_escaped():
     def shown():
         return page.pictures([('"><script>', report.learning_curves(EPOCHS))])
 
-    assert shown() == shown()
+    assert shown() == shown() and 'class="chart"' in shown()
+    weights = report.first_layer_weights(np.eye(4), (2, 2, 1))
+    assert 'class="image"' in page.pictures([("no chart to be inverted", weights)])
     found = Page(shown())
     assert "script" not in found.tags and found.alts == ['"><script>']
 
@@ -237,7 +252,9 @@ def test_every_kind_of_run_has_a_report(tmp_path, monkeypatch, capsys, options):
     overrides = re.split(r" (?=loss)", options)
     assert cli.main(["train", "config.yaml", "--out", "r", "--quiet", *overrides]) == 0
     assert capsys.readouterr().err == ""
-    assert Page(Path("r/report.html").read_text()).tags.count("img") >= 2
+    found = Page(Path("r/report.html").read_text())
+    assert found.tags.count("img") >= 2
+    assert ("F1 by label" in found.alts) == ("multilabel" in options)
 
 
 @pytest.mark.report

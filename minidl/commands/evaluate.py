@@ -91,9 +91,9 @@ def _text(measures: Measures, title: str, labels: Sequence[str]) -> str:
         tables.append(aligned(measures.class_rows(labels), right=True))
     if measures.confusion:
         rows = zip(labels, measures.confusion, strict=True)
-        matrix = aligned([[label, *map(str, row)] for label, row in rows], right=True)
-        note = "a row is a true class, a column a predicted one"
+        matrix = aligned(([label, *map(str, row)] for label, row in rows), right=True)
+        note = f"a row is a true class, a column a predicted one\n{matrix}"
         if max(map(len, matrix.splitlines())) > (width_of(sys.stdout) or DEFAULT_WIDTH):
-            note, matrix = "too wide for here; --json and the report hold it", ""
-        tables.append(f"confusion matrix: {note}\n{matrix}")
+            note = "too wide for here; --json and the report hold it\n"
+        tables.append(f"confusion matrix: {note}")
     return "\n".join(tables)

@@ -8,7 +8,8 @@ computed in float64, the layers of a float32 model in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class Value(NDArrayOperatorsMixin):
     width: int
     dtype: str
     array: Any = None
+    place: int = field(default_factory=count().__next__)  # in the order in which they are made
 
     __eq__, __hash__ = object.__eq__, object.__hash__
 
@@ -113,16 +115,16 @@ def named(
     Each value stands after its inputs.  Equal constants have one name.  number: the text of one
     number, which then takes the place of a name.  prefix: the beginning of each name.
     """
+    found: set[Value] = set()
+    stack = [output]
+    while stack:
+        if (value := stack.pop()) not in found:
+            found.add(value)
+            stack += value.inputs
     names: dict[Value, str] = {}
     constants: dict[str, Array] = {}
     known: dict[Any, str] = {}
-    stack = [output]
-    while stack:
-        value = stack[-1]
-        waiting = [each for each in value.inputs if each not in names]
-        if waiting or value in names:
-            stack[-1:] = [] if value in names else [value, waiting[0]]
-            continue
+    for value in sorted(found, key=lambda each: each.place):
         names[value] = f"{prefix}{len(names)}"
         if value.op != "constant":
             continue

@@ -47,7 +47,7 @@ def _block(X):
 
 
 def predict(X):
-    """Return $meaning."""
+    """Return the most likely classes, 0 or 1 for each label, or the predicted values."""
     y = $what(X)
     return $decided
 
@@ -59,14 +59,6 @@ if __name__ == "__main__":  # rows of numbers from standard input, separated by 
     np.savetxt(sys.stdout, $what(rows), delimiter=",", fmt="%.17g")
 ''')
 
-# What `predict` returns, and how it comes from the numbers y.
-_VALUES = "the predicted values, (n_samples,) or (n_samples, n_outputs)"
-_DECIDED = {
-    "regression": (_VALUES, "y[:, 0] if y.shape[1] == 1 else y"),
-    "classes": ("the most likely class of each row", "CLASSES[np.argmax(y, axis=1)]"),
-    "labels": ("0 or 1 for each label, (n_samples, n_labels)", "(y > 0.5).astype(np.int64)"),
-}
-
 
 def python_module(predictor: Predictor, output: Value) -> str:
     """Return the text of the file."""
@@ -76,15 +68,16 @@ def python_module(predictor: Predictor, output: Value) -> str:
     for value, name in names.items():
         if value.op != "constant":
             lines.append(f"{name} = {written(value, names, NUMPY, dtype=value.dtype)}")
-    classes, columns, kind = predictor.classes, columns_of(predictor), "regression"
+    classes, columns = predictor.classes, columns_of(predictor)
+    decided = "y[:, 0] if y.shape[1] == 1 else y"
     if predictor.feature_names or any(column.labels for column in columns):
         labels = {column.name: list(column.labels) for column in columns}
         constants["COLUMNS"] = f"{labels!a}  # name -> labels"
     if classes is not None:
-        kind = "labels" if has_several_labels(predictor) else "classes"
+        several = has_several_labels(predictor)
+        decided = "(y > 0.5).astype(np.int64)" if several else "CLASSES[np.argmax(y, axis=1)]"
         shown = [str(c) if isinstance(c, np.datetime64) else c for c in classes]
         constants["CLASSES"] = f"np.array({shown!a})"
-    meaning, decided = _DECIDED[kind]
     return _FILE.substitute(
         what="predict_values" if classes is None else "predict_proba",
         n_features=predictor.n_features,
@@ -92,7 +85,6 @@ def python_module(predictor: Predictor, output: Value) -> str:
         width=output.width,
         lines="\n    ".join(lines),
         result=names[output],
-        meaning=meaning,
         decided=decided,
     )
 

@@ -71,8 +71,9 @@ def overlaid_curves(runs: Mapping[str, Sequence[Row]], column: str) -> Figure:
     drawn = {name: epochs for name, epochs in runs.items() if epochs and column in epochs[0]}
     has_legend = 0 < len(drawn) <= MOST_BARS
     figure, (axes,) = _figure(HEIGHT + 0.2 * len(drawn) * has_legend)
-    for name, epochs in drawn.items():
-        _draw(axes, epochs, column, label=_short(name, 40))
+    for i, (name, epochs) in enumerate(drawn.items()):
+        style = "-" if i < 10 else "--"  # there are ten colours
+        _draw(axes, epochs, column, label=_short(name, 40), linestyle=style)
     if has_legend:
         figure.legend(loc="outside lower left")
     return figure
@@ -236,11 +237,11 @@ def _bars(values: Any, names: Sequence[Any], **options: Any) -> tuple[Figure, An
     return figure, axes
 
 
-def _draw(axes: Any, epochs: Sequence[Row], column: str, label: str | None = None) -> None:
+def _draw(axes: Any, epochs: Sequence[Row], column: str, **options: Any) -> None:
     """Draw one column over the epochs."""
     values = [float(row[column] or "nan") for row in epochs]
     marker = "." if len(values) <= MOST_BARS else None  # a single epoch has no line
-    axes.plot([int(row["epoch"]) for row in epochs], values, marker=marker, label=label)
+    axes.plot([int(row["epoch"]) for row in epochs], values, marker=marker, **options)
     axes.set(xlabel="epoch", ylabel=column.replace("_", " "))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 

@@ -40,7 +40,7 @@ img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
 pre { font-size: .8rem; line-height: 1.35; overflow-wrap: normal; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+  white-space: nowrap; } th { white-space: normal; vertical-align: bottom; }
 @media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; } }
 @media print { body { max-width: none; } pre { white-space: pre-wrap; } h2 { break-after: avoid; }
   .pictures { columns: 2; } table { break-inside: avoid; } }
