@@ -39,7 +39,7 @@ Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 8  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 9  # of the functions in C; an extension left over from another checkout is not used
 
 
 class _Numpy:
