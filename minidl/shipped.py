@@ -49,14 +49,8 @@ def find_fallback(path: str) -> Path:
 
 
 def description(file: Path) -> str:
-    """The first sentence of the comment at the top of a shipped config."""
-    lines = file.read_text(encoding="utf-8").splitlines()[1:]
-    comment = []
-    for line in lines:
-        if not line.startswith("# "):
-            break
-        comment.append(line[1:].strip())
-    return re.split(r"(?<=\.)\s|(?<=:)$|:(?=\s{2})", " ".join(comment))[0].rstrip(".:")
+    """The sentence in the second line of a shipped config, below that of the schema."""
+    return file.read_text(encoding="utf-8").splitlines()[1].lstrip("# ").rstrip(".:")
 
 
 def copy_of(file: Path) -> str:

@@ -31,6 +31,14 @@ from minidl.terminal import (
 )
 
 LATEST = "latest"
+FLAGS = {
+    "--check": "build everything, run one batch and a gradient check, train nothing",
+    "--print-config": "print a config that trains the same run, with all defaults",
+    "--print-schema": "print the JSON Schema of a config",
+    "--summary": "print the table of layers",
+    "--quiet": "print nothing but errors",
+    "--stop-with-stdin": argparse.SUPPRESS,
+}
 UNEVEN = 3  # times as many test rows in the largest class as in the smallest
 
 
@@ -48,22 +56,8 @@ def _train_alone_or_lead(arguments: Sequence[str], ranks: Ranks | None) -> int:
         metavar="RUN",
         help="go on with the run in this folder, or with the latest; CONFIG may be left out",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="build everything, run one batch and a gradient check, train nothing",
-    )
-    parser.add_argument(
-        "--print-config",
-        action="store_true",
-        help="print a config that trains the same run, with all defaults",
-    )
-    parser.add_argument(
-        "--print-schema", action="store_true", help="print the JSON Schema of a config"
-    )
-    parser.add_argument("--summary", action="store_true", help="print the table of layers")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--stop-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    for flag, text in FLAGS.items():
+        parser.add_argument(flag, action="store_true", help=text)
     options = parser.options(arguments)
     if options.stop_with_stdin:
         stop_with_standard_input()
