@@ -96,8 +96,8 @@ def predictor(rng, specs=None):
     name = str(rng.choice(list(PREPROCESSINGS)))
     n_features = int(rng.integers(1, 8))
     X, categories = rows(rng, 40, n_features, name in TABULAR)
-    options = {} if categories is None else {"categories": categories}
-    if name == "table_features":
+    options = {}
+    if name == "table_features" or categories is not None:
         names = [f"name {i}" for i in range(n_features)]
         options = {"schema": Schema.plain(names, categories)}
     fitted = PREPROCESSINGS[name](**options).fit(X)

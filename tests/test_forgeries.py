@@ -228,7 +228,7 @@ def base(kind):
         model = Sequential([Linear(fitted.n_out, 1, rng=rng)])
         scores = np.linspace(0.0, 2.0, 20)[:, None]
         return Predictor(model, MSE(), fitted, 3, None, list("xyz"), conformal_scores=scores)
-    fitted = PREPROCESSINGS[kind](categories=[(), ("a", "b"), ()]).fit(X)
+    fitted = PREPROCESSINGS[kind](schema=Schema.plain("xyz", [(), ("a", "b"), ()])).fit(X)
     specs = [
         {"name": "residual", "layers": [{"name": "batch_norm"}, {"name": "dropout", "p": 0.1}]},
         {"name": "linear", "n_out": 2},

@@ -128,10 +128,13 @@ def test_texts_that_are_no_plain_numbers_stay_texts(write, text, expected):
     assert cells(read_table(write(f'a,b\n1,x\n"{text}",y\n')).columns["a"]) == expected
 
 
-def test_lines_may_end_in_any_way(write):
+def test_lines_may_end_in_any_way(write, monkeypatch):
     for text in ("a,b\r1,2\r3,4\r", "a,b\r\n1,2\n3,4", "a,b\n1,2\r3,4\r\n"):
         table = read_table(write(text))
         assert cells(table.columns["b"]) == [2, 4] and table.lines.tolist() == [2, 3]
+    monkeypatch.setattr(textfiles, "BLOCK", 8)
+    table = read_table(write("a,b\nx,1\ny,2\nz,3\nx,4\ry,5\nv,6\n"))
+    assert cells(table.columns["a"]) == [*"xyzxyv"]
 
 
 def test_comments_above_the_names_and_delimiters_at_the_ends_of_lines(write):

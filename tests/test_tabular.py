@@ -31,7 +31,7 @@ def mixed(rows=200):
     X[:, 1], X[:, 3] = rng.integers(0, 3, rows), rng.integers(0, 2, rows)
     X[rng.random(rows) < 0.2, 2] = NAN
     X[rng.random(rows) < 0.2, 3] = NAN
-    return X, ((), ("a", "b", "c"), (), ("no", "yes"))
+    return X, Schema.plain("wxyz", [(), ("a", "b", "c"), (), ("no", "yes")])
 
 
 def test_smooth_clip_is_its_equation(numbers):
@@ -93,8 +93,8 @@ def test_piecewise_linear_takes_equal_quantiles_once():
 
 @pytest.mark.parametrize("name", TABULAR)
 def test_categories_and_missing_values(name):
-    X, categories = mixed()
-    fitted = PREPROCESSINGS[name](categories=categories).fit(X)
+    X, schema = mixed()
+    fitted = PREPROCESSINGS[name](schema=schema).fit(X)
     y = fitted.transform(X, dtype=np.float64)
     alone = PREPROCESSINGS[name]().fit(np.where(np.isnan(X), np.nanmedian(X, axis=0), X)[:, [0, 2]])
     filled = np.where(np.isnan(X), np.nanmedian(X, axis=0), X)[:, [0, 2]]
@@ -115,7 +115,8 @@ def test_categories_and_missing_values(name):
 
 @pytest.mark.parametrize("name", TABULAR)
 def test_a_table_without_numbers_or_with_an_empty_column(name):
-    only = PREPROCESSINGS[name](categories=[("a", "b")]).fit(np.array([[0.0], [1.0]]))
+    schema = Schema.plain("x", [("a", "b")])
+    only = PREPROCESSINGS[name](schema=schema).fit(np.array([[0.0], [1.0]]))
     assert only.transform(np.array([[1.0]])).tolist() == [[0, 1]]
     empty = PREPROCESSINGS[name]().fit(np.array([[1.0, NAN], [2.0, NAN]]))
     assert np.isfinite(empty.transform(np.array([[1.5, NAN], [1.5, 3.0]]))).all()
@@ -123,8 +124,8 @@ def test_a_table_without_numbers_or_with_an_empty_column(name):
 
 @pytest.mark.parametrize("name", TABULAR)
 def test_a_state_comes_back_or_is_refused(name):
-    X, categories = mixed()
-    fitted = PREPROCESSINGS[name](categories=categories).fit(X)
+    X, schema = mixed()
+    fitted = PREPROCESSINGS[name](schema=schema).fit(X)
     state = fitted.state()
     again = PREPROCESSINGS[name]().restore(state)
     assert again.transform(X).tobytes() == fitted.transform(X).tobytes()
@@ -150,8 +151,8 @@ def test_a_state_comes_back_or_is_refused(name):
 
 @pytest.mark.filterwarnings("ignore:column")
 def test_rows_are_read_by_the_labels():
-    X, categories = mixed()
-    fitted = SmoothClip(categories=categories).fit(X)
+    X, schema = mixed()
+    fitted = SmoothClip(schema=schema).fit(X)
     assert fitted.labels == [[], ["a", "b", "c"], [], ["no", "yes"]] and fitted.dates == []
     schema = Schema.plain("wxyz", fitted.labels)
     rows = [[1, "b", 0.5, "yes"], ["2", " a", None, "new"], [np.nan, None, "?", "no"]]
@@ -173,7 +174,7 @@ def test_a_date_is_five_numbers(name):
     parts = [days.year, days.month, days.day_of_week, days.hour, days.asi8 / 8.64e13]
     by_hand = np.c_[X[:, 0], np.stack([np.asarray(p, float) for p in parts], axis=1)]
     by_hand[:, -1] = X[:, 1] / 86400
-    fitted = PREPROCESSINGS[name](categories=schema.labels, dates=schema.dates).fit(X)
+    fitted = PREPROCESSINGS[name](schema=schema).fit(X)
     expected = PREPROCESSINGS[name]().fit(by_hand).transform(by_hand)
     assert np.array_equal(fitted.transform(X), expected)
     again = PREPROCESSINGS[name]().restore(fitted.state())
@@ -186,8 +187,8 @@ def test_a_date_is_five_numbers(name):
 def test_what_cannot_be_fitted_is_refused(name):
     with pytest.raises(DataError, match="infinite"):
         PREPROCESSINGS[name]().fit(np.array([[1.0], [np.inf]]))
-    with pytest.raises(ValueError, match=r"^categories must"):
-        PREPROCESSINGS[name](categories=[()]).fit(np.eye(2))
+    with pytest.raises(ValueError, match=r"^schema must be of 2 columns"):
+        PREPROCESSINGS[name](schema=Schema.plain("x")).fit(np.eye(2))
 
 
 def test_settings_out_of_range_are_named():

@@ -41,8 +41,6 @@ SUPPLIED: dict[str, Any] = {
     "rng": np.random.default_rng(0),
     "dtype": np.float32,
     "groups": None,
-    "categories": None,
-    "dates": (),
     "schema": None,
     "clip_grad_norm": None,
     "clip_grad_value": None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from minidl.data.disk import DiskRows
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, table_of
 from minidl.errors import DataError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 ROWS_AT_ONCE = 4096
 
@@ -39,9 +36,9 @@ class Dataset:
     """
 
     name: str
-    X: np.ndarray | csr_matrix
+    X: Any
     y: np.ndarray
-    X_test: np.ndarray | csr_matrix | None = None
+    X_test: Any = None
     y_test: np.ndarray | None = None
     classes: tuple[Any, ...] | None = None
     feature_names: tuple[str, ...] | None = None
@@ -64,12 +61,6 @@ class Dataset:
     def categories(self) -> tuple[tuple[str, ...], ...] | None:
         """For each column of X its labels, or () where it is no category; None without a schema."""
         return None if self.schema is None else self.schema.labels
-
-    @property
-    def meaning(self) -> dict[str, Any]:
-        """What a preprocessing may want to know of the columns of X, by the names of arguments."""
-        dates = () if self.schema is None else self.schema.dates
-        return {"categories": self.categories, "dates": dates, "schema": self.schema}
 
     @property
     def needs_encoding(self) -> bool:

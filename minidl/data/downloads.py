@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -110,12 +111,9 @@ DOWNLOADS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"openml": openml, 
 def _size(folder: Path) -> int:
     """Bytes of all files in the folder; one that vanishes meanwhile counts nothing."""
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(parent, name)).st_size
-            except OSError:
-                continue
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
     return total
 
 

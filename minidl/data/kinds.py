@@ -41,13 +41,12 @@ class Tally:
     """What a model meets that its training table did not hold, added up over tables."""
 
     n_rows: int = 0
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+    found: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
 
     def add(self, name: str, problem: str, count: int, example: str) -> None:
         """Count rows with one of the problems "unseen", "outside" and "gaps" in a column."""
-        self.counts[name, problem] = self.counts.get((name, problem), 0) + count
-        self.examples.setdefault((name, problem), example)
+        before, first = self.found.get((name, problem), (0, example))
+        self.found[name, problem] = before + count, first
 
     def messages(self) -> list[str]:
         """Return a line for each column and problem."""
@@ -57,9 +56,8 @@ class Tally:
             "gaps": "lack a value, and none did in training",
         }
         return [
-            f"column {name!r}: {count} of {self.n_rows} rows "
-            + said[problem].format(self.examples[name, problem])
-            for (name, problem), count in self.counts.items()
+            f"column {name!r}: {count} of {self.n_rows} rows {said[problem].format(example)}"
+            for (name, problem), (count, example) in self.found.items()
         ]
 
 

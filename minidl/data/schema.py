@@ -70,11 +70,14 @@ class Schema:
 
     @classmethod
     def plain(
-        cls, names: Sequence[str], labels: Sequence[Sequence[str]], dates: Sequence[int] = ()
+        cls,
+        names: Sequence[str],
+        labels: Sequence[Sequence[str]] | None = None,
+        dates: Sequence[int] = (),
     ) -> Self:
         """Return a schema of categories, where a column has labels, and of dates and numbers."""
         columns = []
-        for j, (name, each) in enumerate(zip(names, labels, strict=True)):
+        for j, (name, each) in enumerate(zip(names, labels or [()] * len(names), strict=True)):
             kind: Kind = "category" if each else "date" if j in dates else "number"
             columns.append(ColumnSchema(name, kind, tuple(each), "iso" if kind == "date" else ""))
         return cls(tuple(columns))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows
 from minidl.errors import DataError, ParameterError, require
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 Method = Literal["stratified", "random", "last"]
 
@@ -24,7 +21,7 @@ class Split:
     indices: positions in X and y; None for the set's own test part, and for a block on the disk.
     """
 
-    X: np.ndarray | csr_matrix
+    X: Any
     y: np.ndarray
     indices: np.ndarray | None
 

@@ -1,7 +1,7 @@
 """Text files of rows and columns, read in blocks.
 
-A block of plain numbers, and of columns known to hold texts, is parsed at once. Other lines without
-quotes are divided at the delimiter, and those that remain go through `csv`.
+A block of plain numbers, and of columns known to hold texts, is parsed at once; others go through
+`csv`, which tells what is in a column.
 """
 
 from __future__ import annotations
@@ -90,25 +90,12 @@ class TextTable:
         yield from self._careful()  # of a first line that is the whole file, as returns divide it
         size = BLOCK * (1 + len(self._names) // 64)
         while data := self._read(size):
-            columns, text = self._at_once(data), ""
-            if columns is None:
-                text = self._decoded(data)
-                columns = self._divided(text)
-            if columns is not None:
+            if (columns := self._at_once(data)) is not None:
                 start, self._line = self._line + 1, self._line + len(columns[0])
                 yield self._table(columns, np.arange(start, self._line + 1))
             else:
-                self._pending.extend(io.StringIO(text, newline=""))
+                self._pending.extend(io.StringIO(self._decoded(data), newline=""))
                 yield from self._careful()
-
-    def _divided(self, text: str) -> Sequence[Any] | None:
-        """Return the columns of lines without quotes as texts, else None."""
-        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-        if '"' in text or any("\r" in line for line in lines):
-            return None
-        rows = [line.split(self._form.delimiter) for line in lines]
-        is_whole = {*map(len, rows)} == {len(self._names)} and (len(self._names) > 1 or all(lines))
-        return list(zip(*rows, strict=True)) if is_whole else None
 
     def _at_once(self, data: bytes) -> Sequence[Any] | None:
         """Return columns of plain numbers as float64, those of `_odd` as texts; None for others."""
@@ -120,7 +107,7 @@ class TextTable:
         if not data.endswith(b"\n"):
             data += b"\n"
         n_lines, odd = data.count(b"\n"), sorted(self._odd)
-        if n_columns == 1 and b"\n\n" in b"\n" + data:  # an empty line is no row
+        if b"\r" in data or (n_columns == 1 and b"\n\n" in b"\n" + data):  # other ends, no rows
             return None
         if odd:
             if (found := _cut_out(data, mark, (n_lines, n_columns), odd)) is None:

@@ -185,7 +185,7 @@ class Experiment:
 
     def _fitted_preprocessing(self) -> Preprocessing:
         config, dataset = self.config, self.dataset
-        preprocessing: Preprocessing = config.data.preprocessing.build(**dataset.meaning)
+        preprocessing: Preprocessing = config.data.preprocessing.build(schema=dataset.schema)
         if dataset.needs_encoding and not preprocessing.takes_missing:
             raise config.error(
                 "data.preprocessing",

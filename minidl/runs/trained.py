@@ -151,10 +151,10 @@ class Trained:
                 meant = ColumnSchema(name, "category", labels=tuple(self.classes))
             column = column_of_target(table, name)
             columns.append(meant.encode(table, column, self._schema.decimal, tally))
-            if tally.counts:
+            if tally.found:
                 raise TableError(
                     f"{table.source}: the target {name!r} holds labels that the model does not "
-                    f"know, such as {tally.examples[name, 'unseen']!r}"
+                    f"know, such as {tally.found[name, 'unseen'][1]!r}"
                 )
         return columns[0] if len(names) == 1 else np.stack(columns, axis=1)
 
@@ -213,4 +213,4 @@ class Trained:
 def _plain_schema(predictor: Predictor) -> Schema:
     """Numbers only, as a model has it that was not trained on a table."""
     names = predictor.feature_names or [f"feature {j}" for j in range(predictor.n_features)]
-    return Schema.plain(names, [()] * predictor.n_features)
+    return Schema.plain(names)

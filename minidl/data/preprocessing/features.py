@@ -63,8 +63,7 @@ class TableFeatures(TableInputs):
             targets = targets[X.sample_numbers()]
         X = self._rows_to_fit(X)
         if self._schema is None:
-            names = [f"column {j}" for j in range(X.shape[1])]
-            self._schema = Schema.plain(names, [()] * len(names))
+            self._schema = Schema.plain([f"column {j}" for j in range(X.shape[1])])
         self._place_columns()
         self._state = {"schema": self.schema.state(), **self._means(X, targets)}
         self._keep(self._state | self._fit_numbers(self._numbers(X)), X.shape[1])

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 from minidl.data.cells import date_parts
 from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.scaling import Preprocessing, exact, sure
+from minidl.data.schema import Schema
 from minidl.errors import DataError, require
 
 MAX_BINS = 10_000
@@ -106,20 +107,16 @@ class Tabular(TableInputs):
 
     y = [encoding of the numbers | 1 where missing | 1 at the category, else 0]
 
-    X: as for `TableInputs`.
-    categories: for each column its labels, whose codes are 0, 1, ..., or () for a column of
-    numbers; None where all are numbers.
-    dates: which columns are dates. Each becomes five numbers, after the others: year, month, day of
-    the week, hour, and days since 1970.
+    X: as for `TableInputs`.  schema: what its columns are; None where all are numbers.
+    Each date becomes five numbers, after the others: year, month, day of the week, hour, and days
+    since 1970.
     A missing number is replaced by the column's median; a column has a mark where the training part
     lacked values in it. A missing or new category is all zeros.
     """
 
-    def __init__(
-        self, *, categories: Sequence[Sequence[str]] | None = None, dates: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, *, schema: Schema | None = None) -> None:
         super().__init__()
-        self._given = categories, dates
+        self._given = schema
 
     @abstractmethod
     def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -132,15 +129,11 @@ class Tabular(TableInputs):
     def fit(self, X: Any) -> Self:
         """Take medians, columns that lack values, and the encoding from X.  Raises DataError."""
         X = self._rows_to_fit(X)
-        given, dates = self._given
-        if given is None:
-            given = [()] * X.shape[1]
-        if len(given) != X.shape[1]:
-            raise ValueError(
-                f"categories must have an entry for each of {X.shape[1]} columns, got {len(given)}"
-            )
-        n_labels = np.array([len(labels) for labels in given], np.int64)
-        self._place(n_labels, dates)
+        schema = self._given or Schema.plain(list(map(str, range(X.shape[1]))))
+        if len(schema.names) != X.shape[1]:
+            raise ValueError(f"schema must be of {X.shape[1]} columns, got {len(schema.names)}")
+        n_labels = np.array(list(map(len, schema.labels)), np.int64)
+        self._place(n_labels, schema.dates)
         numbers = self._numbers(X)
         if np.isinf(numbers).any():
             raise DataError(f"preprocessing {self.name}: X holds numbers that are infinite")
@@ -154,7 +147,7 @@ class Tabular(TableInputs):
             raise DataError(f"preprocessing {self.name}: X holds numbers that are too large")
         state = {
             "categories": n_labels,
-            "labels": [str(label) for each in given for label in each],
+            "labels": [str(label) for each in schema.labels for label in each],
             "medians": medians,
             "marked": missing.any(axis=0).astype(np.int64),
             **({"dates": self._dates} if len(self._dates) else {}),
@@ -234,16 +227,10 @@ class QuantileTransform(Tabular):
 
     name = "quantile"
 
-    def __init__(
-        self,
-        n_quantiles: int = 1000,
-        *,
-        categories: Sequence[Sequence[str]] | None = None,
-        dates: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, n_quantiles: int = 1000, *, schema: Schema | None = None) -> None:
         most = MAX_QUANTILES
         require("n_quantiles", n_quantiles, 2 <= n_quantiles <= most, f"in 2 to {most}")
-        super().__init__(categories=categories, dates=dates)
+        super().__init__(schema=schema)
         self.n_quantiles = n_quantiles
 
     def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -279,15 +266,9 @@ class PiecewiseLinear(Tabular):
 
     name = "piecewise_linear"
 
-    def __init__(
-        self,
-        n_bins: int = 16,
-        *,
-        categories: Sequence[Sequence[str]] | None = None,
-        dates: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, n_bins: int = 16, *, schema: Schema | None = None) -> None:
         require("n_bins", n_bins, 1 <= n_bins <= MAX_BINS, f"in 1 to {MAX_BINS}")
-        super().__init__(categories=categories, dates=dates)
+        super().__init__(schema=schema)
         self.n_bins = n_bins
 
     def _fit_numbers(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -333,5 +314,7 @@ def check_bins(n_numbers: int, *, column: Any, left: Any, width: Any) -> np.ndar
 
 def through(x: np.ndarray, column: Any, left: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Return how far numbers are through each bin: 0 below it, 1 above it."""
-    t = (x[:, column] - left) / width
+    t = np.take(x, column, axis=1)  # in C order, which x[:, column] is not
+    t -= left
+    t /= width
     return np.asarray(np.clip(t, 0, 1, out=t))
