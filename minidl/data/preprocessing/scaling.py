@@ -43,10 +43,8 @@ class Preprocessing(ABC):
         """Take what must be known from the training part, and return self.  Raises DataError."""
 
     @abstractmethod
-    def transform(
-        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
-    ) -> Any:
-        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+    def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Any:
+        """Return the inputs for X in a new array of `dtype`."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -126,33 +124,22 @@ class Scaling(Preprocessing):
         self._keep(center, 1.0 / np.where(spread == 0, 1.0, spread), X.shape[1])
         return self
 
-    def transform(
-        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
-    ) -> Any:
-        """Return (X - center) * scale in `out`, or if that is None in a new array of `dtype`.
-
-        For CSR a new CSR matrix that shares X's indices; `out` must then be None.
-        """
+    def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Any:
+        """Return (X - center) * scale in a new array; for CSR a matrix that shares X's indices."""
         self._check_columns(X)
         if not isinstance(X, np.ndarray):
-            if self.needs_center or out is not None:
-                raise ValueError("X must be dense for a preprocessing that centers, or with out")
+            if self.needs_center:
+                raise ValueError("X must be dense for a preprocessing that centers")
             values = (X.data * self.scale).astype(dtype)
             return type(X)((values, X.indices, X.indptr), shape=X.shape)
-        if out is None:
-            out = np.empty(X.shape, dtype)
         # Bytes are exact in float32; float64 features are scaled before they are rounded.
-        work = np.result_type(X.dtype, out.dtype)
-        y = out if work == out.dtype else np.empty(X.shape, work)
-        center, scale = self._constants_in(work)
-        np.copyto(y, X)
+        y = X.astype(np.result_type(X.dtype, dtype), order="C")
+        center, scale = self._constants_in(y.dtype)
         if center is not None:
-            np.subtract(y, center, out=y)
+            y -= center
         if scale is not None:
-            np.multiply(y, scale, out=y)
-        if y is not out:
-            np.copyto(out, y, casting="same_kind")
-        return out
+            y *= scale
+        return y.astype(dtype, copy=False)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return center and scale, () or (n_features,) float64, and n_features, () int64."""

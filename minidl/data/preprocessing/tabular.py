@@ -46,16 +46,12 @@ class TableInputs(Preprocessing):
         The marks of missing values stand behind the first.
         """
 
-    def transform(
-        self, X: Any, out: np.ndarray | None = None, dtype: DTypeLike = np.float32
-    ) -> Any:
-        """Return the inputs for X in `out`, or if that is None in a new array of `dtype`."""
+    def transform(self, X: Any, dtype: DTypeLike = np.float32) -> Any:
+        """Return the inputs for X in a new array of `dtype`."""
         self._check_columns(X)
         if not isinstance(X, np.ndarray):
             raise ValueError(f"X must be dense for preprocessing {self.name}")
-        if out is None:
-            out = np.empty((len(X), self.n_out), dtype)
-        return np.concatenate(self._parts(X), axis=1, out=out)
+        return np.concatenate(self._parts(X), axis=1, dtype=dtype)
 
     def state(self) -> dict[str, Any]:
         """Return what `fit` found."""
