@@ -22,34 +22,17 @@ MAX_SCORES = 4000  # rows kept of more, evenly spaced in their order
 LEVELS, LEVEL_ROWS = 5, 50  # parts of the rows by predicted value, and how many a part needs
 
 
-class Scored:
-    """A model with `conformal_scores`, of rows that it was not trained on, or None.
+class LabelSets:
+    """Sets of classes in place of one class, for a model with `conformal_scores`."""
 
-    For classes: 1 - probability of the true class, (n_rows, 1).  For numbers: predicted values in
-    rising order and the absolute errors there, (n_rows, 2 * n_outputs); or the errors alone.
-    """
-
-    conformal_scores: Array | None
-    predict: Any
-    predict_proba: Any
-
-    def _scores(self) -> Array:
-        if self.conformal_scores is None:
-            raise AttributeError("this model has no errors for rows that were held out")
-        return self.conformal_scores
-
-
-class LabelSets(Scored):
-    """Sets of classes in place of one class."""
-
-    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+    def predict_set(self: Any, X: Any, coverage: float = 0.9) -> Array:
         """Return which classes may be the true one, (n_samples, n_classes) bool.
 
         The set of a row holds its true class with probability `coverage`, in (0, 1), on average
         over rows from the same source as the training rows; the most likely class always is in it.
         Raises AttributeError for a regression, and where no rows were held out.
         """
-        p, limit = self.predict_proba(X), threshold(self._scores(), coverage)
+        p, limit = self.predict_proba(X), threshold(_scores_of(self), coverage)
         if len(limit) > 1:
             raise ValueError("predict_set is for one class a row, not for several labels a row")
         sets: Array = 1 - p <= limit
@@ -57,10 +40,10 @@ class LabelSets(Scored):
         return sets
 
 
-class Intervals(Scored):
-    """Intervals in place of single numbers."""
+class Intervals:
+    """Intervals in place of single numbers, for a model with `conformal_scores`."""
 
-    def predict_interval(self, X: Any, coverage: float = 0.9) -> Array:
+    def predict_interval(self: Any, X: Any, coverage: float = 0.9) -> Array:
         """Return the lower and upper end for each value, (n_samples, 2) or (n_samples, n, 2).
 
         The interval of a row holds its true value with probability `coverage`, in (0, 1), on
@@ -71,11 +54,17 @@ class Intervals(Scored):
         values = self.predict(X)
         if values.dtype.kind != "f":
             raise AttributeError("predict_interval is for regressions; this model is a classifier")
-        scores, n = self._scores(), 1 if values.ndim == 1 else values.shape[1]
+        scores, n = _scores_of(self), 1 if values.ndim == 1 else values.shape[1]
         known, errors = scores[:, :-n], scores[:, -n:]
         width = threshold(errors / usual(known, errors, known), coverage)
         width = (width * usual(known, errors, values.reshape(-1, n))).reshape(values.shape)
         return np.stack([values - width, values + width], axis=-1)
+
+
+def _scores_of(model: Any) -> Array:
+    if model.conformal_scores is None:
+        raise AttributeError("this model has no errors for rows that were held out")
+    return np.asarray(model.conformal_scores)
 
 
 def threshold(scores: Array, coverage: float) -> Array:
@@ -110,7 +99,9 @@ def usual(known: Array, errors: Array, values: Array) -> Array:
 def kept_scores(errors: Array, values: Array | None = None) -> Array:
     """Return the `conformal_scores` of rows that were held out, at most 4,000 of them.
 
-    errors: (n_rows, n).  values: the predicted ones, where errors depend on them, (n_rows, n).
+    errors: 1 - probability of the true class, (n_rows, 1); of numbers, the absolute errors,
+    (n_rows, n).  values: the predicted ones, where errors depend on them, (n_rows, n).
+    Returns the errors, or values in rising order and the errors there, (n_rows, 2 * n).
     """
     arrays = [errors] if values is None else [values, errors]
     order = np.argsort(arrays[0], axis=0, kind="stable")

@@ -623,7 +623,10 @@ def test_validation_data_of_ones_own():
     assert weighted.score(X[held_out], y[held_out], y[held_out] == 3) == max(clf.validation_scores_)
 
 
-@pytest.mark.parametrize("change", [{"activation": "tanh"}, {"dropout": 0.5}, {"layers": ["relu"]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"activation": "tanh"}, {"dropout": 0.5}, {"layers": ["relu"]}, {"hidden_layer_sizes": 5}],
+)
 def test_a_warm_start_cannot_change_the_model(change):
     clf = small(MLPClassifier, warm_start=True, max_iter=2).fit(*IRIS)
     with pytest.raises(ValueError, match=f"{next(iter(change))} must be that of the fit"):
@@ -647,6 +650,7 @@ def test_losses_of_a_config():
     outlier = y.copy()
     outlier[:10] += 1000
     options = {"max_iter": 200, "learning_rate_init": 0.01}
+    assert small(MLPRegressor, loss={"poisson": {}}).fit(*COUNTS).out_activation_ == "exp"
     robust = small(MLPRegressor, loss="mae", **options).fit(X, outlier).score(X, y)
     assert robust > 0.9 > small(MLPRegressor, **options).fit(X, outlier).score(X, y)
     two = small(MLPClassifier, loss="softmax_cross_entropy").fit(*CANCER)
@@ -797,6 +801,9 @@ def test_a_saved_estimator_predicts_the_same(kind, data, options, tmp_path):
     if hasattr(loaded, "partial_fit") and not loaded.early_stopping:
         before = weights(loaded)
         assert not np.array_equal(weights(loaded.partial_fit(frame, y)), before)
+    if loaded.layers is None:  # that it was loaded does not make it another model
+        with pytest.raises(ValueError, match="hidden_layer_sizes must be that of the fit"):
+            loaded.set_params(hidden_layer_sizes=3, warm_start=True).fit(frame, y)
 
 
 @pytest.mark.parametrize("unit", ["D", "ns"])

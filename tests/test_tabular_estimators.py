@@ -441,7 +441,7 @@ def test_copies_and_files_predict_the_same(kind, y, fitted, tmp_path):
     found = predictor.predict_proba(X) if kind is TabularClassifier else predictor.predict(X)
     np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
     ask = "predict_set" if kind is TabularClassifier else "predict_interval"
-    for each in (loaded, predictor) if y is not MARKS else ():
+    for each in (loaded, predictor, estimator.predictor()) if y is not MARKS else ():
         np.testing.assert_allclose(getattr(each, ask)(X), getattr(estimator, ask)(X), rtol=1e-5)
     other = {TabularClassifier: TabularRegressor, TabularRegressor: TabularClassifier}[kind]
     with pytest.raises(CheckpointError, match="not saved by"):

@@ -44,8 +44,9 @@ class InFiles(BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | PathLike[str]) -> Self:
         """Return the fitted estimator that `save` wrote: it predicts as before.
 
-        An optimizer's averages are not in the file.  Raises CheckpointError for a file that is
-        damaged, or that `save` of this class did not write.
+        An optimizer's averages are not in the file: training that goes on begins with new ones.
+        Raises CheckpointError for a file that is damaged, or that `save` of this class did not
+        write.
         """
         predictor = load(path)
         notes, name = predictor.notes, cls.__name__

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.scaling import Unchanged
+from minidl.errors import DivergenceError
 from minidl.estimators.callbacks import CallbackSupportMixin
 from minidl.estimators.files import InFiles
 from minidl.estimators.network import CURVES, Network, weight_lists
@@ -26,6 +27,10 @@ from minidl.layers.linear import Linear
 from minidl.model import Sequential
 from minidl.predictor import Predictor
 
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and "
+    "need to be preprocessed."
+)
 FITTED = ("n_iter_", "t_", "loss_", "history_", *CURVES)  # of what a file keeps
 
 
@@ -188,6 +193,8 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
                 self._fit_full_batch(rows, held_out)
             else:
                 self._fit_in_epochs(rows, held_out, incremental=incremental)
+            if not all(np.isfinite(v).all() for v in (self._model.params, self._model.buffers)):
+                raise ValueError(NOT_FINITE)
         return self
 
     def _check_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -278,12 +285,14 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
         values = [vector.copy() for vector in vectors]
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.__dict__.clear()
             self.__dict__.update(before)
             self.__dict__.pop("_optimizer", None)  # its averages may hold what is not finite
             for vector, value in zip(vectors, values, strict=True):
                 vector[:] = value
+            if isinstance(error, DivergenceError):
+                raise ValueError(NOT_FINITE) from error
             raise
 
     def __getstate__(self) -> dict[str, Any]:

@@ -32,10 +32,6 @@ from minidl.terminal import ProgressBar
 from minidl.training import Training
 
 CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_")
-NOT_FINITE = (
-    "Solver produced non-finite parameter weights. The input data may contain large values and "
-    "need to be preprocessed."
-)
 
 
 class Network(Parameters):
@@ -121,8 +117,6 @@ class Network(Parameters):
                 "parts": parts,
             }
         training.use_best()
-        if not all(np.isfinite(v).all() for v in (self._model.params, self._model.buffers)):
-            raise ValueError(NOT_FINITE)
 
     def _run_epochs(self, training: Training, rows: Rows, n_epochs: int) -> None:
         """Train by scikit-learn's rules, and keep the curves."""
@@ -161,7 +155,7 @@ class Network(Parameters):
             warnings.warn("Training interrupted by user.", stacklevel=2)
         except DivergenceError as error:
             if not validates or self.n_iter_ == 0:
-                raise ValueError(NOT_FINITE) from error
+                raise
             ended = True
             self.validation_scores_.append(float("nan"))
             warnings.warn(f"{error}; the best weights are kept", ConvergenceWarning, stacklevel=2)
@@ -188,8 +182,7 @@ class Network(Parameters):
         lines = [f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}"]
         score, name = None, self._targets.score_name
         if epoch.validation:
-            lower_is_better = name in training.loss_function.lower_is_better
-            score = epoch.validation[name] * (-1 if lower_is_better else 1)
+            score = epoch.validation[name] * (-1 if name == "loss" else 1)
             self.validation_scores_.append(score)
             lines.append(f"Validation score: {score:f}")
         optimizer = training.optimizer
@@ -249,22 +242,19 @@ class Network(Parameters):
         bar = ProgressBar(
             total=self.max_iter, unit="iterations", leave=True, disable=not self.progress
         )
-        try:
-            with bar:
-                found = fit_lbfgs(
-                    model,
-                    loss_function,
-                    rows,
-                    weight_decay=decay,
-                    max_iterations=self.max_iter,
-                    max_evaluations=self.max_fun,
-                    tolerance=self.tol,
-                    callback=after_iteration,
-                )
-        except DivergenceError as error:
-            raise ValueError(NOT_FINITE) from error
-        if not (np.isfinite(model.params).all() and np.isfinite(found.loss)):
-            raise ValueError(NOT_FINITE)
+        with bar:
+            found = fit_lbfgs(
+                model,
+                loss_function,
+                rows,
+                weight_decay=decay,
+                max_iterations=self.max_iter,
+                max_evaluations=self.max_fun,
+                tolerance=self.tol,
+                callback=after_iteration,
+            )
+        if not np.isfinite(found.loss):
+            raise DivergenceError(f"the loss is {found.loss}")
         if not found.converged:
             warnings.warn(
                 f"lbfgs failed to converge after {found.iterations} iteration(s) "

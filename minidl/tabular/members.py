@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Self
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from scipy.linalg import block_diag
 from tqdm import tqdm
 
@@ -92,8 +93,7 @@ def train_members(
     visits = sum(len(train) for train, _ in folds) * length.epochs
     pays = 3 * visits * n_weights > PROCESSES_PAY
     jobs = min(len(folds), usable_cores() if pays else 1) if n_jobs is None else n_jobs
-    rounds = -(-len(folds) // max(1, jobs if jobs > 0 else usable_cores()))
-    seconds = None if time_limit is None else time_limit / rounds
+    seconds = inf if time_limit is None else time_limit / -(-len(folds) // effective_n_jobs(jobs))
     made = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(train_member)(rows, loss_function, n_outputs, fold, length, seed, seconds)
         for fold, seed in zip(folds, seeds, strict=True)
@@ -112,32 +112,32 @@ def train_member(
     fold: Fold,
     length: Length,
     seed: np.random.SeedSequence,
-    seconds: float | None,
+    seconds: float,
 ) -> Sequential:
     """Return a net trained on one part of a fold, with the weights that are best on the other."""
-    end = None if seconds is None else time.monotonic() + seconds
+    begin = time.monotonic()
     init, noise, order = (np.random.default_rng(each) for each in seed.spawn(3))
     n_in = rows.X.shape[1]
     layers = build_layers(LAYERS, n_in, n_outputs, init=init, noise=noise, dtype=np.float32)
     model = Sequential(layers)
     train, held_out = (rows.select(part) for part in fold)
-    patience = EarlyStopping(length.patience) if len(held_out.y) else None
+    validates = len(held_out.y) > 0
     training = Training(
         model,
         loss_function,
         optimizer(),
         train,
-        held_out if len(held_out.y) else None,
+        held_out if validates else None,
         epochs=length.epochs,
         batch_size=length.batch_rows,
-        early_stopping=patience,
+        early_stopping=EarlyStopping(length.patience) if validates else None,
         rng=order,
-        schedule=Cosine() if end is None else CosineUntil(begin=time.monotonic(), end=end),
+        schedule=CosineUntil(begin=begin, end=begin + seconds),
         blas_threads=1,
     )
     with suppress(DivergenceError):  # the best weights before it remain
         for _ in training.steps():
-            if end is not None and time.monotonic() > end:
+            if time.monotonic() > begin + seconds:
                 break
     training.use_best()
     return model
