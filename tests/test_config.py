@@ -564,7 +564,7 @@ def test_what_is_printed_reads_well(load):
 TEXTS = ["1e-3", "on", "null", "1" * 50, "'", '"', "a: b", "- x", " ", "\x85", "é", "#", "{", "<<"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(TEXTS)
     | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
@@ -750,13 +750,13 @@ def fuzzing(n, deadline=None):
     return settings(max_examples=n, deadline=deadline, suppress_health_check=list(HealthCheck))
 
 
-@fuzzing(150)
+@fuzzing(50)
 @given(damaged_files())
 def test_damaged_files_are_accepted_or_refused(content):
     accepted_or_refused(content)
 
 
-@fuzzing(150)
+@fuzzing(50)
 @given(rearranged_files(), st.lists(override_texts, max_size=3))
 def test_rearranged_files_are_accepted_or_refused(content, overrides):
     accepted_or_refused(content, overrides)

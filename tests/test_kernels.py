@@ -264,7 +264,6 @@ def update(optimizer, p, g):
 
 
 @compiled
-@pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     ("kind", "settings"),
@@ -281,16 +280,17 @@ def update(optimizer, p, g):
     ],
 )
 @both_types
-def test_updates_have_numpys_bits(dtype, size, n_threads, kind, settings, reference):
+def test_updates_have_numpys_bits(dtype, size, kind, settings, reference):
     rng = np.random.default_rng(size)
     p, g = floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
     groups = [ParameterGroup("all", slice(0, size))]
-    optimizers = [kind(0.03, groups=groups, **settings) for _ in range(2)]
-    with kernels.threads(n_threads):  # the norm's bits depend on the threads of the BLAS
-        finite, *found = update(optimizers[0], p, g)
-        expected_finite, *expected = reference(update, optimizers[1], p, g)
-    assert finite == expected_finite == [True] * 3
-    assert all(map(same_bits, found, expected))
+    for n_threads in THREADS:
+        optimizers = [kind(0.03, groups=groups, **settings) for _ in range(2)]
+        with kernels.threads(n_threads):  # the norm's bits depend on the threads of the BLAS
+            finite, *found = update(optimizers[0], p, g)
+            expected_finite, *expected = reference(update, optimizers[1], p, g)
+        assert finite == expected_finite == [True] * 3
+        assert all(map(same_bits, found, expected)), n_threads
 
 
 @compiled
@@ -345,28 +345,28 @@ def test_rows_that_there_are_not_are_left_to_numpy(wrong):
 
 
 @compiled
-@pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0, 1e4])
 @pytest.mark.parametrize("shape", [(1, 2), (32, 10), (1024, 7), (100, 1000)])
 @both_types
-def test_softmax_agrees_with_longer_numbers(dtype, shape, scale, smoothing, n_threads, reference):
+def test_softmax_agrees_with_longer_numbers(dtype, shape, scale, smoothing, reference):
     rng = np.random.default_rng(1)
     logits = (scale * rng.standard_normal(shape)).astype(dtype)
     labels = rng.integers(0, shape[1], shape[0])
     before = logits.copy()
     loss_function = SoftmaxCrossEntropy(smoothing)
     exact_loss, exact = reference(loss_function, logits.astype(np.longdouble), labels)
-    with kernels.threads(n_threads):
-        loss, dlogits = loss_function(logits, labels)
     numpy_loss, numpy_dlogits = reference(loss_function, logits, labels)
-    assert np.array_equal(logits, before)
-    assert dlogits.dtype == dtype
     eps = float(np.finfo(dtype).eps)
-    assert loss == pytest.approx(float(exact_loss), rel=16 * eps, abs=eps)
-    assert loss == pytest.approx(numpy_loss, rel=16 * eps, abs=eps)
-    assert np.abs(dlogits - exact).max() < 5 * eps / shape[0]
-    assert np.abs(dlogits - numpy_dlogits).max() < 5 * eps / shape[0]
+    for n_threads in THREADS:
+        with kernels.threads(n_threads):
+            loss, dlogits = loss_function(logits, labels)
+        assert np.array_equal(logits, before)
+        assert dlogits.dtype == dtype
+        assert loss == pytest.approx(float(exact_loss), rel=16 * eps, abs=eps)
+        assert loss == pytest.approx(numpy_loss, rel=16 * eps, abs=eps)
+        assert np.abs(dlogits - exact).max() < 5 * eps / shape[0]
+        assert np.abs(dlogits - numpy_dlogits).max() < 5 * eps / shape[0]
 
 
 @compiled
@@ -439,26 +439,26 @@ def test_softmax_leaves_other_arrays_to_numpy():
     assert fused(logits, labels[:3], 0.0, 0.25) is None
 
 
-@pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(1, 1, 1), (128, 784, 256), (16, 100, 1000), (300, 20, 70), (64, 300, 3000)]
 )
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 @both_types
-def test_products(m, k, n, transposed, n_threads, dtype):
+def test_products(m, k, n, transposed, dtype):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     if transposed == "a":
         a = np.ascontiguousarray(a.T).T
     if transposed == "b":
         b = np.ascontiguousarray(b.T).T
-    out, again = np.full((m, n), np.nan, dtype), np.empty((m, n), dtype)
-    with kernels.threads(n_threads):
-        assert kernels.matmul(a, b, out) is out
-        kernels.matmul(a, b, again)
     exact = a.astype(np.float64) @ b.astype(np.float64)
-    assert same_bits(out, again)
-    assert np.abs(out - exact).max() < 1e-5 * np.sqrt(k) * 10
+    for n_threads in THREADS:
+        out, again = np.full((m, n), np.nan, dtype), np.empty((m, n), dtype)
+        with kernels.threads(n_threads):
+            assert kernels.matmul(a, b, out) is out
+            kernels.matmul(a, b, again)
+        assert same_bits(out, again)
+        assert np.abs(out - exact).max() < 1e-5 * np.sqrt(k) * 10
 
 
 @pytest.mark.parametrize("n_threads", THREADS)
