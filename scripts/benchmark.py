@@ -2,7 +2,7 @@
 
 From a checkout, after `pip install -e ".[bench]"` (and `".[mpi]"` for `ranks`):
 
-    python scripts/benchmark.py --out DIR [--only steps fit ...]
+    python scripts/benchmark.py [--out DIR] [--only steps fit ...]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,9 +28,15 @@ def announce(text: str) -> None:
 def main(arguments: list[str]) -> int:
     """Measure what the command line asks for, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="for the results")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="default: a temporary folder")
     for option, known in (("only", PARTS), ("cells", GRID), ("contenders", CONTENDERS)):
-        parser.add_argument(f"--{option}", nargs="+", choices=known, help="default: all")
+        parser.add_argument(
+            f"--{option}", metavar="NAME", nargs="+", choices=known, help=f"of {', '.join(known)}"
+        )
+    scaling = ["ranks", "disk"]
+    parser.add_argument(
+        "--scaling", dest="only", action="store_const", const=scaling, help="--only ranks disk"
+    )
     parser.add_argument("--repeats", metavar="N", type=int, default=7, help="default: 7")
     options = parser.parse_args(arguments)
     without_mpi = [part for part in PARTS if part != "ranks" or find_spec("mpi4py")]
@@ -47,7 +54,8 @@ def main(arguments: list[str]) -> int:
         announce(f"not installed, left out: {', '.join(missing)}")
     cells = [GRID[name] for name in options.cells or GRID]
     plan = Plan(chosen, cells, options.repeats, mnist)
-    print(benchmark(options.out, plan, parts, announce), end="")
+    folder = options.out or Path(tempfile.mkdtemp(prefix="benchmark-"))
+    print(benchmark(folder, plan, parts, announce), end="")
     return 0
 
 
