@@ -150,15 +150,6 @@ class Choice(Settings):
             spec["layers"] = [layer.spec for layer in self.nested]
         return spec
 
-    def with_outputs(self, n_outputs: int) -> Choice:
-        """Return the choice with this number for `auto`, in the layers within it too."""
-        update: dict[str, Any] = {}
-        if self.options.get("n_out") == "auto":
-            update["n_out"] = n_outputs
-        if self.nested:
-            update["layers"] = tuple(layer.with_outputs(n_outputs) for layer in self.nested)
-        return self.model_copy(update=update)
-
     def build(self, **supplied: Any) -> Any:
         """Call the entry with the options, and with those of `supplied` that it takes."""
         taken = parameters_of(self.factory)

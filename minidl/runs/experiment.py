@@ -263,15 +263,14 @@ class Experiment:
         shards, threads = 1, automatic_threads(self.model.params.size * settings.batch_size)
         if self.ranks is not None:
             shards, threads = self.ranks.size, max(1, threads // self.ranks.per_node)
-        source = data.dataset
+        source, layers = data.dataset, list(self.config.model)
         if self.dataset.path is not None:
             source = source.model_copy(update={"path": self.dataset.path})
-        resolved = self.config.model_copy(
-            update={
-                "data": data.model_copy(update={"dataset": source, "fallback": None}),
-                "model": tuple(choice.with_outputs(n_outputs) for choice in self.config.model),
-            }
-        )
+        for i, layer in enumerate(layers):
+            if layer.options.get("n_out") == "auto":  # the last linear layer
+                layers[i] = layer.model_copy(update={"n_out": n_outputs})
+        data = data.model_copy(update={"dataset": source, "fallback": None})
+        resolved = self.config.model_copy(update={"data": data, "model": tuple(layers)})
         return resolved.settled(shards, threads)
 
 
