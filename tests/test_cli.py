@@ -243,7 +243,7 @@ def test_there_is_help(minidl, command):
         (bytes(range(256)) * 10, "UTF-8"),
         (b"a: &x 1\nb: *x\n", "anchor"),
         (b"data: iris\ndata: wine\n", "data"),
-        ("directory", "Is a directory"),
+        ("directory", "is a folder"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_config(minidl, content, said):
@@ -381,7 +381,7 @@ def private():
     [
         ("train --resume private/run", "private/run: cannot be read: Permission denied"),
         ("train --resume private", "private: cannot be read: Permission denied"),
-        ("train private/c.yaml", "private/c.yaml: cannot be read: Permission denied"),
+        ("train private/c.yaml", "private/c.yaml: Permission denied"),
         ("train config.yaml --out private/x", "private/x: cannot be used as output folder"),
         ("sweep config.yaml --out private/x", "private/x: cannot be"),
         ("sweep config.yaml --out private", "private: cannot be"),

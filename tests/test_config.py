@@ -99,7 +99,7 @@ def test_scalars_follow_yaml_1_2(text, value):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "c.yaml: empty; a config needs at least data and model"),
+        ("", "c.yaml: is empty"),
         ("# nothing\n---\n", "c.yaml: empty; a config needs at least data and model"),
         ("- relu", "c.yaml:1:1: expected a map of sections, got a list"),
         ("just words", "c.yaml:1:1: expected a map of sections, got 'just words'"),
@@ -137,22 +137,21 @@ def test_a_byte_order_mark_is_no_part_of_the_text(load):
     assert load(b"\xef\xbb\xbf" + BASE.encode()).seed == 0
 
 
-def test_more_than_64_kib_are_refused_unread(tmp_path, monkeypatch):
+def test_more_than_64_kib_are_refused(tmp_path):
     path = tmp_path / "big.yaml"
     with path.open("wb") as stream:
-        stream.truncate(10_000_000)
-    monkeypatch.setattr(Path, "open", None)  # reading would fail with a TypeError
-    with pytest.raises(ConfigError, match="10000000 bytes; a config has at most 65536"):
+        stream.truncate(10**12)  # there is no memory for all of it
+    with pytest.raises(ConfigError, match=r"big\.yaml: a config has at most 65536 bytes"):
         load_config(path)
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path):
     for path, message in [
-        (tmp_path, "is a directory"),
+        (tmp_path, "is a folder, not a file"),
         (tmp_path / "none.yaml", "no such file"),
-        (tmp_path / ("x" * 300), "cannot be read"),
-        ("a\0b", "not a file name"),
-        (os.devnull, "not a regular file"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        ("a\0b", "null byte"),
+        (os.devnull, "is not a file"),
     ]:
         with pytest.raises(ConfigError, match=message):
             load_config(path)

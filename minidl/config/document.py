@@ -8,7 +8,6 @@ duplicate keys, several documents, deep nesting. Unquoted scalars follow the cor
 from __future__ import annotations
 
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
-from minidl.errors import ConfigError
+from minidl.data.formats import open_data
+from minidl.errors import ConfigError, DataError
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -245,41 +245,25 @@ def parse(text: str, name: str) -> Node:
 
 
 def read(path: str | PathLike[str]) -> Node:
-    """The document of a config file, a map; "-" is standard input.
-
-    The size is checked before anything is read.  Raises ConfigError.
-    """
-    file = Path(path)
-    if str(file) == "-":
-        return from_bytes(standard_input(), "standard input")
-    try:
-        status = file.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ConfigError(f"{file}: is a directory; name the YAML file in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{file}: is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ConfigError(
-                f"{file}: {status.st_size} bytes; a config has at most {MAX_BYTES} (64 KiB)"
-            )
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES)
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"{str(file)!r}: not a file name") from None
-    return from_bytes(content, str(file))
+    """The document of a config file, a map; "-" is standard input.  Raises ConfigError."""
+    name = str(Path(path))
+    if name == "-":
+        name, content = "standard input", standard_input()
+    else:
+        try:
+            with open_data(name) as file:
+                content = file.read(MAX_BYTES + 1)
+        except (DataError, OSError) as error:
+            raise ConfigError(str(error)) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{name}: a config has at most {MAX_BYTES} bytes (64 KiB)")
+    return from_bytes(content, name)
 
 
 @cache
 def standard_input() -> bytes:
     """What standard input holds; it can be read only once."""
-    content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"standard input: a config has at most {MAX_BYTES} bytes (64 KiB)")
-    return content
+    return b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
 def from_bytes(content: bytes, name: str) -> Node:
