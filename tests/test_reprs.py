@@ -29,7 +29,7 @@ X, y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
         (Dropout(0.2, rng=1), "Dropout(p=0.2)"),
         (BatchNorm(4, momentum=0.3), "BatchNorm(4, momentum=0.3)"),
         (Residual([ReLU(), Linear(2, 2, rng=0)]), "Residual([ReLU(), Linear(2, 2)])"),
-        (PREPROCESSINGS["quantile"](50), "QuantileTransform(n_quantiles=50, dates=[])"),
+        (PREPROCESSINGS["quantile"](50), "QuantileTransform(n_quantiles=50)"),
         (MSE(), "MSE(scale_targets=False, center=0.0, scale=1.0)"),
     ],
 )

@@ -157,6 +157,15 @@ def test_a_damaged_gzipped_file_is_said_in_a_line(tmp_path, name):
             load_dataset("file", path=str(tmp_path / name), target="0" if "npy" in name else "a")
 
 
+def test_spaces_and_signs_may_divide_cells(write, monkeypatch):
+    monkeypatch.setattr(textfiles, "BLOCK", 8)
+    for mark in " -e":
+        lines = [["a", "b", "c"], *([f"x{i % 3}", str(i % 7), ""] for i in range(20))]
+        columns = read_table(write("\n".join(map(mark.join, lines))), Format(mark)).columns
+        assert cells(columns["a"]) == [f"x{i % 3}" for i in range(20)]
+        assert cells(columns["b"]) == [i % 7 for i in range(20)] and columns["c"].gaps.all()
+
+
 def test_a_column_may_turn_into_texts_late(write, monkeypatch):
     monkeypatch.setattr(textfiles, "BLOCK", 64)
     text = "a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(100)) + "x,1\n" + "7,2\n" * 50

@@ -64,7 +64,7 @@ class TextTable:
         self._reader = csv.reader(
             iter(self._next_line, None),
             delimiter=form.delimiter,
-            skipinitialspace=True,
+            skipinitialspace=form.delimiter != " ",
             strict=True,
         )
         first = self._first_row()
@@ -113,7 +113,7 @@ class TextTable:
             if (found := _cut_out(data, mark, (n_lines, n_columns), odd)) is None:
                 return None
             data, texts = found
-            is_plain = not any(mark in data for mark in NO_NUMBERS)
+            is_plain = not any(sign in data for sign in NO_NUMBERS)
         else:
             between = (mark * (n_columns - 1) + "\n") * n_lines
             is_plain = data.translate(None, NUMBERS) == between.encode()
@@ -268,7 +268,8 @@ def _cut_out(
     """
     view = np.frombuffer(data, np.uint8).copy()
     ends = np.flatnonzero((view == ord(mark)) | (view == ord("\n")))
-    if not mark.isascii() or ends.size != shape[0] * shape[1]:
+    is_apart = mark.isascii() and mark.encode() not in NUMBERS
+    if not is_apart or ends.size != shape[0] * shape[1]:
         return None
     if (view[ends[shape[1] - 1 :: shape[1]]] != ord("\n")).any():
         return None
