@@ -15,6 +15,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from minidl import training
 from minidl.config import load_config
 from minidl.data import disk, files
 from minidl.data.dataset import Dataset, fingerprint
@@ -24,7 +25,6 @@ from minidl.data.splits import split
 from minidl.errors import DataError
 from minidl.estimators import MLPClassifier, MLPRegressor
 from minidl.runs.experiment import Experiment
-from minidl.training import Training
 
 
 @pytest.fixture
@@ -141,10 +141,8 @@ def test_estimators_take_a_map_of_a_file_without_copying_it(tmp_path, monkeypatc
     np.save(tmp_path / "X.npy", X)
     mapped, y = np.load(tmp_path / "X.npy", mmap_mode="r"), (X[:, 0] > 0).astype(np.int64)
     used = []
-    check = Training._check_rows
-    monkeypatch.setattr(
-        Training, "_check_rows", lambda self, *a: used.append(check(self, *a)) or used[-1]
-    )
+    check = training.checked_rows
+    monkeypatch.setattr(training, "checked_rows", lambda *a: used.append(check(*a)) or used[-1])
     held_out = {"X_val": mapped[:500], "y_val": y[:500]} if validated else {}
     estimator = kind(hidden_layer_sizes=(4,), max_iter=2, early_stopping=validated, random_state=0)
     tracemalloc.start()
