@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from minidl import blas, kernels
 from minidl.data.batches import Rows, batch_bounds
@@ -30,23 +29,6 @@ SCIPYS_BLAS = blas.find(Path(scipy.__file__).parent, "linalg/_fblas.*")
 CHUNK_ROWS = 512  # of the data at a time, at least: memory is bounded
 
 
-@dataclass(frozen=True)
-class Minimum:
-    """Where L-BFGS ended.
-
-    loss: with the penalty.  iterations: line searches made.  evaluations: of loss and gradient.
-    converged: whether the gradient, or the gain of the last iteration, was within tolerance.
-    status, message: SciPy's own account.
-    """
-
-    loss: float
-    iterations: int
-    evaluations: int
-    converged: bool
-    status: int
-    message: str
-
-
 def fit_lbfgs(
     model: Sequential,
     loss_function: Loss,
@@ -57,7 +39,7 @@ def fit_lbfgs(
     max_evaluations: int = 15000,
     tolerance: float = 1e-4,
     callback: Callable[[int, float], object] | None = None,
-) -> Minimum:
+) -> OptimizeResult:
     """Minimise the mean loss over all of `train` plus weight_decay / 2 * (sum of squared weights).
 
     model: changed in place; holds the last weights accepted, also when interrupted.
@@ -65,6 +47,9 @@ def fit_lbfgs(
     tolerance: it ends when no component of the gradient is larger.
     callback: called with (iteration, loss) after each iteration.
 
+    Returns SciPy's result: `fun`, the loss with the penalty; `nit`, iterations; `nfev`, evaluations
+    of loss and gradient; `success`, whether the gradient, or the gain of the last iteration, was
+    within tolerance; `status` and `message`.
     Raises ValueError for a model with dropout, batch normalization or other noise, and
     DivergenceError where the loss is not finite at the start.
     Liu and Nocedal, On the Limited Memory BFGS Method, 1989; SciPy's `L-BFGS-B` without bounds.
@@ -101,14 +86,8 @@ def fit_lbfgs(
         accepted[:] = found.x
     finally:
         model.params[:] = accepted
-    return Minimum(
-        float(found.fun),
-        min(int(found.nit), max_iterations),
-        int(found.nfev),
-        found.status == 0,
-        int(found.status),
-        str(found.message),
-    )
+    found.nit = min(found.nit, max_iterations)
+    return found
 
 
 def refuse_noise(model: Sequential) -> None:

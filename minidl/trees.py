@@ -22,10 +22,28 @@ _SEPARATOR = 0xFF  # a byte that UTF-8 does not use
 _TEXT, _TEXTS, _NUMBERS = "-text", "-texts", "-numbers"
 
 
-def split(tree: Mapping[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+def split(tree: Mapping[str, Any], prefix: str = "") -> tuple[Arrays, dict[str, Any]]:
     """Return (arrays by their path, the rest of the tree).  Raises ValueError for bad texts."""
     arrays: Arrays = {}
-    return arrays, _split(tree, "", arrays)
+    rest: dict[str, Any] = {}
+    for key, value in tree.items():
+        path, is_list = f"{prefix}{key}", isinstance(value, list | tuple)
+        if isinstance(value, Mapping):
+            inner, rest[key] = split(value, f"{path}.")
+            arrays |= inner
+        elif isinstance(value, np.ndarray | np.generic):
+            arrays[path] = np.asarray(value)
+        elif isinstance(value, str) and len(value) > _SHORT:
+            arrays[path + _TEXT] = _packed([value])
+        elif is_list and len(value) > _SHORT and all(type(each) is str for each in value):
+            arrays[path + _TEXTS] = _packed(value)
+        elif is_list and all(type(n) in (int, float) for n in value) and _is_apart(value):
+            if len(value) > MAX_NUMBERS:
+                raise ValueError(f"a list holds at most {MAX_NUMBERS} numbers, got {len(value)}")
+            arrays[path + _NUMBERS] = np.array(value)
+        else:
+            rest[key] = value
+    return arrays, rest
 
 
 def join(arrays: Mapping[str, NDArray[Any]], rest: dict[str, Any]) -> dict[str, Any]:
@@ -56,27 +74,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _split(tree: Mapping[str, Any], prefix: str, arrays: Arrays) -> dict[str, Any]:
-    rest: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rest[key] = _split(value, f"{path}.", arrays)
-        elif isinstance(value, np.ndarray | np.generic):
-            arrays[path] = np.asarray(value)
-        elif isinstance(value, str) and len(value) > _SHORT:
-            arrays[path + _TEXT] = _packed([value])
-        elif isinstance(value, list | tuple) and len(value) > _SHORT and _are(value, str):
-            arrays[path + _TEXTS] = _packed(value)
-        elif isinstance(value, list | tuple) and _are(value, int, float) and _is_apart(value):
-            if len(value) > MAX_NUMBERS:
-                raise ValueError(f"a list holds at most {MAX_NUMBERS} numbers, got {len(value)}")
-            arrays[path + _NUMBERS] = np.array(value)
-        else:
-            rest[key] = value
-    return rest
-
-
 def _restored(key: str, array: NDArray[Any]) -> tuple[str, Any]:
     """The key and the value that `_split` was given."""
     if key.endswith(_TEXTS):
@@ -91,10 +88,6 @@ def _restored(key: str, array: NDArray[Any]) -> tuple[str, Any]:
     return key, array
 
 
-def _are(values: list[Any] | tuple[Any, ...], *kinds: type) -> bool:
-    return all(type(value) in kinds for value in values)
-
-
 def _is_apart(numbers: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a list is long, or holds what JSON does not: NaN and infinity."""
     return len(numbers) > _SHORT or any(n != n or abs(n) == inf for n in numbers)
@@ -107,21 +100,23 @@ def _packed(texts: list[str] | tuple[str, ...]) -> NDArray[np.uint8]:
     except UnicodeEncodeError as error:
         raise ValueError(f"a text is not Unicode: {error.object[:100]!r}") from None
     array = np.frombuffer(content, np.uint8)
-    _require_bounds(array)
+    _ends(array)
     return array
 
 
 def _unpacked(array: NDArray[Any]) -> list[str]:
     if array.ndim != 1 or array.dtype != np.uint8:
         raise ValueError("its texts are not stored as bytes")
-    _require_bounds(array)
-    ends = np.flatnonzero(array == _SEPARATOR).tolist()
-    pairs = zip([0, *(end + 1 for end in ends)], [*ends, array.size], strict=True)
-    return [array[start:stop].tobytes().decode() for start, stop in pairs]
+    ends = _ends(array)
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    return [array[a:b].tobytes().decode() for a, b in zip(starts, ends, strict=True)]
 
 
-def _require_bounds(array: NDArray[np.uint8]) -> None:
+def _ends(array: NDArray[np.uint8]) -> list[int]:
+    """Where each text ends; a ValueError where they are too many or too long."""
     if array.size > MAX_TEXT_BYTES:
         raise ValueError(f"a list of texts has at most {MAX_TEXT_BYTES} bytes, got {array.size}")
-    if (n := np.count_nonzero(array == _SEPARATOR) + 1) > MAX_TEXTS:
+    is_end = array == _SEPARATOR
+    if (n := np.count_nonzero(is_end) + 1) > MAX_TEXTS:
         raise ValueError(f"a list holds at most {MAX_TEXTS} texts, got {n}")
+    return [*np.flatnonzero(is_end).tolist(), array.size]

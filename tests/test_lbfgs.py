@@ -36,9 +36,9 @@ def test_a_linear_model_reaches_the_ridge_solution(weight_decay):
     x, y = X - X.mean(axis=0), Y - Y.mean(axis=0)
     W = np.linalg.solve(x.T @ x / len(x) + weight_decay * np.eye(4), x.T @ y / len(x))
     np.testing.assert_allclose(model.layers[0].W, W, rtol=1e-5)
-    assert found.converged and found.status == 0
+    assert found.success and found.status == 0
     loss = evaluate(model, MSE(), X, Y)["loss"] + weight_decay / 2 * np.sum(W**2)
-    assert found.loss == pytest.approx(loss)
+    assert found.fun == pytest.approx(loss)
 
 
 def test_weights_count_rows_and_chunks_do_not_matter(monkeypatch):
@@ -67,7 +67,7 @@ def test_repeated_evaluations_have_the_bits_of_ordinary_ones(chunk_rows, monkeyp
             weight_decay=0.01,
             callback=lambda *figures, losses=losses: losses.append(figures),
         )
-        found.append((losses, done, model.params.tobytes()))
+        found.append((losses, done.fun, model.params.tobytes()))
     assert found[0] == found[1]
 
 
@@ -82,16 +82,16 @@ def test_it_learns_what_is_not_linear(dtype):
         model, loss_function, (X.astype(dtype), LABELS), callback=lambda i, x: losses.append(x)
     )
     assert evaluate(model, loss_function, X.astype(dtype), LABELS)["accuracy"] > 0.95
-    assert model.params.dtype == dtype and len(losses) == found.iterations
+    assert model.params.dtype == dtype and len(losses) == found.nit
     assert losses == sorted(losses, reverse=True)
 
 
 def test_it_ends_at_its_limits():
     loss_function = SoftmaxCrossEntropy()
     few = fit_lbfgs(deep(), loss_function, (X, LABELS), max_iterations=3)
-    assert few.iterations == 3 and not few.converged
+    assert few.nit == 3 and not few.success
     calls = fit_lbfgs(deep(), loss_function, (X, LABELS), max_evaluations=5)
-    assert calls.evaluations <= 6 and not calls.converged
+    assert calls.nfev <= 6 and not calls.success
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_each_point_is_computed_once_by_the_threads_that_pay(monkeypatch):
         max_iterations=5,
         callback=lambda *_: threads.append(kernels._compiled.threads()),
     )
-    assert threads == [3] * 5 and n_forwards == found.evaluations > 5
+    assert threads == [3] * 5 and n_forwards == found.nfev > 5

@@ -253,19 +253,19 @@ class Network(Parameters):
                 tolerance=self.tol,
                 callback=after_iteration,
             )
-        if not np.isfinite(found.loss):
-            raise DivergenceError(f"the loss is {found.loss}")
-        if not found.converged:
+        if not np.isfinite(found.fun):
+            raise DivergenceError(f"the loss is {found.fun}")
+        if not found.success:
             warnings.warn(
-                f"lbfgs failed to converge after {found.iterations} iteration(s) "
+                f"lbfgs failed to converge after {found.nit} iteration(s) "
                 f"(status={found.status}):\n{found.message}\n"
                 f"Increase max_iter (now {self.max_iter}) or max_fun (now {self.max_fun}), "
                 "or scale the data.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self.n_iter_ = found.iterations
-        self.loss_ = found.loss * self._targets.loss_scale(self.n_outputs_)
+        self.n_iter_ = int(found.nit)
+        self.loss_ = float(found.fun) * self._targets.loss_scale(self.n_outputs_)
         callbacks.fit_ends()
 
 

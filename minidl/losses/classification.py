@@ -104,18 +104,17 @@ class SoftmaxCrossEntropy(Loss):
         p = predict(logits).  In soft targets the most likely class counts as the label, except for
         log_loss and brier.
         """
-        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-        n_classes = logits.shape[1]
+        is_hard, n_classes = targets.ndim == 1, logits.shape[1]
+        labels = targets if is_hard else targets.argmax(axis=1)
         figures = class_metrics(labels, self.predict_targets(logits), n_classes, sample_weight)
-        p = self.predict(logits.astype(np.float64)) if extra else logits
-        one_hot = np.arange(n_classes) == labels[:, None] if extra else labels
+        if extra:
+            z, one_hot = logits.astype(np.float64), np.arange(n_classes) == labels[:, None]
+            p, t = self.predict(z), one_hot if is_hard else targets
         if "roc_auc" in extra:
             figures["roc_auc"] = mean_roc_auc(p, one_hot, sample_weight)
         if "log_loss" in extra:
-            plain = SoftmaxCrossEntropy()
-            figures["log_loss"] = plain(logits.astype(np.float64), targets, sample_weight)[0]
+            figures["log_loss"] = SoftmaxCrossEntropy()(z, targets, sample_weight)[0]
         if "brier" in extra:
-            t = one_hot if targets.ndim == 1 else targets
             errors = np.square(p - t).sum(axis=1) / (2 if n_classes == 2 else 1)
             figures["brier"] = weighted_mean(errors, sample_weight)
         return figures
