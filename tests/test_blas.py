@@ -256,7 +256,7 @@ def test_predictions_do_not_use_the_threads_of_the_blas():
         predict_outputs(model, X)
         predict_outputs(model, X[:2])
         evaluate(model, SoftmaxCrossEntropy(), X, y)
-        assert spy.counts == [1, 1, 1]
+        assert spy.counts == [1, 1, 2, 1]  # `evaluate` looks at one row first
         assert numpys_threads() == 2
     assert all_threads() == before
 
