@@ -11,9 +11,8 @@ import numpy as np
 
 from minidl import layers as kinds
 from minidl.data.kinds import KINDS, ColumnSchema
-from minidl.data.preprocessing.features import TableFeatures
 from minidl.data.preprocessing.scaling import Scaling
-from minidl.data.preprocessing.tabular import PiecewiseLinear, QuantileTransform, SmoothClip
+from minidl.data.preprocessing.tabular import TableInputs
 from minidl.data.schema import Schema
 from minidl.errors import ConfigError
 from minidl.export.graph import Value, concat
@@ -84,10 +83,9 @@ def made_up_rows(predictor: Predictor, n_rows: int) -> Array:
 
 def _through(layers: Sequence[Layer], x: Any) -> Any:
     for layer in layers:
-        lowered = LOWERED.get(type(layer))
-        if lowered is None:
+        if type(layer) not in LOWERED:
             raise ConfigError(f"the layer {type(layer).__name__} cannot be exported")
-        x = lowered(layer, x)
+        x = LOWERED[type(layer)](layer, x)
     return x
 
 
@@ -166,9 +164,7 @@ def _encoded(predictor: Predictor, x: Any) -> Any:
     preprocessing, state = predictor.preprocessing, _state(predictor)
     if isinstance(preprocessing, Scaling):
         return (x - state["center"]) * state["scale"]
-    if not isinstance(
-        preprocessing, SmoothClip | QuantileTransform | PiecewiseLinear | TableFeatures
-    ):
+    if not isinstance(preprocessing, TableInputs):
         raise ConfigError(f"the preprocessing {preprocessing.name} cannot be exported")
     columns = columns_of(predictor)
     places = {kind: [j for j, c in enumerate(columns) if c.kind == kind] for kind in KINDS}

@@ -15,6 +15,15 @@ from minidl.predictor import Predictor
 
 KINDS = {"float64": "double", "float32": "float"}  # all others are int
 
+_LABEL = """
+/* The place of the most likely class. */
+int minidl_label(const double *y)
+{
+    int i, best = 0;
+    for (i = 1; i < minidl_N_OUTPUTS; i++) if (y[i] > y[best]) best = i;
+    return best;
+}
+"""
 _FILE = Template("""\
 /* A trained model, written by minidl: C99, no allocation, no library but math.h.
 
@@ -59,17 +68,6 @@ int main(void)
 #endif
 """)
 
-_LABEL = """
-/* The place of the most likely class. */
-int minidl_label(const double *y)
-{
-    int i, best = 0;
-    for (i = 1; i < minidl_N_OUTPUTS; i++)
-        if (y[i] > y[best]) best = i;
-    return best;
-}
-"""
-
 
 def c_source(
     predictor: Predictor, output: Value, rows: Array, expected: Array, allowed: Array
@@ -103,7 +101,7 @@ def c_source(
     if classes is not None:
         texts["classes"] = [str(label) for label in classes]
     tests = {"rows": rows, "expected": expected, "allowed": allowed}
-    label = [] if classes is None else [_LABEL]
+    declared_texts = [_texts(name, labels) for name, labels in texts.items()]
     return _FILE.substitute(
         n_features=predictor.n_features,
         width=output.width,
@@ -112,7 +110,7 @@ def c_source(
         declared="\n".join(f"static {text}" for text in declared.values()),
         statements="\n    ".join(statements),
         result=names[output],
-        texts="\n".join([*(_texts(name, labels) for name, labels in texts.items()), *label]),
+        texts="\n".join([*declared_texts, "" if classes is None else _LABEL]),
         vectors="\n".join(f"static {_array(*test)}" for test in tests.items()),
     )
 
@@ -132,16 +130,14 @@ def _statement(value: Value, names: dict[Value, str], kind: str) -> str:
         step = expression.format(*given, n=n)
         over = f"for (j = 0; j < {value.inputs[0].width}; j++)"
         return f"{loop} {{ double s = {start_at}; {over} s = {step}; {y}[i] = ({kind})s; }}"
-    if op not in ("take", "lookup"):
-        given = [_entry(*pair) for pair in zip(given, value.inputs, strict=True)]
+    if op not in ("take", "lookup"):  # a number, column i, or the only column
+        given = [
+            name
+            if each.op == "constant" and not each.array.ndim
+            else f"{name}[{'i' if each.width > 1 else 0}]"
+            for name, each in zip(given, value.inputs, strict=True)
+        ]
     return f"{loop} {y}[i] = ({kind})({expression.format(*given)});"
-
-
-def _entry(name: str, value: Value) -> str:
-    """One number: column i, or where there is one column that one."""
-    if value.op == "constant" and value.array.ndim == 0:
-        return name
-    return f"{name}[i]" if value.width > 1 else f"{name}[0]"
 
 
 def _array(name: str, array: Array) -> str:
