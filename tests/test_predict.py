@@ -14,6 +14,7 @@ import pytest
 from minidl import load
 from minidl.data import textfiles
 from minidl.data.readers import tables_of
+from minidl.report.metrics import metric_name
 
 TEXT = """\
 data: {name: file, path: train.csv, target: buys, validation: 0, test: 20}
@@ -278,7 +279,7 @@ def test_every_kind_of_model_is_measured(minidl, data, loss, expected):
     assert found["metrics"][expected]["value"] == pytest.approx(results[f"test_{expected}"])
     assert len(found.get("classes", [])) == (5 if expected == "macro_f1" else 0)
     code, out, err = minidl("evaluate run")
-    assert (code, err) == (0, "") and expected.replace("_", " ") in out.splitlines()[2]
+    assert (code, err) == (0, "") and metric_name(expected) in out.splitlines()[2]
 
 
 def test_a_regression_is_measured_and_predicted(minidl):

@@ -40,17 +40,17 @@ def evaluate(arguments: Sequence[str]) -> int:
         what, outputs, targets = _test_part(trained, options.model)
     else:
         what, outputs, targets = _file(trained, options.data, options.target)
-    labels, loss_function = trained.classes, trained.predictor.loss_function
+    loss_function = trained.predictor.loss_function
     try:
         loss_function.check_targets(targets, outputs.shape[1])
     except ValueError as error:
         raise DataError(f"{what}: {error}") from error
-    measures = measure(loss_function, outputs, targets, None if labels is None else len(labels))
+    measures = measure(loss_function, outputs, targets, trained.classes)
     if options.json:
-        found = {"model": options.model, "data": what, **measures.as_dict(labels)}
+        found = {"model": options.model, "data": what, **measures.as_dict()}
         say(json.dumps(found, indent=2, allow_nan=False))
     else:
-        say(_text(measures, f"{options.model} on {what}", labels or []), end="")
+        say(_text(measures, f"{options.model} on {what}"), end="")
     return 0
 
 
@@ -84,14 +84,14 @@ def _file(trained: Trained, data: str, given: Sequence[str]) -> tuple[str, Array
     return f"the {len(found.outputs)} rows of {data}", found.outputs, targets[known].astype(dtype)
 
 
-def _text(measures: Measures, title: str, labels: Sequence[str]) -> str:
+def _text(measures: Measures, title: str) -> str:
     """The figures as tables, the most important one first."""
     tables = [f"{title}\n", aligned(measures.rows(), right=True)]
     if measures.per_class:
-        tables.append(aligned(measures.class_rows(labels), right=True))
+        tables.append(aligned(measures.class_rows(), right=True))
     if measures.confusion:
-        rows = zip(labels, measures.confusion, strict=True)
-        matrix = aligned(([label, *map(str, row)] for label, row in rows), right=True)
+        rows = zip(measures.per_class, measures.confusion, strict=True)
+        matrix = aligned(([each["label"], *map(str, row)] for each, row in rows), right=True)
         note = f"a row is a true class, a column a predicted one\n{matrix}"
         if max(map(len, matrix.splitlines())) > (width_of(sys.stdout) or DEFAULT_WIDTH):
             note = "too wide for here; --json and the report hold it\n"

@@ -39,9 +39,9 @@ class Measures:
     intervals: metric -> (low, high), which holds 95 % of its values on resampled rows.
     headline: the metric to judge by: accuracy, or balanced accuracy where classes are uneven; of
     several labels macro F1; R2.
-    per_class: one dict a class or label with precision, recall, f1 and n_samples, in the order of
-    the class numbers.  confusion: counts, one row a true class, one column a predicted one; empty
-    where a row may have several labels.  Both are empty for a regression.
+    per_class: one dict a class or label with its label, precision, recall, f1 and n_samples.
+    confusion: counts, one row a true class, one column a predicted one; empty where a row may have
+    several labels.  Both are empty for a regression.
     """
 
     n_samples: int
@@ -51,20 +51,15 @@ class Measures:
     per_class: list[dict[str, Any]]
     confusion: list[list[int]]
 
-    def as_dict(self, classes: Sequence[Any] | None = None) -> dict[str, Any]:
-        """Return plain values for JSON; `classes` are the labels of the class numbers."""
-        described: dict[str, Any] = {"n_samples": self.n_samples}
-        described["metrics"] = {
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        metrics = {
             name: {"value": value, "interval": list(self.intervals.get(name, ()))}
             for name, value in self.values.items()
         }
-        if self.per_class:
-            labels = range(len(self.per_class)) if classes is None else classes
-            rows = zip(labels, self.per_class, strict=True)
-            described["classes"] = [{"label": str(label), **row} for label, row in rows]
-        if self.confusion:
-            described["confusion_matrix"] = self.confusion
-        return described
+        more = {"classes": self.per_class, "confusion_matrix": self.confusion}
+        shown = {name: rows for name, rows in more.items() if rows}
+        return {"n_samples": self.n_samples, "metrics": metrics, **shown}
 
     def rows(self) -> list[list[str]]:
         """Return a metric, its value and its interval in each row, the headline first."""
@@ -75,35 +70,37 @@ class Measures:
             for name in order
         ]
 
-    def class_rows(self, classes: Sequence[Any]) -> list[list[str]]:
+    def class_rows(self) -> list[list[str]]:
         """Return titles, and a class and its figures in each row; nothing for a regression."""
-        pairs = zip(classes, self.per_class, strict=True)
-        rows = [[str(label), *map(cell_text, figures.values())] for label, figures in pairs]
+        rows = [[*map(cell_text, each.values())] for each in self.per_class]
         return [["class", "precision", "recall", "F1", "rows"], *rows] if rows else []
 
 
-def measure(loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None) -> Measures:
+def measure(
+    loss_function: Loss, outputs: Array, targets: Array, classes: Sequence[Any] | None
+) -> Measures:
     """Measure outputs of a model: the metrics of its loss, and some of scikit-learn's.
 
-    outputs: (n_samples, n_outputs).  targets: as the loss takes them.  n_classes: None for a
-    regression.
+    outputs: (n_samples, n_outputs).  targets: as the loss takes them.  classes: the labels of the
+    class numbers; None for a regression.
     """
+    n_classes = None if classes is None else len(classes)
     fast = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
     with warnings.catch_warnings(), fast:
         warnings.simplefilter("ignore")  # rows and resamples may lack a class
         values = _values(loss_function, outputs, targets, n_classes)
         intervals = _intervals(loss_function, outputs, targets, n_classes, values)
         headline = next((name for name in HEADLINES if name in values), "loss")
-        per_class, confusion, numbers = [], [], np.arange(n_classes or 0)
-        if n_classes is not None:
+        per_class, confusion = [], []
+        if classes is not None:
             decided = loss_function.predict_targets(outputs).reshape(targets.shape)
-            figures = sk.precision_recall_fscore_support(
+            numbers = range(len(classes))
+            found = sk.precision_recall_fscore_support(
                 targets, decided, labels=numbers, zero_division=0.0
             )
-            per_class = [
-                {"precision": precision, "recall": recall, "f1": f1, "n_samples": int(n)}
-                for precision, recall, f1, n in np.transpose(figures).tolist()
-            ]
+            names = ("label", "precision", "recall", "f1", "n_samples")
+            columns = [map(str, classes), *(figures.tolist() for figures in found)]
+            per_class = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
             if targets.ndim == 1:
                 confusion = sk.confusion_matrix(targets, decided, labels=numbers).tolist()
                 counts = np.unique(targets, return_counts=True)[1]

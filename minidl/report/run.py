@@ -69,11 +69,11 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         parts += training
     else:
         outputs = experiment.outputs(rows.X)
-        measures = measure(experiment.loss_function, outputs, rows.y, n_classes)
+        measures = measure(experiment.loss_function, outputs, rows.y, dataset.classes)
         metrics = measures.rows()
         name, value, interval = metrics[0]
         interval = f"; 95 % interval {interval}" if interval else ""
-        per_class = measures.class_rows(dataset.classes or ())
+        per_class = measures.class_rows()
         if len(per_class) > MOST_CLASSES + 1:
             per_class[0][0] += f" (the first {MOST_CLASSES} of {n_classes})"
         parts += [
