@@ -117,7 +117,6 @@ def built(config, n_features=20, n_outputs=4):
         X[rng.random(X.shape) < 0.05] = np.nan
         names = [f"c{i}" for i in range(n_features)]
         options = {"schema": Schema.plain(names, categories)}
-        options = options if name == "table_features" else {"categories": categories}
     else:
         options = {}
     fitted = PREPROCESSINGS[name](**options).fit(X)
@@ -214,10 +213,7 @@ def with_dates(name):
     )
     X[:, 2] = np.where(rng.random(300) < 0.5, np.floor(X[:, 2]), np.floor(X[:, 2] / 86400) * 86400)
     X[rng.random(X.shape) < 0.1] = np.nan
-    options = {"categories": [(), LABELS, ()], "dates": [2]}
-    if name == "table_features":
-        options = {"schema": Schema.plain(NAMES, options["categories"], [2])}
-    fitted = PREPROCESSINGS[name](**options).fit(X)
+    fitted = PREPROCESSINGS[name](schema=Schema.plain(NAMES, [(), LABELS, ()], [2])).fit(X)
     model = Sequential([Linear(fitted.n_out, 3, rng=0)])
     return Predictor(model, SoftmaxCrossEntropy(), fitted, 3, ["x", "y", "z"], NAMES), X
 
