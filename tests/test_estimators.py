@@ -781,6 +781,7 @@ def test_what_is_printed(capsys):
         (MLPRegressor, PLANES, {"solver": "lbfgs", "hidden_layer_sizes": (4, 3)}),
         (MLPRegressor, COUNTS, {"loss": "poisson", "schedule": {"cosine": {"final": 0.1}}}),
         (MLPRegressor, LINES, {"loss": {"quantile": [0.2, 0.8]}}),
+        (MLPRegressor, (LINES[0], LINES[1] + 9), {"loss": {"mse": {"scale_targets": True}}}),
     ],
 )
 def test_a_saved_estimator_predicts_the_same(kind, data, options, tmp_path):
