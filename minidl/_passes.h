@@ -216,14 +216,18 @@ VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *r
 
 /* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, else
  * into[i] += number * from[c]. Of both, it is `width` columns from `first` on. Returns whether a
- * column or a start is not one of x. */
+ * column or a start is not one of x. Rows that lie anywhere are asked for four numbers ahead. */
 static int TYPED(add_row)(const Array *a, Py_ssize_t i, int transposed, Py_ssize_t first,
                           Py_ssize_t width) {
     const int32_t *columns = a[1].data, *starts = a[2].data;
-    Py_ssize_t n = a[3].view.shape[1], n_columns = a[transposed ? 4 : 3].view.shape[0];
+    const Array *far = &a[transposed ? 4 : 3];
+    Py_ssize_t n = a[3].view.shape[1], n_columns = far->view.shape[0];
     Py_ssize_t k = READ_ONCE(starts + i), stop = READ_ONCE(starts + i + 1);
     if (k < 0 || stop > a[0].size) return 1;
     for (; k < stop; k++) {
+        Py_ssize_t later = READ_ONCE(columns + (k + 4 < stop ? k + 4 : k)) * n + first;
+        for (Py_ssize_t j = 0; j < width; j += 64 / (Py_ssize_t)sizeof(REAL))
+            __builtin_prefetch(AT(*far, later + j));
         Py_ssize_t column = READ_ONCE(columns + k);
         if (column < 0 || column >= n_columns) return 1;
         Py_ssize_t from = transposed ? i : column, into = transposed ? column : i;

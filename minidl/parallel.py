@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -40,24 +41,24 @@ class Differentiation:
             type(layer).begin_step is not Layer.begin_step for layer in walk(model.layers)
         )
         self._may_record = False
-        self._grads, self._arrays = model.grads, list[Array]()
+        self._grads, self._held = model.grads, list[Any]()
         self._replays: dict[int, Replay | None] = {}  # by number of rows; None: there was one batch
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has other arrays.
-        return {**self.__dict__, "_grads": None, "_arrays": [], "_replays": {}}
+        return {**self.__dict__, "_grads": None, "_held": [], "_replays": {}}
 
     def begin_epoch(self) -> None:
-        """Forget what is recorded, unless the model still has the arrays of the epoch before."""
-        layers = list(walk(self.model.layers))
-        self._may_record = all(
-            type(part) in KERNELS_ALONE and not {"forward", "backward"} & vars(part).keys()
-            for part in (self.model, self.loss_function, *layers)
-        )
-        arrays = [each for one in layers for each in vars(one).values() if type(each) is np.ndarray]
-        if not self._may_record or [*map(id, arrays)] != [*map(id, self._arrays)]:
+        """Forget what is recorded, unless the parts still hold what they did an epoch before."""
+        parts = (self.model, self.loss_function, *walk(self.model.layers))
+        held = [each for part in parts for each in vars(part).values() if each is not None]
+        if len(held) != len(self._held) or not all(map(is_, held, self._held)):
             self._replays = {}
-        self._grads, self._arrays = self.model.grads, arrays
+            self._may_record = all(
+                type(part) in KERNELS_ALONE and not {"forward", "backward"} & vars(part).keys()
+                for part in parts
+            )
+        self._grads, self._held = self.model.grads, held
 
     def whole(self, batch: Rows, step: int = 0, total_weight: float | None = None) -> float:
         """Return the loss of a whole batch.  total_weight: the same one in each call."""

@@ -90,6 +90,7 @@ class Batches:
         self._dtype = np.dtype(dtype)
         self._transform = transform
         self._augment = augment
+        self._buffer: Array | None = None  # the rows that are gathered at once
         largest = max((stop - start for start, stop in self.bounds), default=0)
         self._per_chunk = 1
         if augment is None and part is None and isinstance(rows.X, np.ndarray | DiskRows):
@@ -107,7 +108,6 @@ class Batches:
         `first_step` is the training step of the first one yielded; it keys the augmentation.
         The arrays of one batch are only good until the next is asked for.
         """
-        buffer: Array | None = None
         X, y, weight = self.rows
         n_rows = X.shape[0]
         if order.shape != (n_rows,) or order.min() < 0 or order.max() >= n_rows:
@@ -121,9 +121,9 @@ class Batches:
                 part = self._part(stop - start)
                 wanted, first_row = taken[part], part.start
             if isinstance(X, np.ndarray):
-                if buffer is None or buffer.shape[0] < len(wanted):
-                    buffer = kernels.zeros((len(wanted), X.shape[1]), X.dtype)
-                x = kernels.take_rows(X, wanted, buffer[: len(wanted)])
+                if self._buffer is None or self._buffer.shape[0] < len(wanted):
+                    self._buffer = kernels.zeros((len(wanted), X.shape[1]), X.dtype)
+                x = kernels.take_rows(X, wanted, self._buffer[: len(wanted)])
             else:
                 x = X[wanted]
             if self._augment is not None:
