@@ -142,7 +142,7 @@ class BatchStep:
 
     def _n_shards(self, n_rows: int) -> int:
         """As many as asked for; fewer in a small batch: batch normalization needs two rows."""
-        return self.shards if self.shards == 1 else max(1, min(self.shards, n_rows // 2))
+        return max(1, min(self.shards, n_rows // 2))
 
     def _own_shards(self, n_rows: int, n_shards: int) -> list[tuple[int, int]]:
         bounds = shard_bounds(n_rows, n_shards)
@@ -159,9 +159,7 @@ class BatchStep:
             self._lent = True
         own = self._own_shards(n_rows, n_shards)
         first = 0 if batch.X.shape[0] == n_rows or not own else own[0][0]
-        total = None
-        if n_shards > 1:
-            total = self.loss_function.total_weight(batch.y, batch.sample_weight)
+        total = self.loss_function.total_weight(batch.y, batch.sample_weight)
         scalars = np.zeros(1 + model.buffers.size)
 
         def add_up(shards: list[tuple[int, int]], level: int = 0) -> None:
