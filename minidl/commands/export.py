@@ -13,8 +13,8 @@ from minidl.config import load_config
 from minidl.errors import ConfigError, DataError
 from minidl.export import FORMATS, TEST_ROWS, export_model
 from minidl.kernels import Array
-from minidl.predictor import load
 from minidl.runs.folder import RunFolder
+from minidl.runs.trained import Trained
 from minidl.terminal import say, warn
 
 SUFFIXES = {"onnx": ".onnx", "c": ".c", "python": ".py"}
@@ -32,17 +32,12 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="default: model with the format's suffix")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
     options = parser.parse_args(arguments)
-    folder = RunFolder(Path(options.model))
-    is_run = os.path.isfile(folder.config)
-    if is_run and not os.path.isfile(folder.model):
-        raise ConfigError(
-            f"{folder.path}: has no model yet; finish the run by minidl train --resume"
-        )
-    file = folder.model if is_run else Path(options.model)
-    out = Path(options.out or f"{file.stem}{SUFFIXES[options.format]}")
+    predictor, folder = Trained.find(options.model).predictor, RunFolder(Path(options.model))
+    stem = folder.model.stem if os.path.isdir(folder.path) else folder.path.stem
+    out = Path(options.out or f"{stem}{SUFFIXES[options.format]}")
     refuse_existing(out, force=options.force)
-    rows = _rows(folder) if is_run else None
-    difference = export_model(load(file), out, options.format, rows)
+    rows = _rows(folder) if os.path.isfile(folder.config) else None
+    difference = export_model(predictor, out, options.format, rows)
     if difference is None:
         warn(f"{out} is not checked: there is no C compiler")
     else:

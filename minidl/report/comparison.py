@@ -72,22 +72,26 @@ def settings_table(runs: Sequence[FinishedRun]) -> list[list[Any]]:
 
 
 def comparison_page(title: str, runs: Sequence[FinishedRun], *, test: bool = True) -> str:
-    """Return the HTML of a page: one table, and the curves of all runs in one picture each."""
+    """Return the HTML of a page: the tables, and the curves of all runs in one picture each."""
     from minidl.report import figures, page  # the tables alone need no matplotlib
 
     shown = {run.name: run.epochs for run in runs[:MOST_CURVES]}
     n_shown = f"the first {MOST_CURVES} of " * (len(runs) > MOST_CURVES) + str(len(runs))
-    columns = dict.fromkeys(
-        ["train_loss", "validation_loss", f"validation_{runs[0].config.train.monitor}"]
-    )
     pictures = [
         (
             f"{name.replace('_', ' ')} of {n_shown} runs over the epochs",
             figures.overlaid_curves(shown, name),
         )
-        for name in columns
+        for name in dict.fromkeys(
+            ["train_loss", "validation_loss", f"validation_{runs[0].config.train.monitor}"]
+        )
         if any(epochs and name in epochs[0] for epochs in shown.values())
     ]
-    both = zip(figures_table(runs, test=test), settings_table(runs), strict=True)
-    table = page.table([*row, *settings[1:]] for row, settings in both)
-    return page.page(title, [page.element("h1", title), table, page.pictures(pictures)])
+    parts = [page.element("h1", title), page.table(figures_table(runs, test=test))]
+    parts.append(page.pictures(pictures))
+    settings = settings_table(runs)
+    if (n_settings := len(settings[0]) - 1) > len(runs):  # the narrower table is easier to read
+        settings = [list(column) for column in zip(*settings, strict=True)]
+    if n_settings:
+        parts += [page.element("h2", "Settings that differ"), page.table(settings)]
+    return page.page(title, parts)

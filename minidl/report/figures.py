@@ -217,7 +217,7 @@ def residuals(targets: Array, predictions: Array) -> Figure:
             kind=kind,
             subsample=None,
             ax=axes,
-            scatter_kwargs={"s": 6, "alpha": 0.5, "rasterized": True},
+            scatter_kwargs={"s": 6, "alpha": 0.7, "rasterized": True},
         )
         for axis in (axes.xaxis, axes.yaxis):  # scikit-learn's ticks are no round numbers
             axis.set_major_locator(MaxNLocator(5))

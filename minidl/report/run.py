@@ -180,5 +180,4 @@ class _Model(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the metric, of which more is better."""
-        outputs = self.experiment.outputs(X)
-        return self.experiment.loss_function.metrics(outputs, y)[self.metric]
+        return self.experiment.loss_function.metrics(self.experiment.outputs(X), y)[self.metric]

@@ -127,11 +127,8 @@ def table(settings: Sequence[Setting], width: int | None = None) -> str:
     keys = [key if width is None else key.split(".")[-1] for key in settings[0][0].values]
     lines = [[*keys, "runs", *titles, ""]]
     for setting in settings:
-        found, cells = spreads(setting), []
-        for name in names:
-            mean, deviation = found.get(name, (nan, None))
-            after = "" if deviation is None else f" +- {deviation:.4f}"
-            cells.append(f"{mean:.4f}{after}" if found else "-")
+        figures = [spreads(setting).get(name, ()) for name in names]
+        cells = [" +- ".join(f"{x:.4f}" for x in each if x is not None) or "-" for each in figures]
         runs = f"{n_finished(setting)}/{len(setting)}"
         lines.append([*setting[0].values.values(), runs, *cells, unfinished(setting)])
     return aligned(lines, width=width)
@@ -141,15 +138,15 @@ def csv_text(settings: Sequence[Setting]) -> str:
     """The settings as a CSV file, all digits kept; empty where there is no figure."""
     names = _compared(settings)
     figures = [f"{name}_{part}" for name in names for part in ("mean", "std")]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*settings[0][0].values, "runs", "finished", *figures, "unfinished"])
+    lines: list[list[object]] = [
+        [*settings[0][0].values, "runs", "finished", *figures, "unfinished"]
+    ]
     for setting in settings:
-        found = spreads(setting)
+        found, values = spreads(setting), setting[0].values.values()
         cells = [cell for name in names for cell in found.get(name, ("", ""))]
-        counts = [len(setting), n_finished(setting)]
-        values = setting[0].values.values()
-        writer.writerow([*values, *counts, *cells, unfinished(setting)])
+        lines.append([*values, len(setting), n_finished(setting), *cells, unfinished(setting)])
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
 
 
