@@ -15,11 +15,14 @@ from sklearn.model_selection import GridSearchCV
 from minidl.estimators import MLPClassifier
 from minidl.tabular import TabularClassifier
 
-distributed = pytest.importorskip("distributed", reason='needs pip install "dask[distributed]"')
+
+@pytest.fixture(scope="module")
+def distributed():
+    return pytest.importorskip("distributed", reason='needs pip install "dask[distributed]"')
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(distributed):
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
@@ -56,7 +59,7 @@ def test_a_search_on_a_cluster_finds_what_a_search_at_home_finds(client, estimat
 
 
 @pytest.mark.slow
-def test_the_search_of_the_readme_runs_as_it_stands(tmp_path):
+def test_the_search_of_the_readme_runs_as_it_stands(distributed, tmp_path):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (recipe,) = re.findall(
         r'^if __name__ == "__main__":.*?(?=^```)', readme, re.DOTALL | re.MULTILINE
