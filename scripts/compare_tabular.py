@@ -60,8 +60,9 @@ def contender(kind: str, classes: bool, seed: int, n_threads: int, X: pd.DataFra
     numbers = compose.make_column_selector(dtype_include="number")
     others = compose.make_column_selector(dtype_exclude="number")
     median = SimpleImputer(strategy="median")
-    if kind == "minidl":
-        return model(random_state=seed, n_jobs=n_threads)
+    if kind == "minidl":  # it refuses to guess what 1, 2 and "5+" are in the columns of yrbss
+        kinds = dict.fromkeys(others(X), "category") if "grade" in X else None
+        return model(columns=kinds, random_state=seed, n_jobs=n_threads)
     if kind == "CatBoost":
         quiet = {"verbose": 0, "allow_writing_files": False}
         return model(cat_features=others(X), random_seed=seed, thread_count=n_threads, **quiet)
@@ -166,10 +167,11 @@ def print_facts(text: str, runs: pd.DataFrame) -> None:
     row(f"in log loss, of {n_classes}", *loss.gt(loss[ours], axis=0).sum())
     print()
     ece = runs[["calibrated", "uncalibrated"]].dropna()
-    with_, without = ece.mean()
-    half = (ece["calibrated"] <= ece["uncalibrated"] / 2).sum()
-    print(f"Calibration error {with_:.4f}, without temperature {without:.4f}, ", end="")
-    print(f"ratio {with_ / without:.2f}; at most half on {half} of {len(ece)} tables.")
+    if len(ece):
+        with_, without = ece.mean()
+        half = (ece["calibrated"] <= ece["uncalibrated"] / 2).sum()
+        print(f"Calibration error {with_:.4f}, without temperature {without:.4f}, ", end="")
+        print(f"ratio {with_ / without:.2f}; at most half on {half} of {len(ece)} tables.")
     for what, part in runs.dropna(subset="coverage").groupby(runs["table"].isin(CLASSES)):
         covered = part["coverage"]
         print(f"Coverage of {'sets' if what else 'intervals'}, {len(covered)} tables: ", end="")
