@@ -38,11 +38,7 @@ def report(arguments: Sequence[str]) -> int:
 
 def compare(arguments: Sequence[str]) -> int:
     """Put finished runs side by side: a table here, and with --out a page with their curves."""
-    parser = Parser(
-        "compare",
-        "Put finished runs side by side: a table in the terminal, and with --out a page with their "
-        "curves.",
-    )
+    parser = Parser("compare", "Put finished runs side by side, in tables and in a page of curves.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of finished runs")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write an HTML page")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")

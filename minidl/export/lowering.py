@@ -89,11 +89,6 @@ def _through(layers: Sequence[Layer], x: Any) -> Any:
     return x
 
 
-def _linear(layer: kinds.Linear, x: Any) -> Any:
-    y = x @ layer.W
-    return y + layer.b if layer.bias else y
-
-
 def _sigmoid(x: Any) -> Any:
     return 1 / (np.exp(-x) + 1)
 
@@ -126,12 +121,8 @@ def _batch_norm(layer: kinds.BatchNorm, x: Any) -> Any:
     return (x - layer.running_mean) * r * layer.gamma + layer.beta
 
 
-def _mix(layer: kinds.ParametricMix, x: Any) -> Any:
-    return x + (_through(layer.layers, x) - x) * layer.a
-
-
 LOWERED: dict[type[Layer], Callable[[Any, Any], Any]] = {
-    kinds.Linear: _linear,
+    kinds.Linear: lambda layer, x: x @ layer.W + layer.b if layer.bias else x @ layer.W,
     kinds.Identity: lambda layer, x: x,
     kinds.ReLU: lambda layer, x: np.maximum(x, 0),
     kinds.LeakyReLU: lambda layer, x: np.maximum(x, x * layer.negative_slope),
@@ -143,7 +134,7 @@ LOWERED: dict[type[Layer], Callable[[Any, Any], Any]] = {
     kinds.SiLU: lambda layer, x: x * _sigmoid(x),
     kinds.Mish: lambda layer, x: x * np.tanh(_softplus(x)),
     kinds.Softplus: lambda layer, x: _softplus(x),
-    kinds.ParametricMix: _mix,
+    kinds.ParametricMix: lambda layer, x: x + (_through(layer.layers, x) - x) * layer.a,
     kinds.Dropout: lambda layer, x: x,
     kinds.GaussianNoise: lambda layer, x: x,
     kinds.BatchNorm: _batch_norm,
