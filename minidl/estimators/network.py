@@ -31,6 +31,8 @@ from minidl.progress import Epoch
 from minidl.terminal import ProgressBar
 from minidl.training import Training
 
+LEFT_OUT = ("epoch", "step", "seconds", "improved")  # of an epoch's figures in the history
+REPORTED_LOSSES = ("train_loss", "validation_loss")
 CURVES = ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_")
 
 
@@ -177,7 +179,7 @@ class Network(Parameters):
         """Keep the figures of an epoch, and follow the rule; return whether training ends."""
         self.n_iter_ += 1
         self.t_ += training.train.X.shape[0]
-        self.loss_ = self._keep(epoch.train, epoch.validation, learning_rate=epoch.learning_rate)
+        self.loss_ = self._keep({key: epoch[key] for key in epoch if key not in LEFT_OUT})
         self.loss_curve_.append(self.loss_)
         lines = [f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}"]
         score, name = None, self._targets.score_name
@@ -203,18 +205,12 @@ class Network(Parameters):
             print("\n".join(lines))
         return decision == "stop"
 
-    def _keep(
-        self, train: Mapping[str, float], validation: Mapping[str, float], **numbers: float
-    ) -> float:
-        """Add an epoch to the history, under names such as "train_loss"; return that."""
-        scale = self._targets.loss_scale(self.n_outputs_)
-        figures = {
-            f"{part}_{name}": value * scale if name == "loss" else value
-            for part, measured in (("train", train), ("validation", validation))
-            for name, value in measured.items()
-        }
-        self.history_.append({"epoch": len(self.history_) + 1} | numbers | figures)
-        return figures["train_loss"]
+    def _keep(self, figures: Mapping[str, float]) -> float:
+        """Add the figures of an epoch, such as "train_loss", to the history; return that one."""
+        scale: float = self._targets.loss_scale(self.n_outputs_)
+        losses = {key: figures[key] * scale for key in figures if key in REPORTED_LOSSES}
+        self.history_.append({"epoch": len(self.history_) + 1, **figures, **losses})
+        return losses["train_loss"]
 
     def _fitted_now(self) -> dict[str, Any]:
         """Return the attributes of an estimator whose fit ended with this epoch."""
@@ -229,11 +225,12 @@ class Network(Parameters):
             decay = self._l2 / loss_function.total_weight(rows.y, rows.sample_weight)
 
         def after_iteration(iteration: int, loss: float) -> None:
-            measured: Mapping[str, float] = {}
+            figures = {"train_loss": loss}
             if held_out is not None:
                 outputs, weight = predict_outputs(model, held_out.X), held_out.sample_weight
                 measured = loss_and_metrics(loss_function, outputs, held_out.y, weight)
-            scaled = self._keep({"loss": loss}, measured)
+                figures |= {f"validation_{name}": value for name, value in measured.items()}
+            scaled = self._keep(figures)
             if self.verbose:
                 print(f"Iteration {iteration}, loss = {scaled:.8f}")
             bar.set_description_str(f"loss {scaled:.4g}", refresh=False)
