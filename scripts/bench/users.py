@@ -82,7 +82,7 @@ def predictions(nets: Any = NETS, rows: Any = (1, 1000)) -> Iterator[tuple[str, 
         X = rng.standard_normal((1000, n_in)).astype(np.float32)
         y = np.arange(1000) % n_classes
         options = {"hidden_layer_sizes": (n_hidden,), "max_iter": 1, "random_state": 0}
-        estimator, theirs = (_fit(make, options, X, y) for make in (MLPClassifier, Theirs))
+        estimator, theirs = MLPClassifier(**options).fit(X, y), Theirs(**options).fit(X, y)
         layers = [Linear(n_in, n_hidden, rng=0), ReLU(), Linear(n_hidden, n_classes, rng=0)]
         with tempfile.TemporaryDirectory() as folder:
             file, onnx = Path(folder, "model.npz"), Path(folder, "model.onnx")
@@ -117,11 +117,10 @@ def tables() -> Iterator[tuple[str, Calls]]:
 
 
 def _fits(makers: dict[str, Any], options: dict[str, Any], X: Any, y: Any) -> Calls:
-    return {name: partial(_fit, make, options, X, y) for name, make in makers.items()}
+    def fit(make: Any) -> Any:
+        return make(**options).fit(X, y)
 
-
-def _fit(make: Any, options: dict[str, Any], X: Any, y: Any) -> Any:
-    return make(**options).fit(X, y)
+    return {name: partial(fit, make) for name, make in makers.items()}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
