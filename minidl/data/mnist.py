@@ -44,10 +44,15 @@ def mnist(*, path: str | None = None) -> Dataset:
             return _read(file)
         tried.append(f"{file} ({problem})")
     try:
-        arrays = _from_openml()
+        table = downloads.fetch("openml", "mnist_784")
+        x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
+        if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
+            raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
     except DataError as error:
         tried.append(f"{error}")
         raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
+    parts = x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]
+    arrays = dict(zip(NAMES, parts, strict=True))
     if cache is not None:
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -108,11 +113,3 @@ def _read(file: Path) -> Dataset:
         arrays[f"x_{part}"] = x.reshape(len(x), 784)
         arrays[f"y_{part}"] = y.astype(np.int64)
     return _dataset(arrays, file)
-
-
-def _from_openml() -> dict[str, np.ndarray]:
-    table = downloads.fetch("openml", "mnist_784")
-    x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
-    if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
-        raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
-    return dict(zip(NAMES, (x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]), strict=True))

@@ -121,7 +121,10 @@ def table_of(X: Any, words: Sequence[str] = ()) -> Table:
         positional = list(X.columns) == list(range(len(names)))
         cells = [X.iloc[:, j] if hasattr(X, "iloc") else X[:, j] for j in range(len(names))]
     else:
-        X = np.asarray(X) if isinstance(X, np.ndarray) else _array(X)
+        try:  # rows as an array that keeps each cell as it is
+            X = np.asarray(X, None if isinstance(X, np.ndarray) else object)
+        except ValueError as error:
+            raise TableError(f"X must be a table: {error}") from None
         if X.ndim != 2:
             raise TableError(f"X must be a table of two dimensions, got {X.ndim}")
         positional, names, cells = True, [f"column {j}" for j in range(X.shape[1])], list(X.T)
@@ -197,14 +200,6 @@ def joined(tables: Sequence[Table], decimal: str = ".") -> Table:
     written = {name: [c for each in tables for c in each.written[name]] for name in first.written}
     n_rows = sum(each.n_rows for each in tables)
     return replace(first, columns=columns, n_rows=n_rows, lines=lines, written=written)
-
-
-def _array(rows: Any) -> np.ndarray:
-    """A sequence of rows as an array that keeps each cell as it is."""
-    try:
-        return np.asarray(rows, dtype=object)
-    except ValueError as error:
-        raise TableError(f"X must be a table: {error}") from None
 
 
 def listed(names: Sequence[str]) -> str:

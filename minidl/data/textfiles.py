@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
@@ -164,7 +164,9 @@ class TextTable:
                 rows.append(row)
                 lines.append(self._line)
             elif row and row != [""]:
-                raise DataError(self._ragged(row, begun))
+                said = f"{self._source}:{begun}: {len(row)} cells, but {n_columns} column"
+                above = f"; delete lines above the names of the columns{self._advice()}"
+                raise DataError(said + ("s" if n_columns > 1 else above))
         if rows:
             yield self._table(list(zip(*rows, strict=True)), np.array(lines))
 
@@ -207,15 +209,8 @@ class TextTable:
         for number, name in enumerate(names, 1):
             if not name and (number > 1 or len(names) == 1):
                 raise DataError(f"{where}: column {number} of {len(names)} has no name")
-        if len(set(names)) < len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise DataError(f"{where}: two columns are named {twice!r}: rename one")
-
-    def _ragged(self, row: Sequence[str], line: int) -> str:
-        said = f"{self._source}:{line}: {len(row)} cells, but {len(self._names)} column"
-        if len(self._names) > 1:
-            return f"{said}s"
-        return f"{said}; delete lines above the names of the columns{self._advice()}"
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"{where}: two columns are named {twice[0]!r}: rename one")
 
     def _advice(self) -> str:
         return f"; where cells are not divided by {self._form.delimiter!r}, set data.delimiter"
