@@ -23,6 +23,7 @@ from minidl.errors import (
     ParameterError,
 )
 from minidl.evaluation import evaluate
+from minidl.fitting import fit
 from minidl.gradcheck import check_gradients, jacobian
 from minidl.layers import *  # noqa: F403
 from minidl.losses import *  # noqa: F403
@@ -38,7 +39,7 @@ from minidl.schedules import (
     OneCycle,
     StepDecay,
 )
-from minidl.training import Training, fit
+from minidl.training import Training
 
 if TYPE_CHECKING:  # for type checkers: see _late
     from minidl.predictor import Predictor, load, save

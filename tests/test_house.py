@@ -24,7 +24,7 @@ FLOORS = {
     "atomic archive layers losses groups optimizers schedules data",
     1: "model specs",
     2: "gradcheck evaluation divergence lbfgs progress best ranks parallel training "
-    "predictor checkpoint conformal",
+    "fitting predictor checkpoint conformal",
     3: "config runs estimators tabular export report",
     4: "commands cli __main__",
 }
