@@ -78,8 +78,13 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def name() -> str:
-    """Return which kernels run: "compiled" or "numpy"."""
-    return "numpy" if _compiled is NUMPY_ALONE else "compiled"
+    """Return which kernels run: "compiled" or "numpy", and where the C extension is stale, that."""
+    if _compiled is not NUMPY_ALONE:
+        return "compiled"
+    is_old = _kernels is not None and _asked != "numpy"
+    return (
+        "numpy, since the C extension is of another version: install again" if is_old else "numpy"
+    )
 
 
 def has_crew() -> bool:

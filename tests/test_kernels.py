@@ -691,6 +691,17 @@ def test_the_kernels_can_be_turned_off():
     assert printed.stdout.strip() == "numpy"
 
 
+def test_an_extension_of_another_version_is_not_used_and_named():
+    code = (
+        "import sys, types; sys.modules['minidl._kernels'] = types.ModuleType('old'); "
+        "from minidl import kernels; print(kernels.name())"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "MINIDL_KERNELS": ""}
+    printed = subprocess.check_output(command, env=environment, text=True)
+    assert printed == "numpy, since the C extension is of another version: install again\n"
+
+
 @pytest.mark.parametrize("value, warned", [("", False), ("numpy", False), ("nmpy", True)])
 def test_an_unknown_choice_of_kernels_is_pointed_out(value, warned):
     command = [sys.executable, "-c", "from minidl import kernels"]
