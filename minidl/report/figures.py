@@ -257,7 +257,7 @@ def _gallery(
     height, width, channels = image_shape
     n_columns = 4 if titles else 6
     n_rows, gap = math.ceil(len(images) / n_columns), math.ceil(width / 12)
-    tall, wide = height + (math.ceil(0.5 * width) if titles else gap), width + gap
+    tall, wide = height + (math.ceil(0.7 * width) if titles else gap), width + gap
     cells = np.full((n_rows * n_columns, tall, wide, channels), np.nan)
     cells[: len(images), :height, :width] = images.reshape(-1, *image_shape)
     cells = cells.reshape(n_rows, n_columns, tall, wide, channels).swapaxes(1, 2)
