@@ -63,14 +63,14 @@ class Differentiation:
     def whole(self, batch: Rows, step: int = 0, total_weight: float | None = None) -> float:
         """Return the loss of a whole batch.  total_weight: the same one in each call."""
         n_rows = len(batch.y)
-        is_first = n_rows not in self._replays
-        replay = self._replays.setdefault(n_rows, None)
+        replay = self._replays.get(n_rows)
         if replay and batch.sample_weight is None and self._grads is self.model.grads:
             loss = replay(batch.X, batch.y)
             if loss is not None:
                 return loss
         ordinary = partial(self.part, batch, 0, total_weight, step)
-        if is_first or replay or not self._may_record:
+        if n_rows not in self._replays or replay or not self._may_record:
+            self._replays.setdefault(n_rows, None)
             return ordinary()
         loss, self._replays[n_rows] = kernels.record(ordinary, batch.X, batch.y)
         self._may_record = self._replays[n_rows] is not None
