@@ -175,6 +175,17 @@ def test_advice_can_be_written_into_a_config(read):
         assert f"set data.columns: {{{written}: category}}" in str(caught.value)
 
 
+def test_advice_to_an_estimator_names_its_parameters():
+    cells = pd.DataFrame({"a": ["-", *map(str, range(30))], "b": [f"x{i}" for i in range(31)]})
+    with pytest.raises(TableError, match=r"set columns=\{'a': 'category'\} .*, or missing=\['-'\]"):
+        Schema.infer(table_of(cells))
+    kept = Schema.infer(table_of(cells), {"a": "category"})
+    assert kept.notes == (
+        "column 'b': has texts that hardly repeat, as an identifier has: left out; "
+        "columns={'b': 'category'} (or number) keeps it",
+    )
+
+
 def test_many_labels_are_capped_and_said():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": [f"l{n}" for n in rng.zipf(1.2, 3000) % 1000]})

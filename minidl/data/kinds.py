@@ -158,15 +158,18 @@ class ColumnSchema:
 
 def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str, str]:
     """Return the kind of a column of which the user says nothing, and a note or ""."""
-    left_out = "column {!r}: {}: left out; data.columns: {{{}: category}} (or number) keeps it"
+
+    def left_out(reason: str) -> tuple[str, str]:
+        kept = f"{_setting(table, name)} (or number) keeps it"
+        return "ignore", f"column {name!r}: {reason}: left out; {kept}"
+
     if column.texts is None:
         if column.declared == "date":
             return "date", ""
         values, named_so = column.values, _IDENTIFIER.fullmatch(name) and not table.positional
         whole = len(values) > 1 and bool((np.floor(values) == values).all())
         if named_so and whole and len(np.unique(values)) == len(values):
-            reason = "is an identifier by its name, and never repeats"
-            return "ignore", left_out.format(name, reason, yaml_key(name))
+            return left_out("is an identifier by its name, and never repeats")
         return "number", ""
     texts, counts = column.texts, column.counts()
     if column.declared == "category" or not texts:
@@ -187,20 +190,29 @@ def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str
         reason = "has texts that hardly repeat, as an identifier has"
         if all(declared_number(text, decimal) is not None for text in texts):
             reason = f"holds texts such as {texts[0]!r}; say number to read them so"
-        return "ignore", left_out.format(name, reason, yaml_key(name))
+        return left_out(reason)
     return "category", ""
+
+
+def _setting(table: Table, name: str, kind: str = "category") -> str:
+    """Return how a user says the kind of a column: to an estimator, or in a config."""
+    if table.is_argument:
+        return f"columns={{{name!r}: {kind!r}}}"
+    return f"data.columns: {{{yaml_key(name)}: {kind}}}"
 
 
 def _mixed(table: Table, name: str, column: Column, fits: np.ndarray, decimal: str) -> TableError:
     """The error for a column of numbers and other texts, with what can be set."""
     bad = ~np.append(fits, True)[column.values]  # gaps fit
     place, text = first_cell(table, name, column, bad)
-    advice = [f"data.columns: {{{yaml_key(name)}: category}} if its cells are labels"]
+    advice = [f"{_setting(table, name)} if its cells are labels"]
     if is_code(text) or declared_number(text, decimal) is not None:
-        advice.append(f"data.columns: {{{yaml_key(name)}: number}} to read it as a number")
+        advice.append(f"{_setting(table, name, 'number')} to read it as a number")
+    elif table.is_argument:
+        advice.append(f"missing=[{text!r}] if it marks a gap")
     else:
         advice.append(f"data.missing: [{json.dumps(text)}] if it marks a gap")
-    if decimal == "." and "," in text and number(text, ",") is not None:
+    if not table.is_argument and decimal == "." and "," in text and number(text, ",") is not None:
         advice.insert(0, 'data.decimal: "," if the comma is a decimal one')
     return TableError(
         f"{place} among numbers ({bad.sum()} of {(column.values >= 0).sum()} cells are none); set "

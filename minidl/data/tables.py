@@ -89,6 +89,11 @@ class Table:
     positional: bool = False
     written: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def is_argument(self) -> bool:
+        """Whether a caller gave it, as a frame or an array; otherwise a config names its file."""
+        return self.source == "X"
+
     def where(self, row: int) -> str:
         """Return the place of a row for a message: its line in the file, or its row from 0."""
         return f"{self.source}" + (f", row {row}" if self.lines is None else f":{self.lines[row]}")
