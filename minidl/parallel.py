@@ -51,7 +51,8 @@ class Differentiation:
     def begin_epoch(self) -> None:
         """Forget what is recorded, unless the parts still hold what they did an epoch before."""
         parts = (self.model, self.loss_function, *walk(self.model.layers))
-        held = [each for part in parts for each in vars(part).values() if each is not None]
+        held: list[Any] = [type(part) for part in parts]
+        held += [each for part in parts for each in vars(part).values() if each is not None]
         if len(held) != len(self._held) or not all(map(is_, held, self._held)):
             self._replays = {}
             self._may_record = all(

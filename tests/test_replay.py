@@ -356,15 +356,41 @@ def test_a_step_is_recorded_when_it_comes_again(batch_size, n_repeated, replays)
     assert replays == [True] * n_repeated
 
 
-def test_a_recording_ends_where_a_layer_has_another_array(replays, monkeypatch):
+class Doubled(Linear):
+    def forward(self, x, train=True):
+        return 2 * super().forward(x, train)
+
+
+class DoubledModel(Sequential):
+    def forward(self, x, train=True):
+        return 2 * super().forward(x, train)
+
+
+def have_another_array(model):
+    model.layers[0].W = model.layers[0].W * 2  # no longer a view: the optimizer does not change it
+
+
+def have_a_layer_of_another_class(model):
+    model.layers[0].__class__ = Doubled
+
+
+def be_of_another_class(model):
+    model.__class__ = DoubledModel
+
+
+@pytest.mark.parametrize(
+    "change", [have_another_array, have_a_layer_of_another_class, be_of_another_class]
+)
+@pytest.mark.parametrize("sizes", [(6, 3), (6, 5, 3)])
+def test_a_recording_ends_where_the_parts_change(change, sizes, replays, monkeypatch):
     def make():
-        run = training(net(6, 5, 3), batch_size=203)
-        step, layer = run.step, run.model.layers[0]
+        run = training(net(*sizes), batch_size=203)
+        step = run.step
 
         def steps():
             for i in range(3):
                 if i == 2:
-                    layer.W = layer.W * 2  # no longer a view: the optimizer does not change it
+                    change(run.model)
                 yield step()
 
         run.steps = steps
