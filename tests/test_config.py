@@ -256,6 +256,9 @@ def test_sections_of_the_wrong_kind_or_missing(errors):
     (first, second) = errors(BASE.replace("data: digits", "data: {nmae: digits}"))
     assert first.startswith("c.yaml:1:7: data: the data set has no name; known: mnist, file,")
     assert second == "c.yaml:1:8: data.nmae: unknown key; did you mean 'name'?"
+    keys = "omega alpha zeta beta kappa gamma".split()
+    found = errors(BASE.replace("data: digits", f"data: {dict.fromkeys(keys, 1)}"))
+    assert [line.split(": ")[1] for line in found[1:]] == [f"data.{key}" for key in keys]
 
 
 def test_a_flood_of_errors_is_cut(errors):

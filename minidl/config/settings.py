@@ -100,7 +100,8 @@ class Data(Settings):
         if "name" in rest:  # an unknown one: what no data set takes is reported with it
             models = map(DATASET.model, DATASET.registry)
             options += {key for model in models for key in model.model_fields}
-        unknown = dict.fromkeys(rest.keys() - options, Unknown([*own, *options]))
+        stray = [key for key in rest if key not in options]  # in the order of the file
+        unknown = dict.fromkeys(stray, Unknown([*own, *options]))
         return {**section, **unknown, "dataset": {"name": name}}
 
 
