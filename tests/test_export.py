@@ -227,6 +227,15 @@ def test_categories_and_dates(tmp_path, name):
             assert found is None or found < 1e-5
 
 
+@pytest.mark.parametrize("name", ["smooth_clip", "quantile", "piecewise_linear", "table_features"])
+def test_categories_alone(tmp_path, name):
+    X = np.random.default_rng(0).integers(0, 3, (50, 1)).astype(np.float64)
+    fitted = PREPROCESSINGS[name](schema=Schema.plain(["a"], [LABELS])).fit(X)
+    model = Sequential([Linear(fitted.n_out, 2, rng=0)])
+    whole = Predictor(model, SoftmaxCrossEntropy(), fitted, 1, ["x", "y"])
+    assert all((export_model(whole, tmp_path / form, form) or 0) < 1e-5 for form in FORMATS)
+
+
 def test_a_table_is_given_to_onnx_column_by_column_as_it_is(tmp_path):
     whole, _ = with_dates("table_features")
     export_model(whole, tmp_path / "m.onnx", "onnx")

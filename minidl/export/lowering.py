@@ -172,7 +172,7 @@ def _encoded(predictor: Predictor, x: Any) -> Any:
     missing = np.isnan(numbers)
     filled = numbers.result("where", missing, state["medians"], numbers)
     encoded = []
-    if "knots" in state:
+    if "knots" in state and numbers.width:
         encoded.append(_interpolated(filled, state["knots"]))
     if "scale" in state:
         z = (filled - state.get("center", state["medians"])) * state["scale"]
