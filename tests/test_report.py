@@ -161,6 +161,14 @@ def test_the_report_of_a_regression_has_residuals_and_its_interval(minidl):
     assert any("Predictions against targets" in alt for alt in found.alts)
 
 
+@pytest.mark.report
+def test_a_run_without_its_metrics_gets_no_report(minidl):
+    (iris_folder(minidl) / "metrics.csv").unlink()
+    status, _, errors = minidl("report run")
+    assert status == 5 and errors.startswith("run: its results cannot be read: ")
+    assert len(errors.splitlines()) == 1
+
+
 def test_no_report_where_none_is_wanted(minidl):
     run = iris_folder(minidl, "output.report=false")
     assert not (run / "report.html").exists()

@@ -19,6 +19,7 @@ from minidl.data.readers import pieces_of
 from minidl.data.schema import Schema
 from minidl.data.tables import TableError, joined
 from minidl.data.targets import Task, column_of_target, target_of
+from minidl.errors import ConfigError
 
 FILES = ("X.npy", f"X.npy{MEANING}", "y.npy")
 SAMPLE_PIECES = 64  # of the table, from which it is told what its columns are
@@ -78,7 +79,10 @@ def convert(
             raise TableError(f"{path}: has changed while it was read")
         y_file.unlink(missing_ok=True)  # and is written last: old and new files are never a pair
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be used as output folder: {error.strerror}") from error
     replace_file(X_file, write)
     low, high, gaps = map(np.array, zip(*ranges, strict=True))
     facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)
