@@ -152,6 +152,15 @@ def test_what_cannot_be_converted_is_said_and_nothing_is_written(table, run, arg
     assert not list((table.parent / "pair").glob("*.npy"))
 
 
+@pytest.mark.parametrize("below", ["", "pair"])
+def test_a_folder_that_cannot_be_made_is_said(table, run, below):
+    out = table / below
+    found = run("convert", table, "--target", "target", "--drop-missing-target", "--out", out)
+    assert found.code == 2
+    assert found.err.startswith(f"{out}: cannot be used as output folder: ")
+    assert "Traceback" not in found.err and table.is_file()
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_table_without_rows_is_said(table, run, kind):
     table.write_text(table.read_text().splitlines()[0] + "\n")

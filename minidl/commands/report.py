@@ -29,6 +29,7 @@ def report(arguments: Sequence[str]) -> int:
     with RunFolder.open(parser.parse_args(arguments).run) as folder:
         if not folder.is_finished():
             raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
+        folder.figures()  # results that cannot be read end it here, in one line
         experiment = Experiment(load_config(folder.config))
         experiment.use_weights_of(folder.model)
         write_report(experiment, folder)
