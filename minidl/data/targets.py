@@ -146,10 +146,10 @@ def leaks(
         return []
     notes = []
     for j, name in enumerate(schema.names):
-        x = np.where(np.isnan(X[:, j]), np.nanmin(X[:, j], initial=0) - 1, X[:, j])
+        x = rankdata(np.where(np.isnan(X[:, j]), -np.inf, X[:, j]))  # a tree takes float32 only
         if classes is None:
-            ranks = rankdata(x), rankdata(y)
-            score = 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else abs(np.corrcoef(*ranks)[0, 1])
+            varied = np.ptp(x) > 0 and np.ptp(y) > 0
+            score = abs(np.corrcoef(x, rankdata(y))[0, 1]) if varied else 0.0
             said = f"has the order of the target (rank correlation {score:.4f})"
         else:
             n_labels = len(np.unique(x)) if schema.labels[j] else 2
