@@ -453,6 +453,7 @@ static PyObject *call(const Kernel *kernel, PyObject *const *args, Py_ssize_t n_
 #define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
 #define ROWS 16  /* likewise, where a row may be shorter than a vector */
 #define LANES 32 /* two of the widest vectors, so that no addition waits for the one before it */
+#define AT_ONCE 65536 /* elements whose sum is kept in the type of the array */
 
 /* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
  * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. GCC makes vectors of this as long as

@@ -5,16 +5,21 @@
 #define AT(array, i) ((REAL *)(array).data + (i))
 
 /* STEP(i, lane) for each element of one part of n; no step needs what another one wrote. What the
- * part has to tell is the sum of the lanes: 0 times a number is 0 only where that is finite. */
-#define FOR_ALL_ELEMENTS(n)                                   \
-    REAL lanes[LANES] = {0}, sum = 0;                         \
-    Py_ssize_t i, stop;                                       \
-    bounds(n, part, parts, &i, &stop);                        \
-    for (; i + LANES <= stop; i += LANES)                     \
-        _Pragma("GCC ivdep")                                  \
-        for (int k = 0; k < LANES; k++) STEP(i + k, lanes[k]) \
-    for (; i < stop; i++) STEP(i, lanes[0])                   \
-    for (int k = 0; k < LANES; k++) sum += lanes[k];          \
+ * part has to tell is the sum of the lanes: 0 times a number is 0 only where that is finite. The
+ * lanes of some elements are added in double: a float that adds up millions loses four digits. */
+#define FOR_ALL_ELEMENTS(n)                                           \
+    double sum = 0;                                                   \
+    Py_ssize_t i, stop;                                               \
+    bounds(n, part, parts, &i, &stop);                                \
+    while (i < stop) {                                                \
+        REAL lanes[LANES] = {0};                                      \
+        const Py_ssize_t end = stop - i < AT_ONCE ? stop : i + AT_ONCE; \
+        for (; i + LANES <= end; i += LANES)                          \
+            _Pragma("GCC ivdep")                                      \
+            for (int k = 0; k < LANES; k++) STEP(i + k, lanes[k])     \
+        for (; i < end; i++) STEP(i, lanes[0])                        \
+        for (int k = 0; k < LANES; k++) sum += lanes[k];              \
+    }                                                                 \
     w->sums[part] = sum;
 
 /* ---- elementwise ---- */

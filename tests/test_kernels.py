@@ -310,6 +310,14 @@ def test_the_gradient_of_a_penalty_has_numpys_bits(dtype, size, n_threads, refer
     assert same_bits(found, expected)
 
 
+@pytest.mark.parametrize("n_threads", THREADS)
+def test_the_penalty_of_millions_of_floats_keeps_its_digits(n_threads):
+    p = (0.05 * np.random.default_rng(0).standard_normal(3_000_000)).astype(np.float32)
+    with kernels.threads(n_threads):
+        squares = kernels.add_l2(np.zeros_like(p), p, 0.37)
+    assert squares == pytest.approx(np.sum(p.astype(np.float64) ** 2), rel=1e-6)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 1, 99_999])
 @pytest.mark.parametrize("n_threads", THREADS)
