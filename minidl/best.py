@@ -107,11 +107,8 @@ class BestWeights:
 
         Returns whether they are. Notes in `at` the best score and epoch, and whether to stop.
         """
-        score, best, stopping = (
-            figures[self.monitor] * self._sign,
-            at.best_score,
-            self.early_stopping,
-        )
+        score, best = figures[self.monitor] * self._sign, at.best_score
+        stopping = self.early_stopping
         margin = 0.0 if stopping is None else stopping.min_delta
         better = best is None or score > best + margin  # None: nothing but NaN so far
         at.epochs_without_improvement = 0 if better else at.epochs_without_improvement + 1

@@ -75,7 +75,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _restored(key: str, array: NDArray[Any]) -> tuple[str, Any]:
-    """The key and the value that `_split` was given."""
+    """The key and the value that `split` was given."""
     if key.endswith(_TEXTS):
         return key.removesuffix(_TEXTS), _unpacked(array)
     if key.endswith(_TEXT):
