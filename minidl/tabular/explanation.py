@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl import kernels
+from minidl import blas, kernels
 from minidl.evaluation import predict_outputs
 from minidl.kernels import Array
 from minidl.layers.linear import Linear
@@ -39,7 +39,6 @@ class Explanation:
     columns: tuple[str, ...]
 
 
-@kernels.threads(1)  # the products are small
 def integrated_gradients(
     model: Sequential, n_members: int, inputs: Array, mean: Array, weights: Array
 ) -> tuple[Array, Array, Array]:
@@ -55,18 +54,19 @@ def integrated_gradients(
     outputs = np.einsum("ij,ij->i", predict_outputs(model, inputs), weights)
     base = weights @ predict_outputs(model, mean[None])[0]
     origin = mean @ first.W + first.b
-    for start in range(0, len(inputs), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        difference, w = inputs[part] - mean, weights[part].astype(np.float32)
-        h = difference @ first.W  # what the first layer gives lies on a straight line, too
-        gradient, left = np.zeros(h.shape), np.arange(len(h))
-        for n_nodes in NODES:
-            gradient[left] = _mean_gradient(members, origin, h[left], w[left], n_nodes)
-            gap = np.einsum("ij,ij->i", gradient, h) - (outputs[part] - base[part])
-            left = np.flatnonzero(np.abs(gap) > CLOSE * np.abs(w).max(axis=1))
-            if not left.size:
-                break
-        attributions[part] = gradient.astype(np.float32) @ first.W.T * difference
+    with kernels.threads(blas.automatic_threads(model.params.size * ROWS_AT_ONCE)):
+        for start in range(0, len(inputs), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            difference, w = inputs[part] - mean, weights[part].astype(np.float32)
+            h = difference @ first.W  # what the first layer gives lies on a straight line, too
+            gradient, left = np.zeros(h.shape), np.arange(len(h))
+            for n_nodes in NODES:
+                gradient[left] = _mean_gradient(members, origin, h[left], w[left], n_nodes)
+                gap = np.einsum("ij,ij->i", gradient, h) - (outputs[part] - base[part])
+                left = np.flatnonzero(np.abs(gap) > CLOSE * np.abs(w).max(axis=1))
+                if not left.size:
+                    break
+            attributions[part] = gradient.astype(np.float32) @ first.W.T * difference
     return attributions, base, outputs
 
 
@@ -80,5 +80,13 @@ def _mean_gradient(
         point = np.split(origin + np.float32(place) * h, len(members), axis=1)
         for m, x, total in zip(members, point, np.split(gradient, len(members), 1), strict=True):
             m.forward(x)
-            total += share * m.backward(weights, need_dx=True)
+            dy: Array | None = weights
+            for layer in reversed(m.layers):  # as `backward`, without the gradients of the weights
+                assert dy is not None
+                if isinstance(layer, Linear):
+                    dx = np.empty((len(dy), layer.n_in), dy.dtype)
+                    dy = kernels.matmul(dy, layer.W.T, dx)
+                else:
+                    dy = layer.backward(dy)
+            total += share * dy
     return gradient
