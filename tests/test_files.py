@@ -64,7 +64,7 @@ def test_the_recipe_for_images_trains(tmp_path):
         [f"data.path={tmp_path / 'train-images-idx3-ubyte'}"],
     )
     experiment = Experiment(config)
-    assert len(experiment.train) == 1000 and len(experiment.test) == 6000
+    assert len(experiment.train.y) == 1000 and len(experiment.test.y) == 6000
     next(experiment.training().steps())
     assert np.isfinite(experiment.model.params).all()
 

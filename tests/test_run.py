@@ -272,7 +272,7 @@ def test_the_model_is_that_of_the_best_epoch(begin):
     best = json.loads(run.folder.results.read_text())["best_epoch"]
     assert best == 1 + int(np.argmin(losses)) < len(losses)
     validation, model = run.experiment.validation, load(run.folder.model)
-    p = model.predict_proba(validation.X)[np.arange(len(validation)), validation.y]
+    p = model.predict_proba(validation.X)[np.arange(len(validation.y)), validation.y]
     np.testing.assert_allclose(-np.log(p).mean(), min(losses), rtol=1e-4)
 
 

@@ -1,6 +1,6 @@
 """Rows that stay on the disk: read in blocks when they are asked for, shuffled by blocks.
 
-Files are read by `pread` into buffers, not mapped: a file that is cut short is then an error and
+Files are read into buffers, not mapped: a file that is cut short is then an error and
 not the end of the process.
 """
 
@@ -11,10 +11,11 @@ import json
 import math
 import os
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import copy
 from functools import reduce
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ WINDOW_BLOCKS = 64  # whose rows are shuffled together
 CACHED_BLOCKS = 3 * WINDOW_BLOCKS  # a part of the rows may be spread over more blocks of the file
 SAMPLE_ROWS = 100_000  # for statistics that need all values at once, such as quantiles
 
-_ABSENT = -(1 << 62)
-
 
 class DiskRows:
     """Rows of a file, (n_rows, n_columns), in C order and the byte order of this machine.
@@ -41,48 +40,50 @@ class DiskRows:
 
     def __init__(self, path: str, offset: int, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.dtype, self.ndim = path, np.dtype(dtype), 2
-        self.row_shape, self._offset = shape[1:], offset
+        self.row_shape, self._offset, self._n_in_file = shape[1:], offset, shape[0]
         self.shape = shape = (shape[0], math.prod(shape[1:]))
         self._row_bytes = self.dtype.itemsize * shape[1]
         if os.path.getsize(path) < offset + shape[0] * self._row_bytes:
             raise DataError(f"{path}: is shorter than its header says")
-        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        weakref.finalize(self, os.close, self._fd)
         self.block_rows = max(1, BLOCK_BYTES // self._row_bytes)
-        self._numbers: Array | None = None  # of the rows in the file, for a part of them
-        self._whole = self
-        self._cache = np.empty((0, shape[1]), self.dtype)
-        self._cached: deque[int] = deque()  # blocks, the oldest first
-        # Of each block: how far a row in the cache is behind its place in the file, or _ABSENT.
-        self._shift = np.full(-(-shape[0] // self.block_rows), _ABSENT)
+        self._numbers: range | Array = range(shape[0])  # of these rows in the file
+        n_blocks = -(-shape[0] // self.block_rows)
+        self._held = np.full(
+            min(n_blocks, CACHED_BLOCKS), -1
+        )  # the block in each slot of the cache
+        self._slots = np.full(n_blocks, -1)  # of each block
+        self._turns = cycle(range(len(self._held)))  # which slot is filled next
+        self._cache = np.empty((len(self._held) * self.block_rows, shape[1]), self.dtype)
+        self._file = open(path, "rb", buffering=0)
+        weakref.finalize(self._cache, self._file.close)  # all parts of the rows share both
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Array:
-        if isinstance(key, slice) and key.step in (None, 1) and self._numbers is None:
-            start, stop, _ = key.indices(len(self))
-            return self._whole._read(start, max(start, stop))
-        if isinstance(key, slice):
-            key = np.arange(*key.indices(len(self)))
-        if isinstance(key, np.ndarray):
-            if len(key) and not (0 <= key.min() and key.max() < len(self)):
-                raise IndexError(f"numbers of rows must be from 0 to {len(self) - 1}")
-            return self._whole._take(key if self._numbers is None else self._numbers[key])
-        row: Array = self[int(key) : int(key) + 1][0]
-        return row
+        if not isinstance(key, slice | np.ndarray):
+            row: Array = self[int(key) : int(key) + 1][0]
+            return row
+        numbers = self._in_file(key)
+        if isinstance(numbers, range) and numbers.step == 1:
+            return self._read(numbers.start, numbers.start + len(numbers))
+        return self._take(np.array(numbers, np.int64))
 
     def part(self, key: Any) -> DiskRows:
         """Return some of the rows, on the disk as well; a slice is not kept as numbers of rows."""
-        if self._numbers is None and isinstance(key, slice) and key.step in (None, 1):
-            start, stop, _ = key.indices(len(self))
-            shape = (max(0, stop - start), *self.row_shape)
-            return DiskRows(self.path, self._offset + start * self._row_bytes, shape, self.dtype)
-        some = object.__new__(DiskRows)
-        some.__dict__.update(self.__dict__)
-        some._numbers = np.arange(len(self))[key] if self._numbers is None else self._numbers[key]
+        some = copy(self)
+        some._numbers = self._in_file(key)
         some.shape = (len(some._numbers), self.shape[1])
         return some
+
+    def _in_file(self, key: slice | Array) -> range | Array:
+        """The numbers in the file of some of the rows."""
+        numbers = self._numbers
+        if isinstance(key, slice):
+            return numbers[key]
+        if len(key) and not (0 <= key.min() and key.max() < len(self)):
+            raise IndexError(f"numbers of rows must be from 0 to {len(self) - 1}")
+        return numbers.start + numbers.step * key if isinstance(numbers, range) else numbers[key]
 
     def chunks(self) -> Iterator[Array]:
         """Yield all rows, a block at a time."""
@@ -124,15 +125,16 @@ class DiskRows:
         It is kept in a file beside it, with the size and the time of the file that it is of.
         """
         found = os.stat(self.path)
-        key = [found.st_size, found.st_mtime_ns, self._offset, self.dtype.str, *self._whole.shape]
+        shape = self._n_in_file, self.shape[1]
+        key = [found.st_size, found.st_mtime_ns, self._offset, self.dtype.str, *shape]
         beside = Path(f"{self.path}.sha256.json")
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(beside.read_text())
             if kept["of"] == key:
                 return str(kept["sha256"])
         digest = hashlib.sha256()
-        for rows in self._whole.chunks():
-            digest.update(rows.data)
+        for start in range(0, self._n_in_file, self.block_rows):
+            digest.update(self._read(start, min(start + self.block_rows, self._n_in_file)).data)
         with suppress(OSError):  # where the folder cannot be written, it is computed each time
             beside.write_text(json.dumps({"of": key, "sha256": digest.hexdigest()}))
         return digest.hexdigest()
@@ -143,56 +145,42 @@ class DiskRows:
         view, at = rows.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
         while view:
             try:
-                n = _pread(self._fd, view, at)
+                self._file.seek(at)
+                n = self._file.readinto(view)
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
-            if n == 0:
+            if not n:
                 raise DataError(f"{self.path}: has become shorter while it was read")
             view, at = view[n:], at + n
         return rows
 
     def _take(self, numbers: Array) -> Array:
         """The rows of these numbers, through the cache of blocks."""
-        blocks = numbers // self.block_rows
-        places = numbers + self._shift[blocks]
-        if (absent := places < 0).any():
-            missing = np.unique(blocks[absent]).tolist()
-            if len(missing) <= CACHED_BLOCKS:
-                self._load(missing)
-                places = numbers + self._shift[blocks]
-            if (places < 0).any():  # the cache is too small for them
-                return np.concatenate([self._read(n, n + 1) for n in numbers.tolist()])
+        blocks, within = np.divmod(numbers, self.block_rows)
+        missing = np.unique(blocks[self._slots[blocks] < 0])
+        if len(missing) <= len(self._held):
+            self._load(missing.tolist())
+        slots = self._slots[blocks]
+        if (slots < 0).any():  # the cache is too small for them
+            return np.concatenate([self._read(n, n + 1) for n in numbers.tolist()])
         out = np.empty((len(numbers), self.shape[1]), self.dtype)
+        places = slots * self.block_rows + within
         return take_rows(self._cache, places, out) if len(numbers) else out
 
     def _load(self, blocks: list[int]) -> None:
         """Read blocks into the cache, in the places of the oldest ones."""
-        if not len(self._cache):
-            self._cache = np.empty((CACHED_BLOCKS * self.block_rows, self.shape[1]), self.dtype)
         if hasattr(os, "posix_fadvise"):  # the system then reads them all at once
             for block in blocks:
                 at = self._offset + block * self.block_rows * self._row_bytes
-                os.posix_fadvise(self._fd, at, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self._file.fileno(), at, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
         for block in blocks:
-            start, stop = block * self.block_rows, min((block + 1) * self.block_rows, len(self))
-            first = len(self._cached) * self.block_rows
-            if len(self._cached) == CACHED_BLOCKS:
-                oldest = self._cached.popleft()
-                first = oldest * self.block_rows + int(self._shift[oldest])
-                self._shift[oldest] = _ABSENT
+            slot = next(self._turns)
+            if (oldest := self._held[slot]) >= 0:
+                self._slots[oldest] = self._held[slot] = -1
+            start, first = block * self.block_rows, slot * self.block_rows
+            stop = min(start + self.block_rows, self._n_in_file)
             self._read(start, stop, self._cache[first : first + stop - start])
-            self._shift[block] = first - start
-            self._cached.append(block)
-
-
-def _pread(fd: int, view: memoryview, at: int) -> int:
-    """Read into `view` from the place `at` of a file; return the number of bytes read."""
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, [view], at)
-    os.lseek(fd, at, os.SEEK_SET)  # Windows
-    found = os.read(fd, len(view))
-    view[: len(found)] = found
-    return len(found)
+            self._slots[block], self._held[slot] = slot, block
 
 
 def npy_rows(path: str) -> DiskRows:

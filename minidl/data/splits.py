@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from minidl.data.batches import Rows
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows
 from minidl.errors import DataError, ParameterError, require
 
 Method = Literal["stratified", "random", "last"]
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One part of a data set.
-
-    indices: positions in X and y; None for the set's own test part, and for a block on the disk.
-    """
-
-    X: Any
-    y: np.ndarray
-    indices: np.ndarray | None
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.y)
 
 
 def split(
@@ -37,7 +21,7 @@ def split(
     test: float,
     method: Method = "stratified",
     rng: np.random.Generator,
-) -> tuple[Split, Split | None, Split | None]:
+) -> tuple[Rows, Rows | None, Rows | None]:
     """Return (train, validation, test); the last two are None where they are not asked for.
 
     validation, test: 0 for none, a share in (0, 1) of the rows, or a count of rows as an int.  A
@@ -63,14 +47,9 @@ def split(
             f"{n_validation} for validation, {n_test} for test"
         )
 
-    def part(rows: slice | np.ndarray) -> Split | None:
-        y = dataset.y[rows]
-        if len(y) == 0:
-            return None
-        if isinstance(dataset.X, DiskRows):
-            indices = None if isinstance(rows, slice) else rows
-            return Split(dataset.X.part(rows), y, indices)
-        return Split(dataset.X[rows], y, np.arange(n_samples)[rows])
+    def part(rows: slice | np.ndarray) -> Rows | None:
+        X, y = dataset.X, dataset.y[rows]
+        return Rows(X.part(rows) if isinstance(X, DiskRows) else X[rows], y) if len(y) else None
 
     end = n_samples - n_test
     cuts: list[slice | np.ndarray]
@@ -88,7 +67,7 @@ def split(
     assert train is not None
     _check_classes(dataset, train)
     if own_test:
-        test_part = Split(dataset.X_test, dataset.y_test, None)  # type: ignore[arg-type]
+        test_part = Rows(dataset.X_test, dataset.y_test)  # type: ignore[arg-type]
     return train, held_out, test_part
 
 
@@ -189,7 +168,7 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: b
     )
 
 
-def _check_classes(dataset: Dataset, train: Split) -> None:
+def _check_classes(dataset: Dataset, train: Rows) -> None:
     if dataset.classes is None or dataset.y.ndim == 2:
         return
     n_classes = len(dataset.classes)

@@ -11,7 +11,7 @@ from sklearn.inspection import permutation_importance
 
 from minidl import kernels
 from minidl.config import dump
-from minidl.data.splits import Split
+from minidl.data.batches import Rows
 from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
 from minidl.layers import Linear
@@ -55,7 +55,7 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
         page.element(
             "p",
             f"A multilayer perceptron of {experiment.model.params.size:,} parameters, trained for "
-            f"{n_epochs} epoch{'s' * (n_epochs != 1)} on {len(experiment.train):,} rows of "
+            f"{n_epochs} epoch{'s' * (n_epochs != 1)} on {len(experiment.train.y):,} rows of "
             f"{source} ({dataset.n_features:,} features, {kind}).",
         ),
     ]
@@ -78,7 +78,7 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
             per_class[0][0] += f" (the first {MOST_CLASSES} of {n_classes})"
         parts += [
             page.element("p", f"{name} {value}", class_="number"),
-            page.element("p", f"on {len(rows):,} {part} rows{interval}", class_="soft"),
+            page.element("p", f"on {len(rows.y):,} {part} rows{interval}", class_="soft"),
             *training,
             page.element("h2", f"Predictions on the {part} rows"),
             page.table([["metric", "value", "95 % interval"], *metrics]),
@@ -103,7 +103,7 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
 
 
 def _predictions(
-    experiment: Experiment, rows: Split, outputs: Array, measures: Measures
+    experiment: Experiment, rows: Rows, outputs: Array, measures: Measures
 ) -> Pictures:
     classes, predicted = experiment.dataset.classes, experiment.loss_function.predict(outputs)
     if classes is None:
@@ -130,7 +130,7 @@ def _predictions(
     return shown
 
 
-def _inside(experiment: Experiment, rows: Split, metric: str) -> Pictures:
+def _inside(experiment: Experiment, rows: Rows, metric: str) -> Pictures:
     """Draw the first weights of images, or the importance of the columns of a table."""
     dataset = experiment.dataset
     if (shape := dataset.image_shape) is not None:
@@ -138,7 +138,7 @@ def _inside(experiment: Experiment, rows: Split, metric: str) -> Pictures:
         if first is None or first.W.shape[0] != int(np.prod(shape)):
             return []
         return [("Weights of the first layer", figures.first_layer_weights(first.W, shape))]
-    n_columns, n_rows = dataset.n_features, len(rows)
+    n_columns, n_rows = dataset.n_features, len(rows.y)
     names = dataset.feature_names or tuple(f"column {j}" for j in range(n_columns))
     most = min(IMPORTANCE_ROWS, max(50, IMPORTANCE_CELLS // (REPEATS * n_columns)))
     chosen = np.arange(0, n_rows, max(1, n_rows // most))[:most]

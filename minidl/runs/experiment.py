@@ -12,7 +12,6 @@ from minidl.best import EarlyStopping
 from minidl.blas import automatic_threads
 from minidl.config import Config, load_config
 from minidl.data.augmentation import ImageAugmentation, Mixup, ShiftedViews
-from minidl.data.batches import Rows
 from minidl.data.dataset import Dataset
 from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.scaling import Preprocessing
@@ -109,8 +108,8 @@ class Experiment:
                 self.model,
                 self.loss_function,
                 self.optimizer,
-                Rows(self.train.X, self.train.y),
-                None if self.validation is None else Rows(self.validation.X, self.validation.y),
+                self.train,
+                self.validation,
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
                 rng=self.shuffle,
@@ -206,7 +205,7 @@ class Experiment:
         with self.config.located("model", "train.batch_size"):
             parameters, numbers = weigh(specs, self.preprocessing.n_out, n_outputs)
             needed = parameters * vectors
-            needed += 2 * numbers * min(settings.batch_size, len(self.train))
+            needed += 2 * numbers * min(settings.batch_size, len(self.train.y))
             check_memory(
                 needed * np.dtype(settings.dtype).itemsize,
                 f"{parameters:.3g} parameters, their gradients and the optimizer's averages, and "

@@ -245,9 +245,9 @@ class Run:
         test = experiment.test
         results: dict[str, Any] = {
             "dataset": experiment.dataset.name,
-            "n_train": len(experiment.train),
-            "n_validation": 0 if experiment.validation is None else len(experiment.validation),
-            "n_test": 0 if test is None else len(test),
+            "n_train": len(experiment.train.y),
+            "n_validation": len(experiment.validation.y) if experiment.validation else 0,
+            "n_test": 0 if test is None else len(test.y),
             "n_parameters": int(experiment.model.params.size),
             "epochs": progress["epoch"],
             "best_epoch": progress["best_epoch"] or progress["epoch"],
