@@ -138,11 +138,11 @@ def arrays_of(found: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def dataset_of(name: str, arrays: Mapping[str, np.ndarray], *, classes: bool = False) -> Dataset:
+def dataset_of(name: str, arrays: Mapping[str, Any]) -> Dataset:
     """Return the data set of what `arrays_of` gave.
 
     Texts and whole numbers in y are classes, several columns of whole numbers are labels of which a
-    row may have several; other numbers are a regression's, unless `classes`.
+    row may have several; other numbers are a regression's.
     """
     X = arrays.get("X")
     if X is None:
@@ -156,14 +156,12 @@ def dataset_of(name: str, arrays: Mapping[str, np.ndarray], *, classes: bool = F
     if y.ndim == 2 and y.dtype.kind in "iub":
         labels = tuple(range(y.shape[1]) if names is None else names.tolist())
         y = y.astype(np.uint8)
-    elif y.dtype.kind in "iubU" or classes:
+    elif y.dtype.kind in "iubU":
         if y.ndim != 1:
             raise DataError(f"{name}: has several class targets; name one with data.target")
         different, y = np.unique(y, return_inverse=True)
         if names is not None and np.array_equal(different, np.arange(len(names))):
             different = names
-        elif different.dtype.kind == "f":
-            different = different.astype(np.int64)
         labels, y = tuple(different.tolist()), y.astype(np.int64)
     else:
         y = y.astype(np.float64)

@@ -83,29 +83,14 @@ DOWNLOADED: dict[str, Options] = {
     "species_distributions": {},
 }
 SHORTER = {"california_housing": "california", "20newsgroups_vectorized": "20newsgroups"}
-_NO_TARGET = "has no target: nothing can be learnt from it"
-# What scikit-learn has under these prefixes and cannot be a data set here, and why.
-REFUSED = {
-    "low_rank_matrix": _NO_TARGET,
-    "spd_matrix": _NO_TARGET,
-    "sparse_spd_matrix": _NO_TARGET,
-    "sample_image": _NO_TARGET,
-    "sample_images": _NO_TARGET,
-    "files": "gives texts: turn them into numbers, for example by its TfidfVectorizer, save them "
-    "by dump_svmlight_file, and set data.path to that file",
-    "svmlight_file": "reads a file: set data.path to it, named .svm",
-    "svmlight_files": "reads several files: set data.path to one of them, named .svm",
-}
-_THEIRS = {"seed": "random_state"}
 _OURS = {"random_state": "seed", "centers": "n_classes"}
 _PARAMETER = re.compile(r"The '(\w+)' parameter of \w+ (must be .*)\. Got (.*) instead\.", re.S)
 
 
 def bundled(function: str, **options: Any) -> Dataset:
     """Return a data set that comes with scikit-learn."""
-    found = _digits() if (function, options) == ("digits", {"n_class": 10}) else None
-    if found is None:
-        found = _called(f"load_{function}", options)
+    whole_digits = (function, options) == ("digits", {"n_class": 10})
+    found = (whole_digits and _digits()) or _called(f"load_{function}", options)
     return dataset_of(function, arrays_of(found))
 
 
@@ -120,7 +105,7 @@ def made(function: str, **options: Any) -> Dataset:
     if available is not None and needed > available:  # X, and its copies while it is made
         reason = f"rows of {n_features} numbers need {needed / 2**30:.3g} GiB of memory"
         raise ParameterError("n_samples", f"must be smaller: {n_samples} {reason}")
-    renamed = {_THEIRS.get(key, key): value for key, value in options.items()}
+    renamed = {"random_state" if key == "seed" else key: value for key, value in options.items()}
     if function == "blobs":
         renamed["centers"] = renamed.pop("n_classes")
     if function in ("biclusters", "checkerboard"):  # which cluster is a row of?
@@ -130,7 +115,9 @@ def made(function: str, **options: Any) -> Dataset:
         found = found[0], found[1].argmax(axis=0)
     elif function == "sparse_coded_signal":  # which code gives a signal?
         found = found[0], found[2]
-    return dataset_of(function, arrays_of(found), classes=function == "hastie_10_2")
+    elif function == "hastie_10_2":  # -1.0 and 1.0 are classes
+        found = found[0], found[1].astype(np.int64)
+    return dataset_of(function, arrays_of(found))
 
 
 def downloaded(function: str, **options: Any) -> Dataset:
@@ -145,26 +132,23 @@ def downloaded(function: str, **options: Any) -> Dataset:
     return dataset_of(SHORTER.get(function, function), arrays)
 
 
-def refused(function: str) -> Dataset:
-    """Raise ValueError: why this function of scikit-learn gives no data set."""
-    raise ValueError(f"scikit-learn's {function} {REFUSED[function]}")
-
-
 def _digits() -> Options | None:
     """Return what load_digits does, or None where scikit-learn keeps its file elsewhere.
 
     The import of scikit-learn takes longer than all epochs of `digits.yaml`.
     """
-    package = find_spec("sklearn")
-    folder = Path(".") if package is None or package.origin is None else Path(package.origin).parent
-    file = folder / "datasets" / "data" / "digits.csv.gz"
+    package = Path(getattr(find_spec("sklearn"), "origin", None) or "").parent
+    file = package / "datasets" / "data" / "digits.csv.gz"
     if not file.is_file():
         return None
     table = np.loadtxt(file, delimiter=",")
-    X, y = table[:, :-1], table[:, -1].astype(np.int64)
-    names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
-    found = {"data": X, "target": y, "feature_names": names, "target_names": np.arange(10)}
-    return {**found, "images": X.reshape(-1, 8, 8)}
+    return {
+        "data": table[:, :-1],
+        "target": table[:, -1].astype(np.int64),
+        "feature_names": [f"pixel_{row}_{column}" for row in range(8) for column in range(8)],
+        "target_names": np.arange(10),
+        "images": table[:, :-1].reshape(-1, 8, 8),
+    }
 
 
 def _called(function: str, options: Options) -> Any:
@@ -209,7 +193,6 @@ SETS: dict[str, Callable[..., Dataset]] = {
         (bundled, BUNDLED),
         (made, {key: {"n_samples": 1000, **own, "seed": 0} for key, own in MADE.items()}),
         (downloaded, DOWNLOADED),
-        (refused, {key: {} for key in REFUSED}),
     )
     for function, options in table.items()
 }

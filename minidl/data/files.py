@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.archive import read_arrays
-from minidl.data.dataset import Dataset, arrays_of, dataset_of
+from minidl.data.dataset import Dataset, dataset_of
 from minidl.data.disk import DiskRows, npy_rows
 from minidl.data.formats import FRAMES, Format, open_data
 from minidl.data.kinds import Tally
@@ -69,44 +69,40 @@ def file(
     """
     name = path.lower().removesuffix(".gz")
     if name.endswith(".npz"):
-        return _npz(path, features, target)
-    if name.endswith(".npy"):
-        return _npy(path, target)
-    if name.endswith((".svm", ".svmlight", ".libsvm")):
-        return _svmlight(path)
-    if not name.endswith(FRAMES) and _is_idx(path):
-        return _idx(path)
-    if not target:
+        data = _npz(path, features, target)
+    elif name.endswith(".npy"):
+        data = _npy(path, target)
+    elif name.endswith((".svm", ".svmlight", ".libsvm")):
+        data = _svmlight(path)
+    elif not name.endswith(FRAMES) and _is_idx(path):
+        data = _idx(path)
+    elif not target:
         raise ParameterError(
             "target",
             "must name a column; names such as 2015, null, '#x' or 'a: b' stand in quotes: "
             'target: "#x"',
         )
-    mark = delimiter or ("\t" if name.endswith((".tsv", ".tab")) else ",")
-    form = Format(mark, encoding, header, decimal, tuple(missing))
-    table = read_table(path, form, literal=(target,))
-    found = target_of(table, target, task, form, drop_missing=drop_missing_target)
-    if unknown := [each for each in drop if each not in table.columns]:
-        raise ParameterError("drop", f"must name columns of the table, got {unknown[0]!r}")
-    table = table.without([target, *drop])
-    if len(found.rows) < table.n_rows:
-        table = table.taken(found.rows)
-    if not table.columns:
-        raise TableError(f"{path}: holds nothing but the target {target!r}")
-    kinds = {name: kind for name, kind in (columns or {}).items() if name not in drop}
-    schema = Schema.infer(table, kinds, missing=form.missing, decimal=decimal)
-    X = schema.encode(table, Tally())
-    notes = (*found.notes, *schema.notes, *leaks(schema, X, found.y, found.classes))
-    return Dataset(
-        "csv",
-        X,
-        found.y,
-        classes=found.classes,
-        feature_names=schema.names,
-        path=os.path.abspath(path),
-        schema=schema,
-        notes=notes,
-    )
+    else:
+        mark = delimiter or ("\t" if name.endswith((".tsv", ".tab")) else ",")
+        form = Format(mark, encoding, header, decimal, tuple(missing))
+        table = read_table(path, form, literal=(target,))
+        found = target_of(table, target, task, form, drop_missing=drop_missing_target)
+        if unknown := [each for each in drop if each not in table.columns]:
+            raise ParameterError("drop", f"must name columns of the table, got {unknown[0]!r}")
+        table = table.without([target, *drop])
+        if len(found.rows) < table.n_rows:
+            table = table.taken(found.rows)
+        if not table.columns:
+            raise TableError(f"{path}: holds nothing but the target {target!r}")
+        kinds = {name: kind for name, kind in (columns or {}).items() if name not in drop}
+        schema = Schema.infer(table, kinds, missing=form.missing, decimal=decimal)
+        X = schema.encode(table, Tally())
+        names, classes = schema.names, found.classes
+        data = Dataset("csv", X, found.y, classes=classes, feature_names=names, schema=schema)
+        data = replace(
+            data, notes=(*found.notes, *schema.notes, *leaks(schema, X, found.y, classes))
+        )
+    return replace(data, path=os.path.abspath(path))
 
 
 def _npz(path: str, features: str | None, target: str | None) -> Dataset:
@@ -161,7 +157,7 @@ def _npy_pair(path: str, target: str) -> Dataset:
         raise DataError(f"{path}{MEANING}: {error}") from error
     classes = None if classes is None else tuple(classes)
     names = schema.names
-    return _named(path, Dataset("file", X, y, classes=classes, feature_names=names, schema=schema))
+    return Dataset("file", X, y, classes=classes, feature_names=names, schema=schema)
 
 
 def _read_npy(path: str) -> np.ndarray:
@@ -238,16 +234,16 @@ def _svmlight(path: str) -> Dataset:
             X, y = load_svmlight_file(file)
         except ValueError as error:
             raise DataError(f"{path}: is not in svmlight's format: {error}") from error
-    few = len(np.unique(y)) <= 20 and bool((y == np.round(y)).all())
-    return _named(path, dataset_of("file", arrays_of((X, y)), classes=few))
+    return _of_arrays(path, X, y)
 
 
 def _of_arrays(
     path: str, X: Any, y: Any, X_test: Any = None, y_test: np.ndarray | None = None
 ) -> Dataset:
     """Return the data set of arrays; X of 3 or 4 dimensions is images."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y, y_test = y[:, 0], None if y_test is None else y_test[:, 0]
+    n_rows, targets = y.shape[0], y if y_test is None else np.concatenate([y, y_test])
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
     dims = X.row_shape if isinstance(X, DiskRows) else X.shape[1:]
     shape = (*dims, 1)[:3] if len(dims) in (2, 3) else None
     if shape:
@@ -255,28 +251,23 @@ def _of_arrays(
             each if each is None or isinstance(each, DiskRows) else each.reshape(len(each), -1)
             for each in (X, X_test)
         )
-    if X.ndim != 2 or X.dtype.kind not in "biuf" or len(X) != len(y) or y.ndim not in (1, 2):
+    fit = X.ndim == 2 and X.dtype.kind in "biuf" and X.shape[0] == n_rows
+    if not fit or targets.ndim not in (1, 2):
         raise DataError(
             f"{path}: features and target must be rows of numbers, got {X.shape} "
             f"{X.dtype} and {y.shape}"
         )
-    everything: Any = y if y_test is None else np.concatenate([y, y_test])
-    few = y.ndim == 1 and len(np.unique(everything)) <= 20
-    if y.dtype.kind == "f" and few and bool((everything == np.round(everything)).all()):
-        everything = everything.astype(np.int64)
-    arrays = {"X": X.astype(np.uint8) if X.dtype.kind == "b" else X, "y": everything}
-    if everything.ndim == 1 and everything.dtype.kind in "iu" and not few and shape is None:
-        arrays["y"] = everything.astype(np.float64)  # a regression on whole numbers
-    data = dataset_of("file", arrays)
+    few = targets.ndim == 1 and len(np.unique(targets)) <= 20
+    if few and targets.dtype.kind == "f" and bool((targets == np.round(targets)).all()):
+        targets = targets.astype(np.int64)
+    elif targets.ndim == 1 and targets.dtype.kind in "iu" and not few and shape is None:
+        targets = targets.astype(np.float64)  # a regression on whole numbers
+    data = dataset_of("file", {"X": X.astype(np.uint8) if X.dtype.kind == "b" else X, "y": targets})
     parts = {}
     if X_test is not None and y_test is not None:
         of_kind = X_test if X_test.dtype == data.X.dtype else X_test.astype(data.X.dtype)
-        parts = {"X_test": of_kind, "y_test": data.y[len(y) :]}
-    return _named(path, data, y=data.y[: len(y)], image_shape=shape, **parts)
-
-
-def _named(path: str, data: Dataset, **changes: Any) -> Dataset:
-    return replace(data, path=os.path.abspath(path), **changes)
+        parts = {"X_test": of_kind, "y_test": data.y[n_rows:]}
+    return replace(data, y=data.y[:n_rows], image_shape=shape, **parts)
 
 
 def _beside(path: str, name: str) -> str:
