@@ -86,12 +86,11 @@ def fingerprint(dataset: Dataset) -> str:
         if isinstance(value, DiskRows):
             digest.update(f"{name} {value.fingerprint()}\n".encode())
             continue
-        if value is None or isinstance(value, np.ndarray):
-            parts = {} if value is None else {name: value}
-        else:
-            parts = {
-                f"{name}.{part}": getattr(value, part) for part in ("data", "indices", "indptr")
-            }
+        if value is None:
+            continue
+        parts = {name: value}
+        if not isinstance(value, np.ndarray):
+            parts = {f"{name}.{p}": getattr(value, p) for p in ("data", "indices", "indptr")}
         for part, array in parts.items():
             digest.update(f"{part} {array.dtype.str} {array.shape} {value.shape}\n".encode())
             for start in range(0, len(array), ROWS_AT_ONCE):  # a transposed array is copied
@@ -110,8 +109,7 @@ def arrays_of(found: Any) -> dict[str, np.ndarray]:
     """
     if isinstance(found, tuple):
         found = {"data": found[0], "target": found[1]}
-    X, y = found["data"], found["target"]
-    arrays: dict[str, Any] = {}
+    X, y, arrays = found["data"], found["target"], dict[str, Any]()
     for name in ("feature_names", "target_names"):
         if (names := found.get(name)) is not None:
             whole = np.asarray(names).dtype.kind in "iu"
@@ -167,16 +165,10 @@ def dataset_of(name: str, arrays: Mapping[str, Any]) -> Dataset:
         y = y.astype(np.float64)
     schema = Schema.restore(arrays["schema"]) if "schema" in arrays else None
     features = arrays.get("feature_names") if schema is None else np.array(schema.names)
-    shape = arrays.get("image_shape")
-    return Dataset(
-        name,
-        X,
-        y,
-        classes=labels,
-        feature_names=None if features is None else tuple(features.tolist()),
-        image_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
-        schema=schema,
-    )
+    known: dict[str, Any] = {"classes": labels, "schema": schema}
+    for key, values in (("feature_names", features), ("image_shape", arrays.get("image_shape"))):
+        known[key] = None if values is None else tuple(values.tolist())
+    return Dataset(name, X, y, **known)
 
 
 def _text(cell: Any) -> Any:

@@ -63,12 +63,9 @@ def scikit(function: str, options: str) -> dict[str, np.ndarray]:
     bunch = fetch(**json.loads(options), **RETRIES)
     if function == "species_distributions":
         points = np.concatenate([bunch.train, bunch.test])
-        places = [points["dd long"], points["dd lat"]]
-        bunch = {
-            "data": np.stack(places, axis=1).astype(np.float64),
-            "target": points["species"].astype(str),
-            "feature_names": ["longitude", "latitude"],
-        }
+        places = np.stack([points["dd long"], points["dd lat"]], axis=1).astype(np.float64)
+        bunch = {"data": places, "target": points["species"].astype(str)}
+        bunch["feature_names"] = ["longitude", "latitude"]
     arrays = arrays_of(bunch)
     if function == "covtype":  # whole numbers that float32 holds exactly, in half of the memory
         arrays["X"] = arrays["X"].astype(np.float32)
@@ -78,28 +75,18 @@ def scikit(function: str, options: str) -> dict[str, np.ndarray]:
 def openml(id: str, target: str = "") -> dict[str, np.ndarray]:
     """The OpenML data set with this name or number, read without pandas.
 
-    X (n_samples, n_features), float64 or, where that holds the same numbers, uint8; for a sparse
-    set its CSR parts X_data, X_indices, X_indptr and X_shape.  y, text for classes and float64 for
-    a regression.  feature_names.  `target` names another column than the set's own target.
+    X is uint8 where that holds the same numbers.  `target` names another column than the set's own.
     """
     from sklearn.datasets import fetch_openml
 
     which: dict[str, Any] = {"data_id": int(id)} if id.isdecimal() else {"name": id}
-    bunch = fetch_openml(
-        **which,
-        target_column=target or "default-target",
-        as_frame=False,
-        parser="liac-arff",
-        **RETRIES,
-    )
+    which |= {"target_column": target or "default-target", "as_frame": False}
+    bunch = fetch_openml(**which, parser="liac-arff", **RETRIES)
     if bunch.target is None or bunch.target.size == 0:
         raise ValueError("the data set has no target of its own; name a column with `target`")
     arrays = arrays_of(bunch)
-    if "X" in arrays:
-        X = arrays["X"]
-        with np.errstate(invalid="ignore"):
-            small = X.astype(np.uint8)
-        if np.array_equal(small, X):
+    with np.errstate(invalid="ignore"):
+        if "X" in arrays and np.array_equal(small := arrays["X"].astype(np.uint8), arrays["X"]):
             arrays["X"] = small
     arrays.pop("target_names", None)  # names of columns, not of classes
     return arrays

@@ -32,17 +32,23 @@ def mnist(*, path: str | None = None) -> Dataset:
     cache folder; then asks OpenML, and keeps the answer in the cache.  Raises DataError, also for
     a file that is there but cannot be used: to pass over it would train on other data than meant.
     """
+    cache, tried = _cache_folder(), []
     if path is not None:
-        file = Path(os.path.expanduser(path))
-        if problem := _problem(file):
-            raise DataError(f"mnist: {file}: {problem}; {ADVICE}")
-        return _read(file)
-    folder, cache = os.environ.get("MINIDL_DATA_DIR"), _cache_folder()
-    tried = [] if folder else ["$MINIDL_DATA_DIR (not set)"]
-    for file in [Path(place, "mnist.npz") for place in (folder, cache) if place]:
-        if not (problem := _problem(file)):
+        files = [Path(os.path.expanduser(path))]
+    else:
+        folder = os.environ.get("MINIDL_DATA_DIR")
+        tried += [] if folder else ["$MINIDL_DATA_DIR (not set)"]
+        files = [Path(place, "mnist.npz") for place in (folder, cache) if place]
+    for file in files:
+        try:
+            open_data(file).close()
+        except DataError as error:
+            if path is not None:
+                raise DataError(f"mnist: {error}; {ADVICE}") from error
+            problem = str(error).removeprefix(f"{file}: ")
+            tried.append(f"{file} ({problem})")
+        else:
             return _read(file)
-        tried.append(f"{file} ({problem})")
     try:
         table = downloads.fetch("openml", "mnist_784")
         x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
@@ -52,16 +58,16 @@ def mnist(*, path: str | None = None) -> Dataset:
         tried.append(f"{error}")
         raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
     parts = x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]
-    arrays = dict(zip(NAMES, parts, strict=True))
+    arrays, kept = dict(zip(NAMES, parts, strict=True)), None
     if cache is not None:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             about = {"source": "OpenML mnist_784"}
             write_archive(cache / "mnist.npz", arrays, about, kind="mnist", version=1)
-            return _dataset(arrays, cache / "mnist.npz")
+            kept = cache / "mnist.npz"
         except (OSError, CheckpointError) as error:
             warnings.warn(f"mnist is not kept for the next time: {error}", stacklevel=2)
-    return _dataset(arrays, None)
+    return _dataset(arrays, kept)
 
 
 def _dataset(arrays: dict[str, np.ndarray], file: Path | None) -> Dataset:
@@ -75,15 +81,6 @@ def _dataset(arrays: dict[str, np.ndarray], file: Path | None) -> Dataset:
         image_shape=(28, 28, 1),
         path=None if file is None else os.path.abspath(file),
     )
-
-
-def _problem(file: Path) -> str:
-    """Why a file cannot be opened; "" where it can."""
-    try:
-        with open_data(file):
-            return ""
-    except DataError as error:
-        return str(error).removeprefix(f"{file}: ")
 
 
 def _cache_folder() -> Path | None:
