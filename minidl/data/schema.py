@@ -113,30 +113,20 @@ class Schema:
         Raises TableError for a missing column, and for a cell that does not fit its column.
         """
         counted, used = tally or Tally(), self.used
-        if self._are_numbers(X):
+        plain = not self.missing and all(column.kind == "number" for column in used)
+        shape = X.shape[1:] if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" else None
+        if plain and shape == (len(used),) and not np.isinf(X).any():
             values: np.ndarray = X.astype(np.float64)
         else:
             table = table_of(X, self.missing)
             columns = _matched(table, [column.name for column in self.columns], self.names)
             values = np.empty((table.n_rows, len(used)))
-            for j, meant in enumerate(used):
-                column = columns[meant.name]
+            for j, (meant, column) in enumerate(zip(used, columns, strict=True)):
                 values[:, j] = meant.encode(table, column, self.decimal, counted)
         self._compare(values, counted)
         if tally is None and (messages := counted.messages()):
             warnings.warn("; ".join(messages), stacklevel=warn_at)
         return values
-
-    def _are_numbers(self, X: Any) -> bool:
-        """Whether an array of numbers is given for columns that are all numbers."""
-        return (
-            isinstance(X, np.ndarray)
-            and X.dtype.kind in "biuf"
-            and X.shape[1:] == (len(self.used),)
-            and not self.missing
-            and all(column.kind == "number" for column in self.used)
-            and not np.isinf(X).any()
-        )
 
     def _compare(self, values: np.ndarray, tally: Tally) -> None:
         """Count the numbers that are far outside their column's range, and gaps where none were."""
@@ -153,10 +143,9 @@ class Schema:
 
     def state(self) -> np.ndarray:
         """Return the schema as bytes, uint8, for a model file."""
-        columns = [
-            {k: None if v != v else v for k, v in asdict(column).items()} for column in self.columns
-        ]
-        document = {"columns": columns, "missing": self.missing, "decimal": self.decimal}
+        columns = [asdict(column).items() for column in self.columns]
+        rows = [{key: None if v != v else v for key, v in column} for column in columns]
+        document = {"columns": rows, "missing": self.missing, "decimal": self.decimal}
         return np.frombuffer(json.dumps(document).encode(), np.uint8)
 
     @classmethod
@@ -174,39 +163,33 @@ class Schema:
         return cls(columns, missing, decimal)
 
 
-def _matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> Mapping[str, Column]:
+def _matched(table: Table, names: Sequence[str], needed: Sequence[str]) -> list[Column]:
     """Return the needed columns, by name; by position where the table's names were made up.
 
-    names: all columns at training; needed: those that the model uses.  Raises TableError with all
-    that are missing.
+    names: all columns at training; needed: those that the model uses.
     """
-    if table.positional and not set(needed) <= set(table.columns):
-        given = list(table.columns.values())
-        for expected in (names, needed):
-            if len(given) == len(expected):
-                by_place = dict(zip(expected, given, strict=True))
-                return {name: by_place[name] for name in needed}
-        raise TableError(f"{table.source} must have {len(needed)} columns, got {len(given)}")
-    if missing := [name for name in needed if name not in table.columns]:
-        unknown = [name for name in table.columns if name not in names]
+    columns: Mapping[str, Column] = table.columns
+    if table.positional and not set(needed) <= set(columns):
+        expected = names if len(columns) == len(names) else needed
+        if len(columns) != len(expected):
+            raise TableError(f"{table.source} must have {len(needed)} columns, got {len(columns)}")
+        columns = dict(zip(expected, columns.values(), strict=True))
+    if missing := [name for name in needed if name not in columns]:
+        unknown = [name for name in columns if name not in names]
         raise TableError(
             f"{table.source} must have the columns that the model was trained with; missing: "
             f"{listed(missing)}; unknown: {listed(unknown) or 'none'}"
         )
-    return {name: table.columns[name] for name in needed}
+    return [columns[name] for name in needed]
 
 
 def _restored(given: Mapping[str, Any]) -> ColumnSchema:
     """Return the column that `asdict` described.  Raises for what is none."""
-    numbers = {name: given[name] for name in ("low", "high", "gaps")}
-    numbers = {name: math.nan if value is None else value for name, value in numbers.items()}
+    numbers = {each: given[each] for each in ("low", "high", "gaps")}
+    numbers = {each: math.nan if value is None else value for each, value in numbers.items()}
     column = ColumnSchema(**{**given, "labels": tuple(given["labels"]), **numbers})
-    right = (
-        all(type(text) is str for text in (column.name, column.form, *column.labels))
-        and all(isinstance(value, float | int) for value in numbers.values())
-        and column.kind in KINDS
-        and (column.kind == "category") == bool(column.labels)
-    )
-    if not right:
+    right = all(type(text) is str for text in (column.name, column.form, *column.labels))
+    right &= all(isinstance(value, float | int) for value in numbers.values())
+    if not right or column.kind not in KINDS or (column.kind == "category") != bool(column.labels):
         raise ValueError("its schema holds a column of no known kind")
     return column

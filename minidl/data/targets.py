@@ -70,20 +70,16 @@ def target_of(
         notes.append(f"{what}: left out")
     rows = np.flatnonzero(~gaps)
     values = values[rows]
-    different = np.unique(values)
-    whole = bool((different == np.round(different)).all())
-    few = len(different) <= min(MAX_CLASSES, max(2, len(values) / 3))
-    if meant.kind == "number" and (
-        task == "regression" or (task == "auto" and not (few and whole))
-    ):
-        return Target(values, None, rows, tuple(notes))
-    if meant.kind == "category":
-        labels: tuple[Any, ...] = meant.labels
-        kind, reason = "labels", "they hardly repeat, so there is nothing to learn"
-    else:
+    labels: tuple[Any, ...] = meant.labels
+    kind, reason = "labels", "they hardly repeat, so there is nothing to learn"
+    if meant.kind == "number":
+        different = np.unique(values)
+        whole = bool((different == np.round(different)).all())
+        few = len(different) <= min(MAX_CLASSES, max(2, len(values) / 3))
+        if task == "regression" or (task == "auto" and not (few and whole)):
+            return Target(values, None, rows, tuple(notes))
         labels = tuple(int(value) if value.is_integer() else value for value in different.tolist())
-        values = np.searchsorted(different, values)
-        kind = "numbers"
+        values, kind = np.searchsorted(different, values), "numbers"
         reason = "that is a regression; set data.task: regression and a loss such as mse"
     if len(labels) > max(MAX_CLASSES, len(values) / 2):
         raise TableError(
@@ -97,23 +93,18 @@ def target_of(
         for code, label in enumerate(labels)
         if is_word(str(label), form.missing)
     ]
-    return Target(y, labels, rows, (*notes, *_uneven(name, y, labels)))
-
-
-def _uneven(name: str, y: np.ndarray, classes: tuple[Any, ...]) -> list[str]:
-    """What to know of classes with few rows."""
-    counts = np.bincount(y, minlength=len(classes))
-    notes = [
+    counts = np.bincount(y, minlength=len(labels))
+    notes += [
         f"the target {name!r} has a single row of class {label!r}: it is trained on, not tested"
-        for label, count in zip(classes, counts, strict=True)
+        for label, count in zip(labels, counts, strict=True)
         if count == 1
     ]
-    if len(classes) > 1 and counts.max() > MOST_OF_ALL * len(y):
+    if len(labels) > 1 and counts.max() > MOST_OF_ALL * len(y):
         notes.append(
             f"the target {name!r} is uneven: {counts.max()} of {len(y)} rows are of class "
-            f"{classes[counts.argmax()]!r}; the balanced accuracy says more than the accuracy"
+            f"{labels[counts.argmax()]!r}; the balanced accuracy says more than the accuracy"
         )
-    return notes
+    return Target(y, labels, rows, tuple(notes))
 
 
 def column_of_target(table: Table, name: str) -> Column:
