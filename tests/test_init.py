@@ -75,7 +75,8 @@ def test_the_file_is_understood_and_its_config_trains(name, capsys):
     assert "Classification: the target holds 2 classes, no, yes" in out and "a.yaml" in out
     assert "column 'customer id' is left out" in err and "'same' is left out" in err
     found = inspect("a.csv", "y: z")
-    assert found.form == form and found.kinds == KINDS
+    kinds = {name: kind for name, (kind, _) in found.columns.items()}
+    assert found.form == form and kinds == KINDS
     config = load_config("a.yaml")
     options = config.data.dataset.options
     assert options["columns"] == KINDS and options["decimal"] == form.decimal

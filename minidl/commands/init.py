@@ -52,16 +52,13 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
     task = "regression" if classes is None else "classification"
     kind = "TabularRegressor" if classes is None else "TabularClassifier"
     lines = [
-        f"# {found.n_rows} rows, {len(found.kinds)} columns beside the target. {_task(found)}.",
+        f"# {found.n_rows} rows, {len(found.columns)} columns beside the target. {_task(found)}.",
         f"# This trains one net of those that `minidl.tabular.{kind}` trains without each of five",
         "# folds of the rows.",
     ]
     if found.warnings:
-        lines += [
-            "#",
-            "# Please look at these:",
-            *(f"# - {_line(each)}" for each in found.warnings),
-        ]
+        lines += ["#", "# Please look at these:"]
+        lines += [f"# - {_line(each)}" for each in found.warnings]
     lines += [f"name: {name}", "seed: 0", "", "data:", f"  path: {quoted(path)}"]
     lines += [f"  target: {quoted(target)}", f"  task: {task}"]
     plain = Format("\t" if re.search(r"\.(tsv|tab)(\.gz)?$", path.lower()) else ",")
@@ -70,22 +67,20 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
         if value != getattr(plain, key):
             lines.append(f"  {key}: {str(value).lower() if key == 'header' else quoted(value)}")
     if found.form.missing:
-        lines.append(
-            f"  missing: [{', '.join(map(quoted, found.form.missing))}]  # beside '', NA, ?"
-        )
+        words = ", ".join(map(quoted, found.form.missing))
+        lines.append(f"  missing: [{words}]  # beside '', NA, ?")
     if len(found.target.rows) < found.n_rows:
         lines.append("  drop_missing_target: true  # rows without a target are left out")
-    shown = found.kinds
+    shown = list(found.columns.items())
     if len(shown) > MOST_COLUMNS:
-        told = [(key, kind) for key, kind in shown.items() if kind != "number"]
-        shown = dict(told[:MOST_COLUMNS])
+        shown = [each for each in shown if each[1][0] != "number"][:MOST_COLUMNS]
         lines.append("  # What columns are that are not named here is told from their cells.")
     if shown:
         lines.append("  columns:  # number, category, date or ignore; training holds to it")
-        width = min(40, max(len(quoted(key)) + len(kind) for key, kind in shown.items()) + 2)
-        for key, kind in shown.items():
+        width = min(40, max(len(quoted(key)) + len(kind) for key, (kind, _) in shown) + 2)
+        for key, (kind, reason) in shown:
             entry = f"{quoted(key)}: {quoted(kind)}"
-            lines.append(f"    {entry:<{width}}  # {_line(found.reasons[key])}")
+            lines.append(f"    {entry:<{width}}  # {_line(reason)}")
     return "\n".join(lines) + "\n" + _recipe(task, len(found.target.rows))
 
 
@@ -96,11 +91,9 @@ def _recipe(task: str, n_rows: int) -> str:
     text = shipped_configs()[f"tabular_{task}"].read_text(encoding="utf-8")
     text = text[text.index("\n  preprocessing:") + 1 :]
     length = Length.for_rows(max(1, int(TRAINED * n_rows)))
-    for key, value in (
-        ("epochs", length.epochs),
-        ("batch_size", length.batch_rows),
-        ("early_stopping", f"{{patience: {length.patience}}}"),
-    ):
+    settings: dict[str, object] = {"epochs": length.epochs, "batch_size": length.batch_rows}
+    settings["early_stopping"] = f"{{patience: {length.patience}}}"
+    for key, value in settings.items():
         text = re.sub(rf"(\n  {key}:) .*", rf"\1 {value}", text)
     return text
 

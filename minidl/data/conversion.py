@@ -86,14 +86,13 @@ def convert(
     replace_file(X_file, write)
     low, high, gaps = map(np.array, zip(*ranges, strict=True))
     facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)
-    described = []
-    for column in inferred.columns:
+    described = list(inferred.columns)
+    for j, column in enumerate(described):
         if column.kind != "ignore":
             least, most, share = map(float, next(facts))
-            if column.kind == "category":
-                least = most = np.nan
-            column = replace(column, low=least, high=most, gaps=share)
-        described.append(column)
+            if column.kind != "category":
+                column = replace(column, low=least, high=most)
+            described[j] = replace(column, gaps=share)
     state = replace(inferred, columns=tuple(described)).state()
     document = json.dumps({**json.loads(state.tobytes()), "classes": found.classes}).encode()
     replace_file(meaning_file, lambda file: file.write(document))

@@ -12,7 +12,7 @@ from minidl.data.formats import Format, detect_format
 from minidl.data.kinds import ColumnSchema, Tally, first_cell
 from minidl.data.readers import read_table
 from minidl.data.schema import Schema
-from minidl.data.tables import Column, Table, TableError
+from minidl.data.tables import Table, TableError
 from minidl.data.targets import MAX_CLASSES, Target, Task, column_of_target, leaks, target_of
 
 MOST_WORDS = 3  # a column of numbers has at most as many texts that mark a gap
@@ -23,14 +23,13 @@ BAD, MOST_BAD = 0.1, 20  # or so many different ones, in this share of its cells
 class Inspection:
     """What a file holds.
 
-    kinds: of all columns but the target, as `data.columns` takes them.  reasons: why, for each.
+    columns: all but the target: the kind of each, as `data.columns` takes it, and why.
     warnings: what the person who trains should look at.
     """
 
     form: Format
     target: Target
-    kinds: Mapping[str, str]
-    reasons: Mapping[str, str]
+    columns: Mapping[str, tuple[str, str]]
     warnings: Sequence[str]
     n_rows: int
 
@@ -49,7 +48,7 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
     if found.classes is not None and len(found.classes) == 1:
         raise TableError(f"{path}: the target {target!r} is {found.classes[0]!r} in all rows")
     rest = table.without([target]).taken(found.rows)
-    kinds, reasons = dict[str, str](), dict[str, str]()
+    columns = dict[str, tuple[str, str]]()
     warnings += found.notes
     for name, column in rest.columns.items():
         try:
@@ -57,19 +56,31 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         except TableError as error:
             meant, note = ColumnSchema.infer(rest, name, "category", decimal=form.decimal)
             warnings.append(f"{error}: taken for a category")
-        kinds[name] = f"date {meant.form}" if meant.form not in ("", "iso") else meant.kind
-        reasons[name] = _reason(meant, column, note)
-        if meant.kind != "ignore" and len(_different(column)) <= 1:
-            kinds[name], reasons[name] = "ignore", "the same in all rows"
-        if kinds[name] == "ignore":
-            note = f"column {name!r} is left out: {reasons[name]}"
+        kind: str = meant.kind
+        n = len(np.unique(column.values[~column.gaps]))
+        reason = f"{meant.low:g} to {meant.high:g}"
+        if kind == "ignore":
+            reason = note.removeprefix(f"column {name!r}: ").partition(":")[0]
+        elif n <= 1:
+            kind, reason = "ignore", "the same in all rows"
+        elif kind == "category":
+            few = ", ".join(meant.labels[:4]) + (", ..." if len(meant.labels) > 4 else "")
+            reason = f"{n} labels: {few}"
+        elif kind == "date":
+            kind, reason = f"date {meant.form}".removesuffix(" iso"), f"{n} dates"
+        if kind == "ignore":
+            note = f"column {name!r} is left out: {reason}"
+        elif meant.gaps:
+            reason += f", {meant.gaps:.1%} missing"
         warnings += [note] if note else []
-    if set(kinds.values()) <= {"ignore"}:
-        said = "; ".join(f"{name!r} {reasons[name]}" for name in list(kinds)[:5])
+        columns[name] = kind, reason
+    if all(kind == "ignore" for kind, _ in columns.values()):
+        said = "; ".join(f"{name!r} {reason}" for name, (_, reason) in list(columns.items())[:5])
         raise TableError(f"{path}: has no column to learn from: {said or 'only the target'}")
+    kinds = {name: kind for name, (kind, _) in columns.items()}
     schema = Schema.infer(rest, kinds, missing=form.missing, decimal=form.decimal)
     warnings += leaks(schema, schema.encode(rest, Tally()), found.y, found.classes)
-    return Inspection(form, found, kinds, reasons, warnings, table.n_rows)
+    return Inspection(form, found, columns, warnings, table.n_rows)
 
 
 def _odd_cells(
@@ -107,20 +118,3 @@ def _odd_cells(
                 place, _ = first_cell(table, name, column, where)
                 notes.append(f"{place}: such cells ({where.sum()}) are {said}")
     return kinds, tuple(sorted(words)), notes
-
-
-def _different(column: Column) -> np.ndarray:
-    return np.unique(column.values[~column.gaps])
-
-
-def _reason(meant: ColumnSchema, column: Column, note: str) -> str:
-    """Why a column was taken for its kind, in a few words."""
-    if meant.kind == "ignore":
-        return note.removeprefix(f"column {meant.name!r}: ").partition(":")[0]
-    n, gaps = len(_different(column)), f", {meant.gaps:.1%} missing" if meant.gaps else ""
-    if meant.kind == "category":
-        few = ", ".join(meant.labels[:4]) + (", ..." if len(meant.labels) > 4 else "")
-        return f"{n} labels: {few}{gaps}"
-    if meant.kind == "date":
-        return f"{n} dates{gaps}"
-    return f"{meant.low:g} to {meant.high:g}{gaps}"
