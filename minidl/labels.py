@@ -16,8 +16,6 @@ _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of dates
 
 def plain_labels(classes: Any) -> list[Any]:
     """Return labels as Python values; datetime64 labels stay what they are."""
-    if isinstance(classes, np.ndarray) and classes.dtype.kind != "M":
-        return list(classes.tolist())
     return [
         label.item() if isinstance(label, np.generic) and label.dtype.kind != "M" else label
         for label in classes

@@ -140,7 +140,6 @@ class DiskRows:
         return digest.hexdigest()
 
     def _read(self, start: int, stop: int, out: Array | None = None) -> Array:
-        """Rows start to stop of the file."""
         rows: Array = np.empty((stop - start, self.shape[1]), self.dtype) if out is None else out
         view, at = rows.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
         while view:
@@ -155,7 +154,6 @@ class DiskRows:
         return rows
 
     def _take(self, numbers: Array) -> Array:
-        """The rows of these numbers, through the cache of blocks."""
         blocks, within = np.divmod(numbers, self.block_rows)
         missing = np.unique(blocks[self._slots[blocks] < 0])
         if len(missing) <= len(self._held):

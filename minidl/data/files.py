@@ -39,6 +39,7 @@ PAIRS = (
 )
 MEANING = ".schema.json"  # the ending of a file beside a .npy file: what its columns mean
 IN_MEMORY_BYTES = 1 << 30  # larger pairs of .npy files stay on the disk
+IDX_START = re.compile(rb"\0\0[\x08\x09\x0b-\x0e][\x01-\x04]")  # type and dimensions
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -106,7 +107,6 @@ def file(
 
 
 def _npz(path: str, features: str | None, target: str | None) -> Dataset:
-    """Return the data set in a .npz file; features, target: names of its arrays, or None."""
     try:
         arrays = read_arrays(Path(path), max_bytes=memory_bytes() or 2**34)
     except CheckpointError as error:
@@ -172,11 +172,7 @@ def _read_npy(path: str) -> np.ndarray:
 def _is_idx(path: str) -> bool:
     """Whether a file, gzipped or not, begins as those of MNIST do."""
     with open_data(path) as file:
-        return _has_idx_start(file.read(4))
-
-
-def _has_idx_start(start: bytes) -> bool:
-    return len(start) == 4 and start[:2] == b"\0\0" and start[2] in IDX_TYPES and 0 < start[3] < 5
+        return IDX_START.match(file.read(4)) is not None
 
 
 def _idx(path: str) -> Dataset:
@@ -184,8 +180,6 @@ def _idx(path: str) -> Dataset:
 
     The names differ in "images" and "labels", "idx3" and "idx1"; the test part, where it is there,
     has "t10k" or "test" for "train".
-    Images that are not gzipped and take more than IN_MEMORY_BYTES are read from the disk as they
-    are needed.
     """
     name = os.path.basename(path)
     if "images" not in name:
@@ -201,13 +195,13 @@ def _idx(path: str) -> Dataset:
 
 
 def _read_idx(path: str) -> Any:
-    """Return the array in an IDX file, that of many images as rows on the disk.
+    """Return the array in an IDX file; more than IN_MEMORY_BYTES, not gzipped, stay on the disk.
 
     LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
     """
     with open_data(path) as file:
         try:
-            if not _has_idx_start(start := file.read(4)):
+            if not IDX_START.match(start := file.read(4)):
                 raise DataError(f"{path}: is not an IDX file")
             shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
             dtype, offset = np.dtype(IDX_TYPES[start[2]]), file.tell()
@@ -226,7 +220,6 @@ def _read_idx(path: str) -> Any:
 
 
 def _svmlight(path: str) -> Dataset:
-    """Return the sparse rows in a file of svmlight's format."""
     from sklearn.datasets import load_svmlight_file
 
     with open_data(path) as file:
@@ -273,5 +266,5 @@ def _of_arrays(
 def _beside(path: str, name: str) -> str:
     """The file of that name in the same folder, gzipped or not."""
     file = os.path.join(os.path.dirname(path), name)
-    other = re.sub(r"\.gz$", "", file) if file.endswith(".gz") else file + ".gz"
+    other = file.removesuffix(".gz") if file.endswith(".gz") else file + ".gz"
     return file if os.path.exists(file) or not os.path.exists(other) else other

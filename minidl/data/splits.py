@@ -137,30 +137,29 @@ def _check(dataset: Dataset) -> None:
             raise DataError(f"{name}: y holds one class only; a classifier needs at least two")
     for array_name in ("X", "y", "X_test", "y_test"):
         array = getattr(dataset, array_name)
-        gaps_allowed = array_name.startswith("X") and dataset.categories is not None
-        if array is not None:
-            _check_finite(dataset, array_name, array, gaps_allowed)
+        if array is None or array.dtype.kind != "f":
+            continue
+        if isinstance(array, DiskRows):
+            for i, rows in enumerate(array.chunks()):
+                _check_finite(dataset, array_name, rows, i * array.block_rows)
+        else:
+            _check_finite(dataset, array_name, array)
 
 
-def _check_finite(dataset: Dataset, array_name: str, array: Any, gaps_allowed: bool) -> None:
+def _check_finite(dataset: Dataset, array_name: str, array: Any, first_row: int = 0) -> None:
     """array: a matrix as NumPy or CSR, or a vector of targets."""
-    if isinstance(array, DiskRows):
-        for rows in array.chunks() if array.dtype.kind == "f" else ():
-            _check_finite(dataset, array_name, rows, gaps_allowed)
-        return
+    is_input = array_name.startswith("X")
     values = array if isinstance(array, np.ndarray) else array.data
-    if values.dtype.kind != "f":
-        return
-    bad = np.isinf(values) if gaps_allowed else ~np.isfinite(values)
+    bad = np.isinf(values) if is_input and dataset.schema is not None else ~np.isfinite(values)
     if not bad.any():
         return
     place = np.unravel_index(int(bad.argmax()), values.shape)
     value, (row, *column) = values[place], map(int, place)
     if values is not array:
         row, column = int(np.searchsorted(array.indptr, row, "right")) - 1, [array.indices[row]]
-    where = f"row {row}"
+    where = f"row {first_row + row}"
     if column:
-        names = dataset.feature_names if array_name.startswith("X") else None
+        names = dataset.feature_names if is_input else None
         where += f", column {column[0]}" + (f" ({names[column[0]]})" if names else "")
     raise DataError(
         f"{dataset.name}: {array_name} holds {value} at {where}: "

@@ -40,19 +40,14 @@ class TableFeatures(TableInputs):
 
     name: ClassVar[str] = "table_features"
     medians: ClassVar[str] = "median"
+    schema: Schema
 
     def __init__(self, schema: Schema | None = None) -> None:
         super().__init__()
-        self._schema = schema
+        self.schema = schema or Schema(())
 
     def __repr__(self) -> str:
         return f"TableFeatures({self.n_features} columns, {self.n_out} inputs)"
-
-    @property
-    def schema(self) -> Schema:  # type: ignore[override]
-        """The meaning of the columns of the table."""
-        assert self._schema is not None
-        return self._schema
 
     def fit(self, X: Any, targets: np.ndarray | None = None) -> Self:
         """Take medians, quantiles and means of targets from encoded rows.
@@ -62,8 +57,8 @@ class TableFeatures(TableInputs):
         if targets is not None and isinstance(X, DiskRows):
             targets = targets[X.sample_numbers()]
         X = self._rows_to_fit(X)
-        if self._schema is None:
-            self._schema = Schema.plain([f"column {j}" for j in range(X.shape[1])])
+        if not self.schema.columns:
+            self.schema = Schema.plain([f"column {j}" for j in range(X.shape[1])])
         self._place_columns()
         self._state = {"schema": self.schema.state(), **self._means(X, targets)}
         self._keep(self._state | self._fit_numbers(self._numbers(X)), X.shape[1])
@@ -125,11 +120,24 @@ class TableFeatures(TableInputs):
         return np.hstack(parts)
 
     def _means(self, X: np.ndarray, targets: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Return the means of targets of each category of many labels."""
-        return {
-            f"means.{j}": _means(X[:, j], len(self.schema.used[j].labels), targets)
-            for j in self._coded
-        }
+        """Return the shrunk means of the targets over the rows of each label, (n_labels + 1, n).
+
+        The last row is the mean over all rows, for gaps and labels that were never seen.  Without
+        targets: the share of rows of each label, (n_labels + 1, 1).
+        """
+        found = {}
+        for j in self._coded:
+            n_labels, known = len(self.schema.used[j].labels), ~np.isnan(X[:, j])
+            places = X[known, j].astype(np.int64)
+            counts = np.bincount(places, minlength=n_labels)[:, None]
+            if targets is None:
+                found[f"means.{j}"] = np.vstack([counts / max(1, len(X)), [[0.0]]])
+                continue
+            mean, sums = targets.mean(axis=0), np.zeros((n_labels, targets.shape[1]))
+            np.add.at(sums, places, targets[known])
+            shrunk = (sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS)
+            found[f"means.{j}"] = np.vstack([shrunk, mean])
+        return found
 
     def _fit_numbers(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         missing = np.isnan(numbers)
@@ -155,7 +163,7 @@ class TableFeatures(TableInputs):
         }
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
-        own, self._schema = dict(arrays), Schema.restore(arrays["schema"])
+        own, self.schema = dict(arrays), Schema.restore(arrays["schema"])
         self._state = arrays
         self._place_columns()
         for j in self._coded:
@@ -167,20 +175,3 @@ class TableFeatures(TableInputs):
         sure(len(own) == 7, np.isin(exact(own["marked"], np.int64, n), (0, 1)).all())
         check_bins(n, column=own["bin"], left=own["left"], width=own["width"])
         self._keep(arrays, len(self.schema.used))
-
-
-def _means(codes: np.ndarray, n_labels: int, targets: np.ndarray | None) -> np.ndarray:
-    """Return the shrunk means of the targets over the rows of each label, (n_labels + 1, n).
-
-    The last row is the mean over all rows, for gaps and labels that were never seen.  Without
-    targets: the share of rows of each label, (n_labels + 1, 1).
-    """
-    known = ~np.isnan(codes)
-    places = codes[known].astype(np.int64)
-    counts = np.bincount(places, minlength=n_labels)[:, None]
-    if targets is None:
-        return np.vstack([counts / max(1, len(codes)), [[0.0]]])
-    mean = targets.mean(axis=0)
-    sums = np.zeros((n_labels, targets.shape[1]))
-    np.add.at(sums, places, targets[known])
-    return np.vstack([(sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS), mean])
