@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import types
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, reduce
-from operator import or_
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import (
@@ -47,10 +45,7 @@ SUPPLIED: dict[str, Any] = {
 }
 SIZES = {"n_in": 2, "n_features": 2}
 
-# Types made at run time, where a type checker cannot follow.
-_annotated: Any = Annotated
-_dict: Any = dict
-_tuple: Any = tuple
+_dict: Any = dict  # of types made at run time, where a type checker cannot follow
 
 
 class Settings(BaseModel):
@@ -107,6 +102,13 @@ def _as_text(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_as_text)]  # also a number, as it is written
 FilePath = Annotated[str, AfterValidator(file_name), AfterValidator(_absolute)]
+Numbers = Annotated[tuple[float, ...], Strict(False)]
+# The types of YAML values for some annotations: lists are kept as tuples.
+_BY_TYPE: dict[Any, Any] = {
+    float | Sequence[float]: float | Numbers,
+    Sequence[float] | None: Numbers | None,
+    Mapping[str, str] | None: dict[str, str] | None,
+}
 # Types that the name of an option determines beyond its annotation.
 _BY_NAME: dict[tuple[str, Any], Any] = {
     ("path", str | None): FilePath | None,
@@ -135,20 +137,9 @@ class Choice(Settings):
         return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
 
     @property
-    def nested(self) -> tuple[Choice, ...]:
-        """The layers within this one (`residual`), in order."""
-        layers: tuple[Choice, ...] = self.options.get("layers", ())
-        return layers
-
-    @property
     def spec(self) -> dict[str, Any]:
         """The choice in the notation of `minidl.specs`: {"name": ..., option: ...}."""
-        spec: dict[str, Any] = {"name": self.name}
-        for key, value in self.options.items():
-            spec[key] = list(value) if isinstance(value, tuple) else value
-        if self.nested:
-            spec["layers"] = [layer.spec for layer in self.nested]
-        return spec
+        return self.model_dump(mode="json")
 
     def build(self, **supplied: Any) -> Any:
         """Call the entry with the options, and with those of `supplied` that it takes."""
@@ -159,7 +150,7 @@ class Choice(Settings):
     @model_validator(mode="after")
     def _try(self) -> Choice:
         """Call the constructor once with tiny sizes, for the ranges that only it knows."""
-        if not self.trial or self.nested:  # nested layers have been tried one by one
+        if not self.trial or "layers" in self.options:  # those layers have been tried one by one
             return self
         tiny = SUPPLIED | SIZES
         n_out = self.options.get("n_out", 0)
@@ -249,12 +240,11 @@ class Family:
         """The model of one entry, with the fields of its signature."""
         factory = self.registry[name]
         fields: dict[str, Any] = {"name": (Literal[name], name)}
+        inner = Annotated[tuple[Annotated[Choice, self], ...], Strict(False)]
+        by_type = {**_BY_TYPE, Sequence[Layer]: inner}
         for key, parameter in _options(factory).items():
-            hint = _BY_NAME.get((key, parameter.annotation))
-            try:
-                hint = hint or option_type(parameter.annotation, self)
-            except TypeError as error:
-                raise TypeError(f"{self.kind} {name}, option {key}: {error}") from None
+            hint = parameter.annotation
+            hint = _BY_NAME.get((key, hint)) or by_type.get(hint, hint)
             fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
         summary = inspect.cleandoc(factory.__doc__ or name).split("\n\n")[0].replace("\n", " ")
         model = create_model(name, __base__=Choice, __doc__=summary, **fields)
@@ -269,24 +259,6 @@ def _options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for key, parameter in parameters_of(factory).items()
         if key not in SUPPLIED and (key not in SIZES or parameter.kind == parameter.KEYWORD_ONLY)
     }
-
-
-def option_type(hint: Any, layers: Family) -> Any:
-    """Return the type of a YAML value for the annotation of a constructor's argument.
-
-    A sequence is a list in YAML, kept as a tuple; a `Layer` is a choice of the family `layers`.
-    """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint in (int, float, str, bool, type(None)) or origin is Literal:
-        return hint
-    if inspect.isclass(hint) and issubclass(hint, Layer):
-        return Annotated[Choice, layers]
-    if origin not in (Union, types.UnionType, Sequence, Mapping):
-        raise TypeError(f"no YAML value is a {hint}")
-    inner = [option_type(each, layers) for each in arguments]
-    if origin is Sequence:
-        return _annotated[_tuple[inner[0], ...], Strict(False)]
-    return _dict[inner[0], inner[1]] if origin is Mapping else reduce(or_, inner)
 
 
 def _wrong(reason: str) -> PydanticCustomError:

@@ -286,4 +286,4 @@ def _walk(layers: Sequence[Choice], path: str) -> Iterator[tuple[str, Choice]]:
     """Every layer with its key path, those within others too."""
     for i, layer in enumerate(layers):
         yield f"{path}.{i}", layer
-        yield from _walk(layer.nested, f"{path}.{i}.{layer.name}")
+        yield from _walk(layer.options.get("layers", ()), f"{path}.{i}.{layer.name}")

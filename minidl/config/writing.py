@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from minidl.config.choices import Choice, Settings
 from minidl.config.document import MAX_DIGITS, resolve
-from minidl.config.settings import CheckpointEvery, Config, Data
+from minidl.config.settings import Config
 
 _PLAIN = re.compile(r"[\w./+-]+")
 
@@ -62,25 +61,23 @@ def dump(config: Config) -> str:
     return "".join(blocks)
 
 
-def plain(value: Any, *, short: bool = False) -> Any:
-    """Settings as the maps, lists and scalars of the file; layers in their short notation."""
-    if isinstance(value, Choice):
-        options = {key: plain(option, short=short) for key, option in value.options.items()}
-        if not short:
-            return {"name": value.name, **options}
-        only = next(iter(options.values()), None)
-        bare = len(options) == 1 and only is not None and not isinstance(only, dict)
-        return _Entry({value.name: only if bare else options}) if options else value.name
-    if isinstance(value, Data):
-        own = {key: plain(item) for key, item in value if key != "dataset"}
-        return plain(value.dataset) | own
-    if isinstance(value, Settings):
-        one_of = isinstance(value, CheckpointEvery)  # the others are null
-        items = ((key, item) for key, item in value if item is not None or not one_of)
-        return {key: plain(item, short=key == "model") for key, item in items}
-    if isinstance(value, tuple):
-        return [plain(item, short=short) for item in value]
-    return value
+def plain(config: Config) -> dict[str, Any]:
+    """The maps, lists and scalars of the file; layers in their short notation."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    data, every = values["data"], values["train"]["checkpoint_every"]
+    values["data"] = data.pop("dataset") | data
+    values["train"]["checkpoint_every"] = {k: n for k, n in every.items() if n is not None}
+    values["model"] = [_short(layer) for layer in values["model"]]
+    return values
+
+
+def _short(layer: dict[str, Any]) -> object:
+    options = {key: value for key, value in layer.items() if key != "name"}
+    if "layers" in options:
+        options["layers"] = [_short(inner) for inner in options["layers"]]
+    only = next(iter(options.values()), None)
+    bare = len(options) == 1 and only is not None and not isinstance(only, dict)
+    return _Entry({layer["name"]: only if bare else options}) if options else layer["name"]
 
 
 def differences(former: Config, config: Config) -> dict[str, tuple[object, object]]:
