@@ -31,40 +31,21 @@ class EarlyStopping:
         require("min_delta", self.min_delta, 0 <= self.min_delta < np.inf, "at least 0")
 
 
-class WeightAverage:
-    """Exponential moving average of the parameters, to be evaluated and saved in their place.
-
-    d = min(decay, (1 + t) / (10 + t))
-    average = d * average + (1 - d) * params
-
-    t counts updates from 0; the short memory at the start forgets the random first weights.
-    PyTorch's AveragedModel with get_ema_multi_avg_fn has no warm-up: it copies the parameters at
-    the first update, and then d = decay.
-    Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
-    """
-
-    def __init__(self, decay: float, vectors: Vectors) -> None:
-        self.decay = decay
-        self.n_updates = 0
-        self.vectors = _copied(vectors)
-
-    def update(self, vectors: Vectors) -> None:
-        """Take in the parameters, and other vectors that belong to them, of one more step."""
-        d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
-        self.n_updates += 1
-        for name, average in self.vectors.items():
-            for first in range(0, average.size, BLOCK):
-                part = slice(first, first + BLOCK)
-                average[part] += (1 - d) * (vectors[name][part] - average[part])
-
-
 class BestWeights:
     """The best weights of a model so far, judged by the validation rows after each epoch.
 
     monitor: the figure that is compared, "loss" or a metric of the loss function. NaN ranks last.
     early_stopping: when to stop; None to train all epochs.
-    ema: decay, in (0, 1), of an average of the weights over the steps; the averaged weights are
-    then validated and kept in place of the last ones.
+    ema: decay, in (0, 1), of an exponential moving average of the weights over the steps, which is
+    then validated and kept in place of the last ones; running statistics are averaged with them.
+
+    d = min(ema, (1 + t) / (10 + t))
+    average = d * average + (1 - d) * params
+
+    t counts steps from 0; the short memory at the start forgets the random first weights.
+    PyTorch's AveragedModel with get_ema_multi_avg_fn has no warm-up: it copies the parameters at
+    the first update, and then d = decay.
+    Polyak and Juditsky 1992; the warm-up is that of TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(
@@ -78,25 +59,28 @@ class BestWeights:
         require("ema", ema, ema is None or 0 < ema < 1, "in (0, 1)")
         figures = loss_function.figure_names()
         require("monitor", monitor, monitor in figures, f"one of {', '.join(figures)}")
-        self.monitor, self.early_stopping = monitor, early_stopping
+        self.monitor, self.early_stopping, self.ema = monitor, early_stopping, ema
         self._sign = -1 if monitor in loss_function.lower_is_better else 1
         self._current = {"params": model.params, "buffers": model.buffers}
-        self._average = None if ema is None else WeightAverage(ema, self._current)
+        self._average, self._n_updates = _copied(self._current) if ema else {}, 0
         self.kept: Vectors | None = None
 
     def after_step(self) -> None:
         """Take the weights of one more step into the average."""
-        if self._average is not None:
-            self._average.update(self._current)
+        if self.ema is None:
+            return
+        d = min(self.ema, (1 + self._n_updates) / (10 + self._n_updates))
+        self._n_updates += 1
+        for name, average in self._average.items():
+            for first in range(0, average.size, BLOCK):
+                part = slice(first, first + BLOCK)
+                average[part] += (1 - d) * (self._current[name][part] - average[part])
 
     @contextmanager
     def candidate(self) -> Iterator[None]:
         """Let the model hold, inside the block, the weights that this epoch may keep."""
-        if self._average is None:
-            yield
-            return
-        last = _copied(self._current)
-        self._fill(self._average.vectors)
+        last = _copied(self._current if self._average else {})
+        self._fill(self._average)
         try:
             yield
         finally:
@@ -128,30 +112,27 @@ class BestWeights:
 
     def use(self) -> None:
         """Put the kept weights into the model; where there are none, the averaged ones, if any."""
-        if self.kept is not None:
-            self._fill(self.kept)
-        elif self._average is not None:
-            self._fill(self._average.vectors)
+        self._fill(self._average if self.kept is None else self.kept)
 
     def state(self) -> dict[str, Any]:
         """Return the arrays that training goes on from; copy or write them before the next step."""
         state: dict[str, Any] = {}
-        if self._average is not None:
-            state["average"] = {"n_updates": self._average.n_updates, **self._average.vectors}
+        if self._average:
+            state["average"] = {"n_updates": self._n_updates, **self._average}
         if self.kept is not None:
             state["best"] = self.kept
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state()` returned."""
-        if self._average is not None:
-            self._average.n_updates = state["average"]["n_updates"]
-            self._average.vectors = _copied({k: state["average"][k] for k in self._current})
+        if self._average:
+            self._n_updates = state["average"]["n_updates"]
+            self._average = _copied({k: state["average"][k] for k in self._current})
         self.kept = _copied(state["best"]) if "best" in state else None
 
     def _fill(self, values: Vectors) -> None:
-        for name, vector in self._current.items():
-            vector[:] = values[name]
+        for name, value in values.items():
+            self._current[name][:] = value
 
 
 def _copied(vectors: Mapping[str, Array]) -> Vectors:

@@ -5,6 +5,7 @@ import functools
 import math
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from minidl import LayerNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, fit
-from minidl.best import WeightAverage
+from minidl.best import BestWeights
 from minidl.groups import ParameterGroup
 from minidl.layers import Sigmoid, Tanh
 from minidl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
@@ -305,15 +306,18 @@ def test_ten_steps_equal_those_of_scikit_learn(name, activation, layer):
 def test_the_average_of_weights_is_its_recurrence(decay):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(STEPS + 1, 70_000)), rng.normal(size=(STEPS + 1, 3))
-    average = WeightAverage(decay, {"params": vectors[0][0], "buffers": vectors[1][0]})
+    model = SimpleNamespace(params=vectors[0][0].copy(), buffers=vectors[1][0].copy())
+    best = BestWeights(model, SoftmaxCrossEntropy(), "loss", None, decay)
     expected = [vector[0].copy() for vector in vectors]
     for t in range(STEPS):
-        average.update({"params": vectors[0][t + 1], "buffers": vectors[1][t + 1]})
+        model.params[:], model.buffers[:] = vectors[0][t + 1], vectors[1][t + 1]
+        best.after_step()
         d = min(decay, (1 + t) / (10 + t))
         expected = [
             d * e + (1 - d) * vector[t + 1] for e, vector in zip(expected, vectors, strict=True)
         ]
-    for own, right in zip(average.vectors.values(), expected, strict=True):
+    best.use()
+    for own, right in zip((model.params, model.buffers), expected, strict=True):
         assert np.allclose(own, right, rtol=1e-12, atol=1e-13)
 
 

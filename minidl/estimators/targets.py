@@ -73,9 +73,13 @@ class Targets:
         loss_function = own or chosen("loss", loss).build()
         if loss_function.task != "regression":
             raise ValueError(f"loss must be one for regression, got {loss!r}")
+        before = self.loss_function
+        if isinstance(loss_function, ScaledLoss) and loss_function.scale_targets:
+            if isinstance(before, ScaledLoss):
+                loss_function = replace(loss_function, center=before.center, scale=before.scale)
         return replace(
             self,
-            loss_function=loss_function.with_scale_of(self.loss_function),
+            loss_function=loss_function,
             activation="exp" if isinstance(loss_function, Poisson) else "identity",
             score_name="loss" if own is None else "r2",
         )

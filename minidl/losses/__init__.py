@@ -30,4 +30,4 @@ LOSSES: dict[str, type[Loss]] = {
     "poisson": Poisson,
 }
 
-LOWER_IS_BETTER = frozenset[str]().union(*(loss.lower_is_better for loss in LOSSES.values()))
+LOWER_IS_BETTER = Loss.lower_is_better

@@ -39,7 +39,6 @@ class SoftmaxCrossEntropy(Loss):
     task = "classification"
     metric_names = ("accuracy", "balanced_accuracy", "macro_f1")
     extra_metric_names = ("roc_auc", "log_loss", "brier")
-    lower_is_better = frozenset({"loss", "log_loss", "brier"})
 
     def __post_init__(self) -> None:
         require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
@@ -176,7 +175,6 @@ class SigmoidCrossEntropy(Loss):
     task = "multilabel"
     metric_names = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
     extra_metric_names = ("roc_auc", "brier")
-    lower_is_better = frozenset({"loss", "brier"})
     adds_outputs = True
 
     def predict(self, logits: Array) -> Array:

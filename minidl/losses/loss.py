@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.errors import require_instance
 from minidl.kernels import Array
+from minidl.losses.metrics import weighted_mean
 
 Share = Any  # w_i / total_weight: (n_samples,) in the dtype of the logits, or one float for all
 Weights: TypeAlias = Array | None  # of rows, (n_samples,); None for 1 each
@@ -28,14 +29,17 @@ class Loss:
 
     Subclasses write `_elementwise`, the loss of each output by itself; l_i is the mean over the
     outputs, or their sum where `adds_outputs`. A loss that mixes outputs writes `_rows` instead.
+    What is not said otherwise is that of a regression.
     """
 
-    task: ClassVar[Literal["classification", "multilabel", "regression"]]
+    task: ClassVar[Literal["classification", "multilabel", "regression"]] = "regression"
     # The metrics by which models can be compared: those that `metrics` always gives, and those that
     # take longer and are given when they are asked for.
-    metric_names: ClassVar[tuple[str, ...]]
+    metric_names: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
     extra_metric_names: ClassVar[tuple[str, ...]] = ()
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})  # of the metrics and "loss"
+    lower_is_better: ClassVar[frozenset[str]] = frozenset(  # of "loss" and the metrics of all
+        {"loss", "rmse", "mae", "deviance", "log_loss", "brier"}
+    )
     adds_outputs: ClassVar[bool] = False
 
     def __call__(
@@ -65,10 +69,6 @@ class Loss:
 
     def fitted(self, targets: Array) -> Self:
         """Return the loss with what it takes from the training targets, once, before training."""
-        return self
-
-    def with_scale_of(self, other: Loss) -> Self:
-        """Return the loss with the center and scale that `other` took from its training targets."""
         return self
 
     def predict(self, logits: Array) -> Array:
@@ -103,9 +103,23 @@ class Loss:
     ) -> dict[str, float]:
         """Return the metrics by name; each row counts by its sample_weight.
 
+        For numbers: "r2", "rmse" and "mae" of the predictions, the mean over several outputs.
+        r2 = 1 - (mean squared error) / (variance of the targets); where all targets are equal, 1
+        for predictions without error and else 0, as in scikit-learn.
+
         extra: which of `extra_metric_names` are wanted, too. NaN: the rows do not define a metric.
         """
-        raise NotImplementedError
+        y, t = self.predict(logits).astype(np.float64), columns(targets, np.float64)
+        squares = weighted_mean(np.square(y - t), sample_weight, axis=0)
+        means = weighted_mean(t, sample_weight, axis=0)
+        variances = weighted_mean(np.square(t - means), sample_weight, axis=0)
+        unexplained = np.where(squares > 0, 1.0, 0.0)
+        np.divide(squares, variances, out=unexplained, where=variances > 0)
+        return {
+            "r2": float(np.mean(1 - unexplained)),
+            "rmse": float(np.mean(np.sqrt(squares))),
+            "mae": float(np.mean(weighted_mean(np.abs(y - t), sample_weight, axis=0))),
+        }
 
     @classmethod
     def figure_names(cls) -> tuple[str, ...]:

@@ -14,36 +14,8 @@ from minidl.losses.loss import Loss, Names, Weights, columns, require_targets
 from minidl.losses.metrics import weighted_mean
 
 
-class RegressionLoss(Loss):
-    """A loss function for numbers; its metrics are those of regression."""
-
-    task = "regression"
-    metric_names: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "rmse", "mae"})
-
-    def metrics(
-        self, logits: Array, targets: Array, sample_weight: Weights = None, extra: Names = ()
-    ) -> dict[str, float]:
-        """Return "r2", "rmse" and "mae" of the predictions, the mean over several outputs.
-
-        r2 = 1 - (mean squared error) / (variance of the targets); where all targets are equal, 1
-        for predictions without error and else 0, as in scikit-learn.
-        """
-        y, t = self.predict(logits).astype(np.float64), columns(targets, np.float64)
-        squares = weighted_mean(np.square(y - t), sample_weight, axis=0)
-        means = weighted_mean(t, sample_weight, axis=0)
-        variances = weighted_mean(np.square(t - means), sample_weight, axis=0)
-        unexplained = np.where(squares > 0, 1.0, 0.0)
-        np.divide(squares, variances, out=unexplained, where=variances > 0)
-        return {
-            "r2": float(np.mean(1 - unexplained)),
-            "rmse": float(np.mean(np.sqrt(squares))),
-            "mae": float(np.mean(weighted_mean(np.abs(y - t), sample_weight, axis=0))),
-        }
-
-
 @dataclass(frozen=True)
-class ScaledLoss(RegressionLoss):
+class ScaledLoss(Loss):
     """A regression whose outputs count in a unit of their own: prediction = center + scale * z.
 
     Below, t stands for (target - center) / scale, so a network may work with numbers around 1
@@ -81,12 +53,6 @@ class ScaledLoss(RegressionLoss):
         t = columns(targets, np.float64)
         deviations = np.where(np.ptp(t, axis=0) > 0, t.std(axis=0), 1.0)
         return replace(self, center=t.mean(axis=0).tolist(), scale=deviations.tolist())
-
-    def with_scale_of(self, other: Loss) -> Self:
-        """Return the loss with the center and scale of `other`, where they are to be scaled."""
-        if not (self.scale_targets and isinstance(other, ScaledLoss)):
-            return self
-        return replace(self, center=other.center, scale=other.scale)
 
     def predict(self, logits: Array) -> Array:
         """Return center + scale * logits, in the dtype of the logits."""
@@ -170,7 +136,6 @@ class Pinball(ScaledLoss):
     quantile: float | Sequence[float] = 0.5
 
     metric_names = ("mae",)
-    lower_is_better = frozenset({"loss", "mae"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,7 +177,7 @@ class Pinball(ScaledLoss):
 
 
 @dataclass(frozen=True)
-class Poisson(RegressionLoss):
+class Poisson(Loss):
     """Half the Poisson deviance of counts or rates, with the logarithm as link.
 
     l_i     = mean_j m - t + t * log(t / m);   m = exp(z)
@@ -223,7 +188,6 @@ class Poisson(RegressionLoss):
     """
 
     metric_names = ("deviance", "r2", "rmse", "mae")
-    lower_is_better = frozenset({"loss", "deviance", "rmse", "mae"})
     largest: ClassVar[float] = 60.0
 
     def predict(self, logits: Array) -> Array:
