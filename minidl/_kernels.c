@@ -453,12 +453,14 @@ static PyObject *call(const Kernel *kernel, PyObject *const *args, Py_ssize_t n_
 #define BLOCK 64 /* columns at a time: the sums stay in registers, the rows in the cache */
 #define ROWS 16  /* likewise, where a row may be shorter than a vector */
 #define LANES 32 /* two of the widest vectors, so that no addition waits for the one before it */
+#define AN_EXPONENTIAL 16 /* additions that take as long */
 #define AT_ONCE 65536 /* elements whose sum is kept in the type of the array */
 
-/* exp(x) for x <= 0 to within 2 units in the last place, NaN for NaN: 2**n times a polynomial in
- * the rest, as in Cephes by S. L. Moshier. Below -87 it is 0. GCC makes vectors of this as long as
- * no part is calculated for one case only: hence the forms of the choices, and -fno-tree-pre. */
-static inline float exp_float(float x) {
+/* exp(x) - less for x <= 0 to within 2 units in the last place, NaN for NaN; less: 0 or 1. 2**n times
+ * a polynomial in the rest, as in Cephes by S. L. Moshier. Below -87, exp(x) is 0. GCC makes vectors
+ * of this as long as no part is calculated for one case only: hence the forms of the choices, and
+ * -fno-tree-pre. */
+static inline float exp_less_float(float x, float less) {
     float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
     float n = (float)(int)(c * 1.44269504f - 0.5f);
     float r = c - n * 0.693359375f + n * 2.12194440e-4f;
@@ -468,14 +470,14 @@ static inline float exp_float(float x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t power = x < -87.0f ? 0 : ((int32_t)n + 127) << 23;
-    p *= (union { int32_t bits; float number; }){power}.number;
-    return p + (x != x ? x : 0.0f);
+    p = p * r * r + r; /* exp(r) - 1 */
+    int32_t bits = x < -87.0f ? 0 : ((int32_t)n + 127) << 23;
+    float power = (union { int32_t bits; float number; }){bits}.number;
+    return p * power + (power - less) + (x != x ? x : 0.0f);
 }
 
 /* Likewise, down to -708: 1 + 2 x P / (Q - x P), with polynomials P and Q in x**2. */
-static inline double exp_double(double x) {
+static inline double exp_less_double(double x, double less) {
     double c = x > -708.0 ? x : -708.0;
     double n = (double)(int)(c * 1.4426950408889634 - 0.5);
     double r = c - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6;
@@ -487,10 +489,15 @@ static inline double exp_double(double x) {
     q = q * s + 2.52448340349684104192e-3;
     q = q * s + 2.27265548208155028766e-1;
     q = q * s + 2.0;
-    int64_t power = x < -708.0 ? 0 : ((int64_t)(int)n + 1023) << 52;
-    p = (2.0 * p / (q - p) + 1.0) * (union { int64_t bits; double number; }){power}.number;
-    return p + (x != x ? x : 0.0);
+    int64_t bits = x < -708.0 ? 0 : ((int64_t)(int)n + 1023) << 52;
+    double power = (union { int64_t bits; double number; }){bits}.number;
+    return 2.0 * p / (q - p) * power + (power - less) + (x != x ? x : 0.0);
 }
+
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* CBLAS's names for them */
+static int narrow; /* whether the sizes of its matrices have 32 bits */
+static int (*blas_threads)(void);
+static void (*set_blas_threads)(int);
 
 #define REAL float
 #define TYPED(name) name##_float
@@ -508,8 +515,17 @@ static Py_ssize_t alike_length(const Work *w) {
     for (int i = 1; i < w->n_arrays; i++) fits &= same_shape(&w->a[i], &w->a[0]);
     return fits ? w->a[0].size : NO;
 }
+static Py_ssize_t costly_length(const Work *w) {
+    return alike_length(w) == NO ? NO : alike_length(w) * AN_EXPONENTIAL;
+}
 TYPED_KERNEL(relu, alike_length, "rw", DONE)
 TYPED_KERNEL(relu_backward, alike_length, "rrw", DONE)
+TYPED_KERNEL(sigmoid, costly_length, "rw", DONE)
+TYPED_KERNEL(sigmoid_backward, alike_length, "rrw", DONE)
+TYPED_KERNEL(tanh, costly_length, "rw", DONE)
+TYPED_KERNEL(tanh_backward, alike_length, "rrw", DONE)
+TYPED_KERNEL(silu, costly_length, "rw", DONE)
+TYPED_KERNEL(silu_backward, costly_length, "rrw", DONE)
 TYPED_KERNEL(finite, alike_length, "r", FINITE)
 TYPED_KERNEL(add_l2, alike_length, "wrd", SUM)
 TYPED_KERNEL(sgd, alike_length, "wrwddddd", FINITE)
@@ -582,18 +598,16 @@ KERNEL(take_rows, take_rows_length, "riw", take_rows_part, take_rows_part, DONE)
 
 /* ---- softmax cross-entropy ---- */
 
-/* An exponential costs as much as sixteen additions, so rows are shared out earlier. */
 static Py_ssize_t softmax_length(const Work *w) {
     const Array *z = &w->a[0];
     int fits = z->view.ndim == 2 && z->size > 0 && same_shape(z, &w->a[2]) &&
                is_row(&w->a[1], z->view.shape[0]) && are_below(&w->a[1], z->view.shape[1]);
-    return fits ? z->size * 16 : NO;
+    return fits ? z->size * AN_EXPONENTIAL : NO;
 }
 TYPED_KERNEL(softmax, softmax_length, "riwdd", SUM)
 
 static Py_ssize_t probabilities_length(const Work *w) {
-    const Array *z = &w->a[0];
-    return z->view.ndim == 2 && z->size > 0 && same_shape(z, &w->a[1]) ? z->size * 16 : NO;
+    return w->a[0].view.ndim == 2 && w->a[0].size > 0 ? costly_length(w) : NO;
 }
 TYPED_KERNEL(probabilities, probabilities_length, "rw", DONE)
 
@@ -614,83 +628,9 @@ TYPED_KERNEL(sparse_gradient, sparse_length, "rjjrw", DONE)
 
 /* ---- products ---- */
 
-/* The CBLAS interface, with sizes of 64 bits (NumPy's wheels) or of 32 (most other libraries). */
-#define GEMM(name, number, size)                                                               \
-    typedef void (*name)(int order, int trans_a, int trans_b, size m, size n, size k,          \
-                         number alpha, const number *a, size lda, const number *b, size ldb,   \
-                         number beta, number *c, size ldc)
-GEMM(Sgemm, float, int64_t);
-GEMM(Dgemm, double, int64_t);
-GEMM(NarrowSgemm, float, int32_t);
-GEMM(NarrowDgemm, double, int32_t);
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
-
-static void *sgemm, *dgemm;
-static int narrow; /* whether their sizes have 32 bits */
-static int (*blas_threads)(void);
-static void (*set_blas_threads)(int);
-
-/* c = a @ b + beta * c, all of one number type. */
-static void gemm(const Array *a, const void *from_a, const Array *b, const void *from_b,
-                 const Array *c, void *to, int64_t m, int64_t n, int64_t k, float beta) {
-    int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
-#define CALL(Gemm, function)                                                             \
-    ((Gemm)function)(ROW_MAJOR, trans_a, trans_b, m, n, k, 1, from_a, a->ld, from_b, b->ld, \
-                     beta, to, c->ld)
-    if (c->view.itemsize == sizeof(float))
-        narrow ? CALL(NarrowSgemm, sgemm) : CALL(Sgemm, sgemm);
-    else
-        narrow ? CALL(NarrowDgemm, dgemm) : CALL(Dgemm, dgemm);
-#undef CALL
-}
-
-static char *at(const Array *m, int64_t row, int64_t column) {
-    int64_t place = m->trans ? column * m->ld + row : row * m->ld + column;
-    return (char *)m->data + place * m->view.itemsize;
-}
-
-static void product_part(Work *w, int part, int parts) {
-    const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2];
-    const char *bias = w->a[3].data, *to_keep = w->a[4].data;
-    const int rectify = w->settings[0] != 0;
-    const Py_ssize_t size = c->view.itemsize;
-    int64_t m = c->rows, n = c->columns, k = a->columns;
-    Py_ssize_t start, stop;
-    /* Each part packs for itself what is not cut, so a long wide product is cut by columns. */
-    int by_rows = n < 4 * m || k < 32;
-    bounds(by_rows ? m : n, part, parts, &start, &stop);
-    if (start == stop) return;
-    int64_t row = by_rows ? start : 0, column = by_rows ? 0 : start;
-    int64_t rows = by_rows ? stop - start : m, columns = by_rows ? n : stop - start;
-    /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
-    if (bias)
-        for (int64_t i = 0; i < rows; i++)
-            memcpy(at(c, row + i, column), bias + column * size, columns * size);
-    void *to = at(c, row, column), *from_b = at(b, 0, column);
-    if (m > 1) {
-        gemm(a, at(a, row, 0), b, from_b, c, to, rows, columns, k, bias ? 1.0f : 0.0f);
-    } else {
-        int64_t apart = a->trans ? a->ld : 1;
-        if (!bias) memset(to, 0, columns * size);
-        if (size == sizeof(float))
-            add_row_times_float((float *)a->data, apart, from_b, b->ld, to, k, columns);
-        else
-            add_row_times_double((double *)a->data, apart, from_b, b->ld, to, k, columns);
-    }
-    /* While this part is in the cache. */
-    for (int64_t i = row; i < row + rows && (rectify || to_keep); i++) {
-        void *y = at(c, i, column);
-        const void *mask = to_keep ? to_keep + (i * n + column) * size : NULL;
-        if (rectify) size == sizeof(float) ? relu_float(y, y, columns) : relu_double(y, y, columns);
-        if (mask)
-            size == sizeof(float) ? masked_float(y, mask, y, columns)
-                                  : masked_double(y, mask, y, columns);
-    }
-}
-
 static Py_ssize_t matmul_length(const Work *w) {
     const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2], *bias = &w->a[3], *mask = &w->a[4];
-    if (sgemm == NULL) return NO;
+    if (gemm_float == NULL) return NO;
     if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return NO;
     /* A product with a single row or column is no gemm. NumPy has a fast way for the other ones. */
     if (c->rows == 0 || (c->rows == 1 ? b->trans : c->columns == 1)) return NO;
@@ -703,7 +643,7 @@ static Py_ssize_t matmul_length(const Work *w) {
     double size = (double)c->rows * (double)a->columns * (double)c->columns;
     return size < LONG_PRODUCT ? 0 : LONG + 1;
 }
-KERNEL(matmul, matmul_length, "mmMood", product_part, product_part, DONE)
+TYPED_KERNEL(matmul, matmul_length, "mmMood", DONE)
 
 static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     void *addresses[4];
@@ -711,50 +651,28 @@ static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n
     for (int i = 0; i < 4; i++) addresses[i] = PyLong_AsVoidPtr(args[i]);
     narrow = PyObject_IsTrue(args[4]);
     if (PyErr_Occurred()) return NULL;
-    sgemm = addresses[0];
-    dgemm = addresses[1];
+    gemm_float = addresses[0];
+    gemm_double = addresses[1];
     blas_threads = (int (*)(void))addresses[2];
     set_blas_threads = (void (*)(int))addresses[3];
     Py_RETURN_NONE;
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
+/* kernels.py says what each is for. */
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 
 static PyMethodDef methods[] = {
-    {"threads", py_threads, METH_NOARGS, "threads(): those of this Python thread"},
-    {"set_threads", py_set_threads, METH_O,
-     "set_threads(n): for this Python thread; 0: none asked for"},
-    {"use_blas", FAST(py_use_blas),
-     "use_blas(addresses of sgemm, dgemm, get and set the number of threads; whether sizes have "
-     "32 bits)"},
-    {"matmul", FAST(py_matmul), 
-     "matmul(a, b, out, bias, mask, relu): out = a @ b + bias, where mask > 0, above 0"},
-    {"relu", FAST(py_relu), "relu(x, y): y = max(x, 0)"},
-    {"relu_backward", FAST(py_relu_backward), "relu_backward(dy, y, dx): dx = dy where y > 0"},
-    {"finite", FAST(py_finite), "finite(x): whether all of x is finite"},
-    {"sum_rows", FAST(py_sum_rows), "sum_rows(x, sums): sums = the sum of the rows of x"},
-    {"batch_norm", FAST(py_batch_norm),
-     "batch_norm(x, gamma, beta, x_hat, y, stats, eps): y = gamma * x_hat + beta"},
-    {"batch_norm_backward", FAST(py_batch_norm_backward),
-     "batch_norm_backward(dy, x_hat, r, gamma, dx, dgamma, dbeta)"},
-    {"take_rows", FAST(py_take_rows), "take_rows(X, rows, out): out = X[rows]"},
-    {"softmax", FAST(py_softmax),
-     "softmax(logits, labels, dlogits, smoothing, share): the sum of the losses"},
-    {"probabilities", FAST(py_probabilities),
-     "probabilities(logits, p): p = exp(logits) / the sum of its row"},
-    {"sparse", FAST(py_sparse),
-     "sparse(data, indices, indptr, W, out, bias, relu): out = x @ W + bias, above 0; x is CSR"},
-    {"sparse_gradient", FAST(py_sparse_gradient),
-     "sparse_gradient(data, indices, indptr, dy, dW): dW = x.T @ dy; x is CSR"},
-    {"add_l2", FAST(py_add_l2), "add_l2(g, p, strength): g += strength * p; the sum of p**2"},
-    {"sgd", FAST(py_sgd),
-     "sgd(p, g, v, rate, momentum, decay, scale, nesterov): one step; whether p is finite"},
-    {"adam", FAST(py_adam), "adam(p, g, m, v, rate, beta1, beta2, eps, decay, scale, shrink, "
-     "1 - beta1, 1 - beta2): likewise"},
-    {"record", py_record, METH_NOARGS, "record(): record the kernels that this thread calls"},
-    {"recorded", FAST(py_recorded),
-     "recorded(x, y): end that; the recording, or None if it is not of a whole step"},
-    {"replay", FAST(py_replay), "replay(recording, x, y): the same with another batch; the loss"},
+    {"threads", py_threads, METH_NOARGS, NULL},
+    {"set_threads", py_set_threads, METH_O, NULL},
+    {"record", py_record, METH_NOARGS, NULL},
+    FAST(recorded), FAST(replay), FAST(use_blas),
+    FAST(matmul), FAST(sum_rows), FAST(take_rows), FAST(finite),
+    FAST(sparse), FAST(sparse_gradient),
+    FAST(relu), FAST(relu_backward), FAST(sigmoid), FAST(sigmoid_backward),
+    FAST(tanh), FAST(tanh_backward), FAST(silu), FAST(silu_backward),
+    FAST(batch_norm), FAST(batch_norm_backward),
+    FAST(softmax), FAST(probabilities),
+    FAST(add_l2), FAST(sgd), FAST(adam),
     {NULL, NULL, 0, NULL},
 };
 
@@ -764,7 +682,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 9)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 10)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

@@ -24,28 +24,60 @@
 
 /* ---- elementwise ---- */
 
-VECTORISED static void TYPED(relu)(const REAL *x, REAL *y, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* keeps NaN */
+/* The task whose last array is `value` of each x in the array before it; `first` is of the first
+ * array. Those are one where there are two arrays: x, y. Backwards they are dy, x or y, and dx. */
+#define ELEMENTWISE(name, value)                                              \
+    VECTORISED static void TYPED(name##_part)(Work *w, int part, int parts) { \
+        const int last = w->n_arrays - 1;                                     \
+        const REAL *firsts = w->a[0].data, *xs = w->a[last - 1].data;         \
+        REAL *out = w->a[last].data;                                          \
+        Py_ssize_t i, stop;                                                   \
+        bounds(w->a[last].size, part, parts, &i, &stop);                      \
+        _Pragma("GCC ivdep")                                                  \
+        for (; i < stop; i++) {                                               \
+            const REAL first = firsts[i], x = xs[i];                          \
+            (void)first; /* not in each value */                              \
+            out[i] = value;                                                   \
+        }                                                                     \
+    }
+
+/* 1 / (1 + exp(-x)), to full precision in both tails. */
+static inline REAL TYPED(logistic)(REAL x) {
+    REAL e = TYPED(exp_less)(x < 0 ? x : -x, 0);
+    return (x < 0 ? e : 1) / (1 + e);
 }
 
-VECTORISED static void TYPED(masked)(const REAL *dy, const REAL *y, REAL *dx, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+/* tanh(|x|) = -t / (2 + t), t = exp(-2 |x|) - 1. */
+static inline REAL TYPED(tangent)(REAL x) {
+    REAL t = TYPED(exp_less)(x < 0 ? 2 * x : -2 * x, 1);
+    return (x < 0 ? t : -t) / (2 + t);
+}
+
+/* Of y = x * s it is s + y * (1 - s). */
+static inline REAL TYPED(silu_slope)(REAL x) {
+    REAL s = TYPED(logistic)(x);
+    return s + x * s * (1 - s);
+}
+
+ELEMENTWISE(relu, x < 0 ? 0 : x) /* keeps NaN */
+ELEMENTWISE(relu_backward, x > 0 ? first : 0)
+ELEMENTWISE(sigmoid, TYPED(logistic)(x))
+ELEMENTWISE(sigmoid_backward, first * (x * (1 - x)))
+ELEMENTWISE(tanh, TYPED(tangent)(x))
+ELEMENTWISE(tanh_backward, first * (1 - x * x))
+ELEMENTWISE(silu, x * TYPED(logistic)(x))
+ELEMENTWISE(silu_backward, first * TYPED(silu_slope)(x))
+
+VECTORISED static void TYPED(rectify)(REAL *y, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] = y[i] < 0 ? 0 : y[i];
+}
+
+VECTORISED static void TYPED(mask)(const REAL *to_keep, REAL *y, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] = to_keep[i] > 0 ? y[i] : 0;
 }
 
 VECTORISED static void TYPED(add)(REAL *restrict y, const REAL *restrict b, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
-}
-
-static void TYPED(relu_part)(Work *w, int part, int parts) {
-    Py_ssize_t start, stop;
-    bounds(w->a[1].size, part, parts, &start, &stop);
-    TYPED(relu)(AT(w->a[0], start), AT(w->a[1], start), stop - start);
-}
-
-static void TYPED(relu_backward_part)(Work *w, int part, int parts) {
-    Py_ssize_t start, stop;
-    bounds(w->a[2].size, part, parts, &start, &stop);
-    TYPED(masked)(AT(w->a[0], start), AT(w->a[1], start), AT(w->a[2], start), stop - start);
 }
 
 VECTORISED static void TYPED(finite_part)(Work *w, int part, int parts) {
@@ -66,82 +98,84 @@ static void TYPED(sum_rows_part)(Work *w, int part, int parts) {
 
 /* ---- batch normalization ---- */
 
-VECTORISED static void TYPED(normalize)(const Work *b, Py_ssize_t start, Py_ssize_t width) {
-    Py_ssize_t n = b->a[1].size, rows = b->a[0].size / n;
-    const REAL *x = AT(b->a[0], start), *gamma = AT(b->a[1], start), *beta = AT(b->a[2], start);
-    REAL *x_hat = AT(b->a[3], start), *y = AT(b->a[4], start), *mean = AT(b->a[5], start);
-    REAL *var = mean + n, *r = var + n, eps = (REAL)b->settings[0];
-    REAL sums[BLOCK] = {0}, squares[BLOCK] = {0};
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
-    for (Py_ssize_t j = 0; j < width; j++) mean[j] = sums[j] = sums[j] / (REAL)rows;
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) {
-            REAL centred = x[i * n + j] - sums[j];
-            squares[j] += centred * centred;
-        }
-    for (Py_ssize_t j = 0; j < width; j++) {
-        var[j] = squares[j] / (REAL)rows;
-        r[j] = 1 / sqrt(var[j] + eps);
-    }
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++) {
-            REAL scaled = (x[i * n + j] - sums[j]) * r[j];
-            x_hat[i * n + j] = scaled;
-            y[i * n + j] = scaled * gamma[j] + beta[j];
-        }
-}
-
-static void TYPED(batch_norm_part)(Work *w, int part, int parts) {
+/* Each part has some columns, BLOCK of them at a time. */
+VECTORISED static void TYPED(batch_norm_part)(Work *w, int part, int parts) {
+    const Py_ssize_t n = w->a[1].size, rows = w->a[0].size / n;
+    const REAL eps = (REAL)w->settings[0];
     Py_ssize_t start, stop;
-    bounds(w->a[1].size, part, parts, &start, &stop);
-    for (; start < stop; start += BLOCK)
-        TYPED(normalize)(w, start, stop - start < BLOCK ? stop - start : BLOCK);
-}
-
-/* a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
-VECTORISED static void TYPED(denormalize)(const Array *a, Py_ssize_t start, Py_ssize_t width) {
-    Py_ssize_t n = a[2].size, rows = a[0].size / n;
-    const REAL *dy = AT(a[0], start), *x_hat = AT(a[1], start), *r = AT(a[2], start);
-    const REAL *gamma = AT(a[3], start);
-    REAL *dx = AT(a[4], start), *dgamma = AT(a[5], start), *dbeta = AT(a[6], start);
-    REAL sums[BLOCK] = {0}, products[BLOCK] = {0}, scale[BLOCK];
-    for (Py_ssize_t i = 0; i < rows; i++)
+    bounds(n, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK) {
+        const Py_ssize_t width = stop - start < BLOCK ? stop - start : BLOCK;
+        const REAL *x = AT(w->a[0], start), *gamma = AT(w->a[1], start), *beta = AT(w->a[2], start);
+        REAL *x_hat = AT(w->a[3], start), *y = AT(w->a[4], start), *mean = AT(w->a[5], start);
+        REAL *var = mean + n, *r = var + n, sums[BLOCK] = {0}, squares[BLOCK] = {0};
+        for (Py_ssize_t i = 0; i < rows; i++)
+            for (Py_ssize_t j = 0; j < width; j++) sums[j] += x[i * n + j];
+        for (Py_ssize_t j = 0; j < width; j++) mean[j] = sums[j] = sums[j] / (REAL)rows;
+        for (Py_ssize_t i = 0; i < rows; i++)
+            for (Py_ssize_t j = 0; j < width; j++) {
+                REAL centred = x[i * n + j] - sums[j];
+                squares[j] += centred * centred;
+            }
         for (Py_ssize_t j = 0; j < width; j++) {
-            sums[j] += dy[i * n + j];
-            products[j] += dy[i * n + j] * x_hat[i * n + j];
+            var[j] = squares[j] / (REAL)rows;
+            r[j] = 1 / sqrt(var[j] + eps);
         }
-    for (Py_ssize_t j = 0; j < width; j++) {
-        dbeta[j] = sums[j];
-        dgamma[j] = products[j];
-        sums[j] = sums[j] / (REAL)rows;
-        products[j] = products[j] / (REAL)rows;
-        scale[j] = gamma[j] * r[j];
+        for (Py_ssize_t i = 0; i < rows; i++)
+            for (Py_ssize_t j = 0; j < width; j++) {
+                REAL scaled = (x[i * n + j] - sums[j]) * r[j];
+                x_hat[i * n + j] = scaled;
+                y[i * n + j] = scaled * gamma[j] + beta[j];
+            }
     }
-    for (Py_ssize_t i = 0; i < rows; i++)
-        for (Py_ssize_t j = 0; j < width; j++)
-            dx[i * n + j] =
-                (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
 }
 
-static void TYPED(batch_norm_backward_part)(Work *w, int part, int parts) {
+/* w->a: dy, x_hat, r, gamma, dx, dgamma, dbeta */
+VECTORISED static void TYPED(batch_norm_backward_part)(Work *w, int part, int parts) {
+    const Array *a = w->a;
+    const Py_ssize_t n = a[2].size, rows = a[0].size / n;
     Py_ssize_t start, stop;
-    bounds(w->a[2].size, part, parts, &start, &stop);
-    for (; start < stop; start += BLOCK)
-        TYPED(denormalize)(w->a, start, stop - start < BLOCK ? stop - start : BLOCK);
+    bounds(n, part, parts, &start, &stop);
+    for (; start < stop; start += BLOCK) {
+        const Py_ssize_t width = stop - start < BLOCK ? stop - start : BLOCK;
+        const REAL *dy = AT(a[0], start), *x_hat = AT(a[1], start), *r = AT(a[2], start);
+        const REAL *gamma = AT(a[3], start);
+        REAL *dx = AT(a[4], start), *dgamma = AT(a[5], start), *dbeta = AT(a[6], start);
+        REAL sums[BLOCK] = {0}, products[BLOCK] = {0}, scale[BLOCK];
+        for (Py_ssize_t i = 0; i < rows; i++)
+            for (Py_ssize_t j = 0; j < width; j++) {
+                sums[j] += dy[i * n + j];
+                products[j] += dy[i * n + j] * x_hat[i * n + j];
+            }
+        for (Py_ssize_t j = 0; j < width; j++) {
+            dbeta[j] = sums[j];
+            dgamma[j] = products[j];
+            sums[j] = sums[j] / (REAL)rows;
+            products[j] = products[j] / (REAL)rows;
+            scale[j] = gamma[j] * r[j];
+        }
+        for (Py_ssize_t i = 0; i < rows; i++)
+            for (Py_ssize_t j = 0; j < width; j++)
+                dx[i * n + j] =
+                    (dy[i * n + j] - x_hat[i * n + j] * products[j] - sums[j]) * scale[j];
+    }
 }
 
 /* ---- softmax cross-entropy ---- */
 
 /* The exponentials of some rows are taken together. */
-VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *labels, REAL *d,
-                                             Py_ssize_t rows, Py_ssize_t n, REAL smoothing,
-                                             REAL share) {
-    REAL rest = smoothing / (REAL)n, fits[ROWS];
-    int64_t classes[ROWS];
+VECTORISED static void TYPED(softmax_part)(Work *w, int part, int parts) {
+    const Py_ssize_t n_rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
+    const Py_ssize_t stop = n_rows * (part + 1) / parts;
+    const REAL smoothing = (REAL)w->settings[0], share = (REAL)w->settings[1];
+    const REAL rest = smoothing / (REAL)n;
+    REAL fits[ROWS];
+    int64_t classes[ROWS], *labels = w->a[1].data;
     double losses = 0.0;
-    for (; rows > 0; rows -= ROWS, labels += ROWS, z += ROWS * n, d += ROWS * n) {
-        Py_ssize_t m = rows < ROWS ? rows : ROWS;
+    for (Py_ssize_t row = n_rows * part / parts; row < stop; row += ROWS) {
+        const Py_ssize_t m = stop - row < ROWS ? stop - row : ROWS;
+        const REAL *z = AT(w->a[0], row * n);
+        REAL *d = AT(w->a[2], row * n);
         for (Py_ssize_t i = 0; i < m; i++) {
             const REAL *z_i = z + i * n;
             REAL *d_i = d + i * n, largest = z_i[0], sum = 0;
@@ -149,11 +183,14 @@ VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *label
             for (Py_ssize_t j = 0; j < n; j++) d_i[j] = z_i[j] - largest;
             if (smoothing != 0)
                 for (Py_ssize_t j = 0; j < n; j++) sum += d_i[j];
-            classes[i] = READ_ONCE(labels + i);
-            if (classes[i] < 0 || classes[i] >= n) return NAN; /* it was a class a moment ago */
+            classes[i] = READ_ONCE(labels + row + i);
+            if (classes[i] < 0 || classes[i] >= n) { /* it was a class a moment ago */
+                w->sums[part] = NAN;
+                return;
+            }
             fits[i] = (1 - smoothing) * d_i[classes[i]] + rest * sum;
         }
-        for (Py_ssize_t k = 0; k < m * n; k++) d[k] = TYPED(exp)(d[k]);
+        for (Py_ssize_t k = 0; k < m * n; k++) d[k] = TYPED(exp_less)(d[k], 0);
         for (Py_ssize_t i = 0; i < m; i++) {
             REAL *d_i = d + i * n, total = 0;
             for (Py_ssize_t j = 0; j < n; j++) total += d_i[j];
@@ -163,39 +200,39 @@ VECTORISED static double TYPED(softmax_rows)(const REAL *z, const int64_t *label
             d_i[classes[i]] -= (1 - smoothing) * share;
         }
     }
-    return losses;
+    w->sums[part] = losses;
 }
 
 /* p = exp(z - the largest of its row), which sums to 1 in each row. */
-VECTORISED static void TYPED(probabilities)(const REAL *z, REAL *p, Py_ssize_t rows, Py_ssize_t n) {
-    for (Py_ssize_t row = 0; row < rows * n; row += n) {
+VECTORISED static void TYPED(probabilities_part)(Work *w, int part, int parts) {
+    const Py_ssize_t n_rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
+    const Py_ssize_t start = n_rows * part / parts * n, stop = n_rows * (part + 1) / parts * n;
+    const REAL *z = w->a[0].data;
+    REAL *p = w->a[1].data;
+    for (Py_ssize_t row = start; row < stop; row += n) {
         REAL largest = z[row];
         for (Py_ssize_t i = row; i < row + n; i++) largest = z[i] > largest ? z[i] : largest;
         for (Py_ssize_t i = row; i < row + n; i++) p[i] = z[i] - largest;
     }
-    for (Py_ssize_t i = 0; i < rows * n; i++) p[i] = TYPED(exp)(p[i]);
-    for (Py_ssize_t row = 0; row < rows; row++, p += n) {
+    for (Py_ssize_t i = start; i < stop; i++) p[i] = TYPED(exp_less)(p[i], 0);
+    for (Py_ssize_t row = start; row < stop; row += n) {
         REAL total = 0;
-        for (Py_ssize_t j = 0; j < n; j++) total += p[j];
-        for (Py_ssize_t j = 0; j < n; j++) p[j] = p[j] / total;
+        for (Py_ssize_t i = row; i < row + n; i++) total += p[i];
+        for (Py_ssize_t i = row; i < row + n; i++) p[i] = p[i] / total;
     }
 }
 
-static void TYPED(probabilities_part)(Work *w, int part, int parts) {
-    Py_ssize_t rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
-    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
-    TYPED(probabilities)(AT(w->a[0], start * n), AT(w->a[1], start * n), stop - start, n);
-}
+/* ---- products ---- */
 
-static void TYPED(softmax_part)(Work *w, int part, int parts) {
-    Py_ssize_t rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
-    Py_ssize_t start = rows * part / parts, stop = rows * (part + 1) / parts;
-    w->sums[part] = TYPED(softmax_rows)(AT(w->a[0], start * n), (int64_t *)w->a[1].data + start,
-                                        AT(w->a[2], start * n), stop - start, n,
-                                        (REAL)w->settings[0], (REAL)w->settings[1]);
-}
-
-/* ---- a row times a matrix ---- */
+/* The CBLAS interface, with sizes of 64 bits (NumPy's wheels) or of 32 (most other libraries). */
+#define GEMM(name, size)                                                                      \
+    typedef void (*TYPED(name))(int order, int trans_a, int trans_b, size m, size n, size k,  \
+                                REAL alpha, const REAL *a, size lda, const REAL *b, size ldb, \
+                                REAL beta, REAL *c, size ldc);
+GEMM(Gemm, int64_t)
+GEMM(NarrowGemm, int32_t)
+#undef GEMM
+static void *TYPED(gemm);
 
 /* y += x @ W.  x: (k,), its elements `apart`.  W: (k, n), its rows ld apart. */
 VECTORISED static void TYPED(add_row_times)(const REAL *x, Py_ssize_t apart, const REAL *W,
@@ -210,6 +247,45 @@ VECTORISED static void TYPED(add_row_times)(const REAL *x, Py_ssize_t apart, con
         }
     for (; i < k; i++, x += apart, W += ld)
         for (Py_ssize_t j = 0; j < n; j++) y[j] += x[0] * W[j];
+}
+
+static REAL *TYPED(place)(const Array *m, int64_t row, int64_t column) {
+    return AT(*m, m->trans ? column * m->ld + row : row * m->ld + column);
+}
+
+static void TYPED(matmul_part)(Work *w, int part, int parts) {
+    const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2];
+    const REAL *bias = w->a[3].data, *to_keep = w->a[4].data;
+    const Py_ssize_t n = c->columns, k = a->columns;
+    /* Each part packs for itself what is not cut, so a long wide product is cut by columns. */
+    const int by_rows = n < 4 * c->rows || k < 32;
+    Py_ssize_t start, stop;
+    bounds(by_rows ? c->rows : n, part, parts, &start, &stop);
+    if (start == stop) return;
+    const Py_ssize_t row = by_rows ? start : 0, end = by_rows ? stop : c->rows;
+    const Py_ssize_t column = by_rows ? 0 : start, width = by_rows ? n : stop - start;
+    const REAL *from_a = TYPED(place)(a, row, 0), *from_b = TYPED(place)(b, 0, column);
+    REAL *to = TYPED(place)(c, row, column);
+    /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
+    for (Py_ssize_t i = row; bias && i < end; i++)
+        memcpy(TYPED(place)(c, i, column), bias + column, width * sizeof(REAL));
+    if (c->rows > 1) {
+#define CALL(Gemm)                                                                         \
+    ((TYPED(Gemm))TYPED(gemm))(ROW_MAJOR, a->trans ? TRANS : NO_TRANS,                     \
+                               b->trans ? TRANS : NO_TRANS, end - row, width, k, 1, from_a, \
+                               a->ld, from_b, b->ld, bias ? 1 : 0, to, c->ld)
+        narrow ? CALL(NarrowGemm) : CALL(Gemm);
+#undef CALL
+    } else {
+        if (!bias) memset(to, 0, width * sizeof(REAL));
+        TYPED(add_row_times)(from_a, a->trans ? a->ld : 1, from_b, b->ld, to, k, width);
+    }
+    /* While this part is in the cache. */
+    for (Py_ssize_t i = row; i < end && (w->settings[0] != 0 || to_keep); i++) {
+        REAL *y = TYPED(place)(c, i, column);
+        if (w->settings[0] != 0) TYPED(rectify)(y, width);
+        if (to_keep) TYPED(mask)(to_keep + i * n + column, y, width);
+    }
 }
 
 /* ---- products of a sparse matrix ---- */
@@ -251,7 +327,7 @@ static void TYPED(sparse_part)(Work *w, int part, int parts) {
         memset(y, 0, n * sizeof(REAL));
         w->sums[part] += TYPED(add_row)(a, i, 0, 0, n);
         if (a[5].data) TYPED(add)(y, a[5].data, n);
-        if (w->settings[0] != 0) TYPED(relu)(y, y, n);
+        if (w->settings[0] != 0) TYPED(rectify)(y, n);
     }
 }
 
@@ -326,4 +402,5 @@ VECTORISED static void TYPED(adam_part)(Work *w, int part, int parts) {
 }
 
 #undef AT
+#undef ELEMENTWISE
 #undef FOR_ALL_ELEMENTS

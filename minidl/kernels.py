@@ -2,13 +2,14 @@
 the passes over memory for float32 and float64 in `_passes.h`.
 
 A function here either has its reference in NumPy beside the call to C, or it returns whether C
-has done the work, and the NumPy code is where the formula is described: `optimizers.py` and
-`losses/`. The C extension is optional: it is built where a C compiler is present when minidl is
-installed, and the environment variable `MINIDL_KERNELS=numpy` turns it off.
+has done the work, and the NumPy code is where the formula is described: `optimizers.py`, `losses/`
+and `layers/activations.py`. The C extension is optional: it is built where a C compiler is present
+when minidl is installed, and the environment variable `MINIDL_KERNELS=numpy` turns it off.
 
 C and NumPy give the same bits, with these exceptions. A product is split among threads and starts
-from the bias. Softmax has its own exponential. NumPy adds a single column pairwise. A zero may have
-the other sign. A parameter whose square overflows is not finite for NumPy only.
+from the bias. Softmax, sigmoid, tanh and SiLU have an exponential of their own. NumPy adds a single
+column pairwise. A zero may have the other sign. A parameter whose square overflows is not finite
+for NumPy only.
 
 Why not NumPy and the threads of its BLAS: NumPy's elementwise passes use one core, and a BLAS that
 waits for one of its threads on a busy core loses whole time slices. Here one small crew of threads
@@ -39,7 +40,7 @@ Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 9  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 10  # of the functions in C; an extension left over from another checkout is not used
 
 
 class _Numpy:
@@ -196,16 +197,9 @@ def _fits(x: Any, *shape: int) -> bool:
     return bool(x.format == "csr" and x.shape == shape)
 
 
-def relu(x: Array, y: Array) -> None:
-    """y = max(x, 0)."""
-    if not _compiled.relu(x, y):
-        np.maximum(x, 0, out=y)
-
-
-def relu_backward(dy: Array, y: Array, dx: Array) -> None:
-    """dx = dy where y > 0, else 0."""
-    if not _compiled.relu_backward(dy, y, dx):
-        np.multiply(dy, y > 0, out=dx)
+def elementwise(name: str, *arrays: Array) -> bool:
+    """Fill the last array from the others; return whether C has done it: see `SinglePass`."""
+    return bool(getattr(_compiled, name)(*arrays))
 
 
 def sum_rows(x: Array, sums: Array) -> None:

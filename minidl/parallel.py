@@ -17,13 +17,14 @@ import numpy as np
 from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.kernels import Array, Replay
-from minidl.layers import Identity, Layer, Linear, ReLU
+from minidl.layers import Identity, Layer, Linear, ReLU, Sigmoid, SiLU, Tanh
 from minidl.losses import Loss, SoftmaxCrossEntropy
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.ranks import Ranks, block_size, half_of, shard_bounds
 
-KERNELS_ALONE = {Sequential, Linear, ReLU, Identity, SoftmaxCrossEntropy}  # for dense arrays
+# Whose steps are kernels alone, for dense arrays.
+KERNELS_ALONE = {Sequential, Linear, Identity, ReLU, Tanh, Sigmoid, SiLU, SoftmaxCrossEntropy}
 
 
 class Differentiation:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.groups import ParameterGroup
-from minidl.layers import BatchNorm
+from minidl.layers import BatchNorm, Sigmoid, SiLU, Tanh
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(
@@ -54,15 +54,46 @@ def test_elementwise_kernels_have_numpys_bits(dtype, size, n_threads, reference)
     rng = np.random.default_rng(size)
     x, dy = floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
     x[size // 2] = np.nan
-    y, expected = np.empty_like(x), np.empty_like(x)
     with kernels.threads(n_threads):
-        kernels.relu(x, y)
-        reference(kernels.relu, x, expected)
-        assert same_bits(y, expected)
-        dx = np.empty_like(x)
-        kernels.relu_backward(dy, y, dx)
-    expected = np.where(y > 0, dy, 0).astype(dtype)
-    assert np.array_equal(dx, expected)
+        y, dx = both_ways(ReLU(), x, dy)
+    assert all(map(same_bits, (y, np.abs(dx)), map(np.abs, reference(both_ways, ReLU(), x, dy))))
+
+
+def both_ways(layer, x, dy):
+    return layer.forward(x[None])[0], layer.backward(dy[None])[0]
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("layer", [Tanh(), Sigmoid(), SiLU()], ids=lambda each: each.kernel)
+@both_types
+def test_activations_agree_with_longer_numbers(dtype, layer, size, n_threads, reference):
+    rng = np.random.default_rng(size)
+    x, dy = 5 * floats(rng, size, dtype=dtype), floats(rng, size, dtype=dtype)
+    x[::3] *= 1e-3
+    exact = reference(both_ways, layer, x.astype(np.longdouble), dy.astype(np.longdouble))
+    in_numpy = reference(both_ways, layer, x, dy)
+    with kernels.threads(n_threads):
+        found = both_ways(layer, x, dy)
+    eps = float(np.finfo(dtype).eps)
+    assert np.all(np.abs(found[0] - exact[0]) <= 4 * eps * np.abs(exact[0]))
+    for one, right, other in zip(found, exact, in_numpy, strict=True):
+        assert one.dtype == dtype
+        assert np.abs(one - right).max() <= 8 * eps * np.abs(right).max()
+        assert np.abs(one - other).max() <= 16 * eps * np.abs(right).max()
+
+
+@compiled
+@pytest.mark.parametrize("layer", [Tanh(), Sigmoid(), SiLU()], ids=lambda each: each.kernel)
+@both_types
+def test_the_ends_of_activations_are_numpys(dtype, layer, reference):
+    x = np.array([0, -0.0, 1e-30, -1e-30, 80, -80, 1e4, -1e4, np.inf, np.nan, 1], dtype)
+    y, dx = both_ways(layer, x, np.ones_like(x))
+    with np.errstate(invalid="ignore"):  # SiLU and its slope where x is infinite
+        expected, slopes = reference(both_ways, layer, x, np.ones_like(x))
+    assert np.allclose(y, expected, rtol=4 * np.finfo(dtype).eps, atol=0, equal_nan=True)
+    assert np.allclose(dx, slopes, rtol=1e-5, atol=1e-30, equal_nan=True)
 
 
 @compiled
@@ -158,8 +189,8 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
 @pytest.mark.parametrize(
     ("name", "shapes", "more"),
     [
-        ("relu", [FOUR, FOUR], ()),
-        ("relu_backward", [FOUR, FOUR, FOUR], ()),
+        *((name, [FOUR, FOUR], ()) for name in ("relu", "sigmoid", "tanh", "silu")),
+        *((f"{name}_backward", [FOUR] * 3, ()) for name in ("relu", "sigmoid", "tanh", "silu")),
         ("sum_rows", [FOUR, ROW], ()),
         ("batch_norm", [FOUR, ROW, ROW, FOUR, FOUR, (3, 3)], (1e-3,)),
         ("batch_norm_backward", [FOUR, FOUR, ROW, ROW, FOUR, ROW, ROW], ()),
@@ -197,8 +228,8 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
 @pytest.mark.parametrize(
     ("name", "access", "more"),
     [
-        ("relu", "rw", ()),
-        ("relu_backward", "rrw", ()),
+        *((name, "rw", ()) for name in ("relu", "sigmoid", "tanh", "silu")),
+        *((f"{name}_backward", "rrw", ()) for name in ("relu", "sigmoid", "tanh", "silu")),
         ("matmul", "rrw", (None, None, False)),
         ("add_l2", "wr", (0.1,)),
         ("sgd", "wrw", (0.1, 0.9, 0.0, 1.0, False)),

@@ -22,6 +22,7 @@ from minidl import (
     kernels,
 )
 from minidl.errors import DivergenceError
+from minidl.layers import ELU, Sigmoid, SiLU
 from minidl.losses import MSE
 from minidl.training import Training
 
@@ -103,6 +104,19 @@ def test_repeated_steps_have_the_bits_of_ordinary_ones(
     assert replays == [True] * (4 + 6 + 7)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", [Tanh, Sigmoid, SiLU])
+def test_steps_with_other_activations_are_repeated(
+    activation, dtype, n_threads, replays, monkeypatch
+):
+    layers = net(30, 300, 20, 3, dtype=dtype)
+    layers = [activation() if type(layer) is ReLU else layer for layer in layers]
+    found, expected = outcomes(monkeypatch, lambda: training(layers, blas_threads=n_threads))
+    assert found == expected
+    assert replays == [True] * (4 + 6 + 7)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -132,7 +146,7 @@ class MyLinear(Linear):
     ("layers", "settings"),
     [
         ([MyLinear(8, 3, rng=0)], {}),
-        ([Linear(8, 3, rng=0), Tanh(), Linear(3, 3, rng=1)], {}),
+        ([Linear(8, 3, rng=0), ELU(), Linear(3, 3, rng=1)], {}),
         ([Linear(8, 3, rng=0), BatchNorm(3), Linear(3, 3, rng=1)], {}),
         ([Dropout(0.5, rng=0), Linear(8, 3, rng=1)], {}),
         (net(8, 1, 3), {}),  # a product with a single column is NumPy's
@@ -268,7 +282,7 @@ def test_what_is_no_whole_step_of_the_batch_is_not_recorded():
         return step() + step()
 
     def with_numpy():
-        kernels.relu(x.T, np.empty((4, 6), np.float32))  # not contiguous
+        kernels.elementwise("relu", x.T, np.empty((4, 6), np.float32))  # not contiguous
         return step()
 
     cases = [

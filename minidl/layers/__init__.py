@@ -12,7 +12,6 @@ from minidl.layers.activations import (
     Identity,
     LeakyReLU,
     Mish,
-    ParametricMix,
     ReLU,
     Sigmoid,
     SiLU,
@@ -23,7 +22,7 @@ from minidl.layers.layer import Layer
 from minidl.layers.linear import Linear
 from minidl.layers.noise import Dropout, GaussianNoise, Noise
 from minidl.layers.normalization import BatchNorm, LayerNorm, RMSNorm, Scale
-from minidl.layers.residual import Residual
+from minidl.layers.residual import ParametricMix, Residual
 
 LAYERS: dict[str, type[Layer]] = {
     "linear": Linear,

@@ -7,7 +7,7 @@ in a YAML file.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from minidl.layers.layer import Layer
 
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), to full precision in both tails."""
-    y = np.negative(x)
-    with np.errstate(over="ignore"):  # far below 0 the exponential is infinite and the result 0
-        np.exp(y, out=y)
-    y += 1
-    return np.divide(1, y, out=y)
+    y = np.empty_like(x)
+    if not kernels.elementwise("sigmoid", x, y):
+        np.negative(x, out=y)
+        with np.errstate(over="ignore"):  # far below 0 the exponential is infinite and y is 0
+            np.exp(y, out=y)
+        y += 1
+        np.divide(1, y, out=y)
+    return y
 
 
 class Activation(Layer):
@@ -73,7 +76,37 @@ class Identity(Activation):
         return dy if need_dx else None
 
 
-class ReLU(Activation):
+class SinglePass(Activation):
+    """An activation that is also in C, a single pass over memory each way.
+
+    kernel: its name there; backward is called so, too.  saves_x: whether f' takes x; else y.
+    """
+
+    kernel: ClassVar[str]
+    saves_x: ClassVar[bool] = False
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return f(x)."""
+        y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
+        saved = x if self.saves_x else y
+        if not kernels.elementwise(self.kernel, x, y):
+            y, saved = self._function(x)
+        if train:
+            self.save(saved)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Return dy * f'(x)."""
+        (saved,) = self.saved()
+        if not need_dx:
+            return None
+        dx = self._empty("dx", dy.shape, dy.dtype)
+        if not kernels.elementwise(f"{self.kernel}_backward", dy, saved, dx):
+            np.multiply(dy, self._slope(saved), out=dx)
+        return dx
+
+
+class ReLU(SinglePass):
     """Rectified linear unit.
 
     y  = max(x, 0)
@@ -83,30 +116,31 @@ class ReLU(Activation):
     Nair and Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010.
     """
 
+    kernel = "relu"
     # Whether the linear layer before or after this one does its work: see Sequential.enter_loop.
     is_rectified = is_masked = False
 
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return max(x, 0)."""
-        if self.is_rectified:
-            y = x
-        else:
-            y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
-            kernels.relu(x, y)
+        if not self.is_rectified:
+            return super().forward(x, train)
         if train:
-            self.save(y)
-        return y
+            self.save(x)
+        return x
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         """Return dy where y > 0, else 0."""
-        (y,) = self.saved()
-        if not need_dx:
-            return None
-        if self.is_masked:
-            return dy
-        dx = self._empty("dx", dy.shape, dy.dtype)
-        kernels.relu_backward(dy, y, dx)
-        return dx
+        if not self.is_masked:
+            return super().backward(dy, need_dx)
+        self.saved()
+        return dy if need_dx else None
+
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        y = np.maximum(x, 0)
+        return y, y
+
+    def _slope(self, y: Array) -> Array:
+        return y > 0
 
 
 class LeakyReLU(Activation):
@@ -131,7 +165,7 @@ class LeakyReLU(Activation):
         return np.asarray(np.where(y > 0, y.dtype.type(1), y.dtype.type(self.negative_slope)))
 
 
-class Tanh(Activation):
+class Tanh(SinglePass):
     """Hyperbolic tangent.
 
     y  = tanh(x)
@@ -139,6 +173,8 @@ class Tanh(Activation):
 
     Saves y.  LeCun et al., Efficient BackProp, 1998, section 4.4.
     """
+
+    kernel = "tanh"
 
     def _function(self, x: Array) -> tuple[Array, ...]:
         y = np.tanh(x)
@@ -148,7 +184,7 @@ class Tanh(Activation):
         return 1 - y * y
 
 
-class Sigmoid(Activation):
+class Sigmoid(SinglePass):
     """The logistic function.
 
     y  = 1 / (1 + exp(-x))
@@ -156,6 +192,8 @@ class Sigmoid(Activation):
 
     Saves y.
     """
+
+    kernel = "sigmoid"
 
     def _function(self, x: Array) -> tuple[Array, ...]:
         y = sigmoid(x)
@@ -228,10 +266,9 @@ class GELU(Activation):
 
     def _function(self, x: Array) -> tuple[Array, ...]:
         if self.approximate == "none":
-            cdf = erfc(x * -math.sqrt(0.5))
-        else:
-            cdf = 1 + np.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
-        cdf *= 0.5
+            cdf = 0.5 * erfc(x * -math.sqrt(0.5))
+        else:  # (1 + tanh(u)) / 2 is the logistic function of 2 * u
+            cdf = sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x * x))
         return x * cdf, x, cdf
 
     def _slope(self, x: Array, cdf: Array) -> Array:
@@ -243,22 +280,23 @@ class GELU(Activation):
         return cdf + x * pdf
 
 
-class SiLU(Activation):
+class SiLU(SinglePass):
     """Sigmoid linear unit, also called swish.
 
     y  = x * s;   s = 1 / (1 + exp(-x))
     dx = dy * (s + y * (1 - s))
 
-    Saves y and s.  Elfwing, Uchibe and Doya, Sigmoid-Weighted Linear Units, 2018.
+    Saves x.  Elfwing, Uchibe and Doya, Sigmoid-Weighted Linear Units, 2018.
     """
 
-    def _function(self, x: Array) -> tuple[Array, ...]:
-        s = sigmoid(x)
-        y = x * s
-        return y, y, s
+    kernel, saves_x = "silu", True
 
-    def _slope(self, y: Array, s: Array) -> Array:
-        return np.asarray(s + y * (1 - s))
+    def _function(self, x: Array) -> tuple[Array, ...]:
+        return x * sigmoid(x), x
+
+    def _slope(self, x: Array) -> Array:
+        s = sigmoid(x)
+        return np.asarray(s + x * s * (1 - s))
 
 
 class Mish(Activation):
@@ -308,43 +346,3 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "mish": Mish,
     "softplus": Softplus,
 }
-
-
-class ParametricMix(Layer):
-    """A mix of each feature with its activation, in a proportion that is learned.
-
-    y  = (1 - a) * x + a * f(x)
-    dx = (1 - a) * dy + (a * dy) * f'(x)
-    da = (dy * (f(x) - x)).sum(axis=0)
-
-    x, y: (n_samples, n_features).  a: (n_features,), 1 at the start; a scale, it does not decay.
-    activation: the name of f in `ACTIVATIONS`.  Saves f(x) - x.
-    Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
-    """
-
-    param_names = ("a",)
-
-    def __init__(
-        self, n_features: int, activation: str = "relu", *, dtype: Any = np.float32
-    ) -> None:
-        require("n_features", n_features, n_features >= 1, "at least 1")
-        known = f"one of {', '.join(ACTIVATIONS)}"
-        require("activation", activation, activation in ACTIVATIONS, known)
-        self.n_features, self.activation = n_features, activation
-        self.layers = (ACTIVATIONS[activation](),)
-        self.a: Array = np.ones(n_features, dtype)
-        self.da = np.zeros_like(self.a)
-
-    def forward(self, x: Array, train: bool = True) -> Array:
-        """Return (1 - a) * x + a * f(x)."""
-        change = self.layers[0].forward(x, train) - x
-        if train:
-            self.save(change)
-        return np.asarray(x + self.a * change)
-
-    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
-        """Overwrite da; return dx."""
-        (change,) = self.saved()
-        np.einsum("ij,ij->j", dy, change, out=self.da)
-        through = self.layers[0].backward(self.a * dy, need_dx)
-        return None if through is None else np.asarray((1 - self.a) * dy + through)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from minidl.errors import ParameterError, require_instance
+from minidl.errors import ParameterError, require, require_instance
 from minidl.kernels import Array
+from minidl.layers.activations import ACTIVATIONS
 from minidl.layers.layer import Layer
 
 
@@ -57,3 +59,43 @@ class Residual(Layer):
             assert through is not None
             through = layer.backward(through, need_dx or layer is not self.layers[0])
         return None if through is None else np.add(dy, through)
+
+
+class ParametricMix(Layer):
+    """A mix of each feature with its activation, in a proportion that is learned.
+
+    y  = (1 - a) * x + a * f(x)
+    dx = (1 - a) * dy + (a * dy) * f'(x)
+    da = (dy * (f(x) - x)).sum(axis=0)
+
+    x, y: (n_samples, n_features).  a: (n_features,), 1 at the start; a scale, it does not decay.
+    activation: the name of f in `ACTIVATIONS`.  Saves f(x) - x.
+    Holzmüller, Grinsztajn and Steinwart, Better by Default (RealMLP), 2024.
+    """
+
+    param_names = ("a",)
+
+    def __init__(
+        self, n_features: int, activation: str = "relu", *, dtype: Any = np.float32
+    ) -> None:
+        require("n_features", n_features, n_features >= 1, "at least 1")
+        known = f"one of {', '.join(ACTIVATIONS)}"
+        require("activation", activation, activation in ACTIVATIONS, known)
+        self.n_features, self.activation = n_features, activation
+        self.layers = (ACTIVATIONS[activation](),)
+        self.a: Array = np.ones(n_features, dtype)
+        self.da = np.zeros_like(self.a)
+
+    def forward(self, x: Array, train: bool = True) -> Array:
+        """Return (1 - a) * x + a * f(x)."""
+        change = self.layers[0].forward(x, train) - x
+        if train:
+            self.save(change)
+        return np.asarray(x + self.a * change)
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        """Overwrite da; return dx."""
+        (change,) = self.saved()
+        np.einsum("ij,ij->j", dy, change, out=self.da)
+        through = self.layers[0].backward(self.a * dy, need_dx)
+        return None if through is None else np.asarray((1 - self.a) * dy + through)
