@@ -14,7 +14,7 @@ from minidl.config import load_config
 from minidl.data.formats import Format, detect_format
 from minidl.data.inspection import inspect
 from minidl.errors import DataError
-from minidl.tabular.members import Length
+from minidl.tabular.members import length_for
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -93,10 +93,10 @@ def test_the_length_of_training_is_the_estimators(n_rows, epochs, batch_size):
     pd.DataFrame({"x": RNG.normal(size=n_rows), "y": RNG.normal(size=n_rows)}).to_csv("a.csv")
     cli.main(["init", "a.csv", "--target", "y"])
     assert "`minidl.tabular.TabularRegressor`" in Path("a.yaml").read_text()
-    train, length = load_config("a.yaml").train, Length.for_rows(n_rows * 7 // 10)
-    assert (train.epochs, train.batch_size) == (length.epochs, length.batch_rows)
+    train = load_config("a.yaml").train
+    found = train.batch_size, train.epochs, train.early_stopping.patience
+    assert found == length_for(n_rows * 7 // 10)
     assert (train.epochs, train.batch_size) == (epochs, batch_size)
-    assert train.early_stopping.patience == length.patience
 
 
 def test_training_holds_to_the_kinds(capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.estimators.stopping import StoppingRule
+from minidl.estimators.network import StoppingRule
 
 
 def decisions(rule, losses, scores=None, rate=0.1):

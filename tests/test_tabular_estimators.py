@@ -35,8 +35,8 @@ from minidl.tabular.estimators import temperature
 from minidl.tabular.explanation import integrated_gradients
 from minidl.tabular.members import (
     LAYERS,
-    Length,
     folds_of,
+    length_for,
     linear_of,
     optimizer,
     pack,
@@ -266,9 +266,8 @@ def test_folds_keep_the_shares_of_classes_and_hold_out_each_row_once():
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_the_shipped_config_trains_a_member(task):
     config = load_config(f"{CONFIGS}/tabular_{task}.yaml")
-    train, length = config.train, Length.for_rows(2560)
-    assert (train.epochs, train.batch_size) == (length.epochs, length.batch_rows)
-    assert train.early_stopping.patience == length.patience
+    train = config.train
+    assert (train.batch_size, train.epochs, train.early_stopping.patience) == length_for(2560)
     assert train.optimizer.build() == optimizer() and train.schedule.build() == Cosine()
     assert config.data.preprocessing.name == TableFeatures.name
     for choice, spec in zip(config.model, LAYERS, strict=True):

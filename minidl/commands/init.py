@@ -86,13 +86,13 @@ def config_text(found: Inspection, name: str, path: str, target: str) -> str:
 
 def _recipe(task: str, n_rows: int) -> str:
     """Preprocessing, model, loss and training of the shipped recipe, for this number of rows."""
-    from minidl.tabular.members import Length
+    from minidl.tabular.members import length_for
 
     text = shipped_configs()[f"tabular_{task}"].read_text(encoding="utf-8")
     text = text[text.index("\n  preprocessing:") + 1 :]
-    length = Length.for_rows(max(1, int(TRAINED * n_rows)))
-    settings: dict[str, object] = {"epochs": length.epochs, "batch_size": length.batch_rows}
-    settings["early_stopping"] = f"{{patience: {length.patience}}}"
+    batch_rows, epochs, patience = length_for(max(1, int(TRAINED * n_rows)))
+    settings: dict[str, object] = {"epochs": epochs, "batch_size": batch_rows}
+    settings["early_stopping"] = f"{{patience: {patience}}}"
     for key, value in settings.items():
         text = re.sub(rf"(\n  {key}:) .*", rf"\1 {value}", text)
     return text

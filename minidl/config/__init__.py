@@ -3,11 +3,10 @@
 from minidl.config.choices import Choice
 from minidl.config.loading import default_name, load_config, parse
 from minidl.config.schema import json_schema, schema_text
-from minidl.config.settings import CheckpointEvery, Config
+from minidl.config.settings import Config
 from minidl.config.writing import differences, dump, quoted
 
 __all__ = [
-    "CheckpointEvery",
     "Choice",
     "Config",
     "default_name",

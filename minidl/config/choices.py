@@ -65,11 +65,8 @@ class Settings(BaseModel):
         return mark_unknown(data, list(cls.model_fields))
 
 
-class Unknown:
-    """Replaces the value of an unknown key; known: the keys that are possible."""
-
-    def __init__(self, known: Sequence[str]):
-        self.known = known
+class Unknown(tuple[str, ...]):
+    """The keys that are possible: it replaces the value of an unknown key."""
 
 
 def mark_unknown(data: object, known: Sequence[str]) -> object:

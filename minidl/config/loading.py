@@ -96,7 +96,7 @@ def explain(root: Node, errors: Sequence[Mapping[str, Any]]) -> list[str]:
         if kind == "missing":
             wrong[path].append("missing, and it has no default")
         elif kind == "extra_forbidden":
-            wrong[path].append("unknown key" + did_you_mean(steps[-1], error["input"].known))
+            wrong[path].append("unknown key" + did_you_mean(steps[-1], error["input"]))
             # The name beside it decides which keys are known.
             name, at = root.walk([*steps[:-1], "name"])
             beside = [name] if at[-1:] == ["name"] else []

@@ -17,11 +17,19 @@ from minidl.predictor import load
 
 
 class InFiles(BaseEstimator):  # type: ignore[misc]
-    """An estimator that can be saved and loaded, with its model in `_model`.
+    """An estimator that predicts and can be saved and loaded, with its model in `_model`.
 
-    A subclass has `predictor()`; `_fitted()`, what a file keeps beside that; and
-    `_take(predictor, fitted)`, by which another estimator takes its place.
+    A subclass has `_outputs(X)`, the model's; `predictor()`; `_fitted()`, what a file keeps beside
+    that; and `_take(predictor, fitted)`, by which another estimator takes its place.
     """
+
+    def predict(self, X: Any) -> Any:
+        """Return labels or numbers, (n_samples,) or (n_samples, n_outputs), in the form of y.
+
+        X: as for `fit`.
+        """
+        outputs = self._outputs(X)  # first of all, since it says what is not fitted
+        return self._targets.decide(outputs)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle.

@@ -101,14 +101,6 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
         """Update the model with one epoch over the given data, given as for `fit`."""
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: Any) -> Any:
-        """Return the predicted classes or values, (n_samples,) or (n_samples, n_outputs).
-
-        X: {array-like, sparse matrix} of shape (n_samples, n_features).
-        """
-        outputs = self._outputs(X)  # first of all, since it says what is not fitted
-        return self._targets.decide(outputs)
-
     def predictor(self) -> Predictor:
         """Return the fitted model as `minidl.load` returns it: to predict, save or export."""
         check_is_fitted(self)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Self
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -52,24 +51,15 @@ optimizer = partial(AdamW, 0.004, beta2=0.95, weight_decay=0.1)
 Fold = tuple[Array, Array]  # the rows to train on, and the rows held out
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a member is trained, on batches of `batch_rows`: some 2,000 steps or more.
+def length_for(n_rows: int) -> tuple[int, int, int]:
+    """Return the rows of a batch, the epochs of a cosine schedule, and the patience.
 
-    epochs: of a cosine schedule, ended after `patience` of them without a lower loss on the rows
-    held out.
+    A member makes some 2,000 steps or more. It ends after `patience` epochs without a lower loss on
+    the rows held out.
     """
-
-    batch_rows: int
-    epochs: int
-    patience: int
-
-    @classmethod
-    def for_rows(cls, n_rows: int) -> Self:
-        """Return the length for a number of training rows."""
-        batch_rows = 64 if n_rows < 1000 else 128 if n_rows < 10_000 else 256
-        epochs = min(200, max(FEWEST_EPOCHS, STEPS * batch_rows // n_rows))
-        return cls(min(batch_rows, n_rows), epochs, patience=max(15, epochs // 3))
+    batch_rows = 64 if n_rows < 1000 else 128 if n_rows < 10_000 else 256
+    epochs = min(200, max(FEWEST_EPOCHS, STEPS * batch_rows // n_rows))
+    return min(batch_rows, n_rows), epochs, max(15, epochs // 3)
 
 
 def train_members(
@@ -88,9 +78,9 @@ def train_members(
     Rows that no fold holds out have NaN for outputs.  The bits depend on the seeds alone, not on
     n_jobs; with a `time_limit`, in seconds, on the speed of the machine as well.
     """
-    length = Length.for_rows(len(folds[0][0]))
+    _, epochs, _ = length = length_for(len(folds[0][0]))
     n_weights = weigh(LAYERS, rows.X.shape[1], n_outputs)[0]
-    visits = sum(len(train) for train, _ in folds) * length.epochs
+    visits = sum(len(train) for train, _ in folds) * epochs
     pays = 3 * visits * n_weights > PROCESSES_PAY
     jobs = min(len(folds), usable_cores() if pays else 1) if n_jobs is None else n_jobs
     seconds = inf if time_limit is None else time_limit / -(-len(folds) // effective_n_jobs(jobs))
@@ -110,12 +100,12 @@ def train_member(
     loss_function: Loss,
     n_outputs: int,
     fold: Fold,
-    length: Length,
+    length: tuple[int, int, int],
     seed: np.random.SeedSequence,
     seconds: float,
 ) -> Sequential:
     """Return a net trained on one part of a fold, with the weights that are best on the other."""
-    begin = time.monotonic()
+    begin, (batch_rows, epochs, patience) = time.monotonic(), length
     init, noise, order = (np.random.default_rng(each) for each in seed.spawn(3))
     n_in = rows.X.shape[1]
     layers = build_layers(LAYERS, n_in, n_outputs, init=init, noise=noise, dtype=np.float32)
@@ -128,9 +118,9 @@ def train_member(
         optimizer(),
         train,
         held_out if validates else None,
-        epochs=length.epochs,
-        batch_size=length.batch_rows,
-        early_stopping=EarlyStopping(length.patience) if validates else None,
+        epochs=epochs,
+        batch_size=batch_rows,
+        early_stopping=EarlyStopping(patience) if validates else None,
         rng=order,
         schedule=CosineUntil(begin=begin, end=begin + seconds),
         blas_threads=1,

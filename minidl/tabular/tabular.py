@@ -97,7 +97,8 @@ class Tabular(InFiles):
         Parameters
         ----------
         X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
-            The raw table; values may be missing.
+            The raw table; values may be missing. Predictions take the columns of a frame by name
+            and ignore others.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or numbers; for several labels a row, a matrix of 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -151,15 +152,6 @@ class Tabular(InFiles):
         self._center = inputs.mean(axis=0, dtype=np.float64)
         self._calibrate(members, outputs, rows)
         return self
-
-    def predict(self, X: Any) -> Any:
-        """Return labels or numbers, (n_samples,) or (n_samples, n_outputs), in the form of y.
-
-        X: data frame (pandas, polars) or array-like of shape (n_samples, n_features). The columns
-        of a frame are taken by name; others are ignored.
-        """
-        outputs = self._outputs(X)
-        return self._targets.decide(outputs)
 
     def explain(self, X: Any, output: int | None = None) -> Explanation:
         """Return what each column adds to the predictions, compared with the mean row.
