@@ -37,7 +37,7 @@ def test_a_map_is_applied_as_a_sparse_matrix_of_scipy(dtype, monkeypatch):
     rng = np.random.default_rng(0)
     data, indices = rng.random(4 * 30, np.float32), rng.integers(0, 30, 4 * 30, np.int32)
     x = rng.standard_normal((30, 7)).astype(dtype)
-    S = PixelMap(data, indices).astype(dtype)
+    S = PixelMap(data.astype(dtype), indices, np.arange(0, 121, 4, dtype=np.int32), (30, 30))
     expected = csr_matrix((S.data, S.indices, S.indptr), S.shape) @ x
     assert np.array_equal(kernels.sparse_affine(S, x, None, np.empty_like(x)), expected)
     monkeypatch.setattr(kernels, "_compiled", kernels.NUMPY_ALONE)

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -119,7 +120,7 @@ class ImageAugmentation:
         self._stages: list[Augment] = []
         for each in augmentations:
             if isinstance(each, Change):
-                self._stages.append(_change(each, image_shape, _streams(rng)))
+                self._stages.append(partial(_changed, each, image_shape, _streams(rng)))
             elif self._stages and isinstance(warper := self._stages[-1], Warper):
                 warper.warps.append(each)
             else:
@@ -191,12 +192,10 @@ class ShiftedViews:
             yield _move(images, dy, dx, out=np.zeros_like(images)).reshape(X.shape)
 
 
-def _change(change: Change, image_shape: ImageShape, stream: Stream) -> Augment:
-    def apply(X: Array, step: int, first_row: int) -> Array:
-        images = X.reshape(len(X), *image_shape)
-        return change.apply(images, stream(step), first_row).reshape(X.shape)
-
-    return apply
+def _changed(
+    change: Change, shape: ImageShape, stream: Stream, X: Array, step: int, first_row: int
+) -> Array:
+    return change.apply(X.reshape(len(X), *shape), stream(step), first_row).reshape(X.shape)
 
 
 def _streams(rng: np.random.Generator) -> Stream:

@@ -40,19 +40,9 @@ MADE: dict[str, Options] = {
     "blobs": dict(n_features=2, n_classes=3, cluster_std=1.0),
     "checkerboard": dict(n_samples=300, n_features=20, n_clusters=3, noise=1.0),
     "circles": dict(noise=0.1, factor=0.5),
-    "classification": dict(
-        n_features=20,
-        n_informative=5,
-        n_redundant=0,
-        n_repeated=0,
-        n_classes=2,
-        n_clusters_per_class=2,
-        class_sep=1.0,
-        flip_y=0.01,
-        hypercube=True,
-        shift=0.0,
-        scale=1.0,
-    ),
+    "classification": dict(n_features=20, n_informative=5, n_redundant=0, n_repeated=0)
+    | dict(n_classes=2, n_clusters_per_class=2, class_sep=1.0, flip_y=0.01, hypercube=True)
+    | dict(shift=0.0, scale=1.0),
     "friedman1": dict(n_features=10, noise=0.0),
     "friedman2": dict(noise=0.0),
     "friedman3": dict(noise=0.0),

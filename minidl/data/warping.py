@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -114,48 +113,39 @@ class Warper:
     def __init__(self, warp: Warp, image_shape: ImageShape, stream: Stream) -> None:
         self.warps, self._stream = [warp], stream
         self._height, self._width, _ = image_shape
-        n_pixels = self._height * self._width
-        self._n_maps = max(4, min(N_WARPS, MAX_WARP_PIXELS // n_pixels))
-        self._table = -1
-        self._maps: list[Any] = []
+        self._n_pixels = self._height * self._width
+        self._ends = np.arange(0, 4 * self._n_pixels + 1, 4, dtype=np.int32)
+        self._table, self._maps = -1, list[tuple[Array, Array]]()
 
     def __call__(self, X: Array, step: int, first_row: int) -> Array:
         """Return the rows, those of a block warped alike; a view with its columns contiguous."""
         if step // WARP_STEPS != self._table:
             self._table = step // WARP_STEPS
-            self._maps = self._draw(self._stream(self._table))
-        dtype = np.result_type(X.dtype, np.float32)
+            rng, n = self._stream(self._table), min(N_WARPS, MAX_WARP_PIXELS // self._n_pixels)
+            size = max(4, n), self._height, self._width
+            fields = sum(warp.displacements(rng, *size) for warp in self.warps)
+            self._maps = list(zip(*bilinear(np.asarray(fields)), strict=True))
+        dtype, n = np.result_type(X.dtype, np.float32), self._n_pixels
         pixels = np.empty(X.shape[::-1], dtype)  # pixels in rows: a map is then a product S @ x
         for block, rows in blocks(first_row, len(X)):
-            S = self._maps[(step * WARP_STRIDE + block) % self._n_maps]
-            x = X[rows].T.astype(dtype, order="C").reshape(S.shape[1], -1)
-            warped = kernels.sparse_affine(S.astype(dtype), x, None, np.empty_like(x))
+            sources, weights = self._maps[(step * WARP_STRIDE + block) % len(self._maps)]
+            weights = weights.ravel().astype(dtype, copy=False)
+            S = PixelMap(weights, sources.ravel(), self._ends, (n, n))
+            x = X[rows].T.astype(dtype, order="C").reshape(n, -1)
+            warped = kernels.sparse_affine(S, x, None, np.empty_like(x))
             pixels[:, rows] = warped.reshape(len(pixels), -1)
         return pixels.T
 
-    def _draw(self, rng: np.random.Generator) -> list[PixelMap]:
-        n, height, width = self._n_maps, self._height, self._width
-        fields = sum(warp.displacements(rng, n, height, width) for warp in self.warps)
-        maps = zip(*bilinear(np.asarray(fields)), strict=True)
-        return [PixelMap(w.reshape(-1), columns.reshape(-1)) for columns, w in maps]
 
-
+@dataclass(frozen=True)
 class PixelMap:
-    """A sparse matrix with four numbers a row, in the CSR format; SciPy takes long to import.
+    """A sparse matrix with four numbers a row, in the CSR format; SciPy takes long to import."""
 
-    data: the numbers, (4 * n_pixels,).  indices: the column of each, int32.
-    """
-
-    format = "csr"
-
-    def __init__(self, data: Array, indices: Array) -> None:
-        self.data, self.indices = data, indices
-        self.indptr = np.arange(0, len(data) + 1, 4, dtype=np.int32)
-        self.shape = (len(data) // 4, len(data) // 4)
-
-    def astype(self, dtype: Any) -> PixelMap:
-        """Return the matrix in this dtype."""
-        return self if self.data.dtype == dtype else PixelMap(self.data.astype(dtype), self.indices)
+    data: Array
+    indices: Array
+    indptr: Array
+    shape: tuple[int, int]
+    format: str = "csr"
 
     def __matmul__(self, x: Array) -> Array:
         return np.asarray(sum(self.data[i::4, None] * x[self.indices[i::4]] for i in range(4)))

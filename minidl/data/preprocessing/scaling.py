@@ -143,11 +143,8 @@ class Scaling(Preprocessing):
 
     def state(self) -> dict[str, np.ndarray]:
         """Return center and scale, () or (n_features,) float64, and n_features, () int64."""
-        return {
-            "center": self.center,
-            "scale": self.scale,
-            "n_features": np.array(self.n_features, dtype=np.int64),
-        }
+        n_features = np.array(self.n_features, np.int64)
+        return {"center": self.center, "scale": self.scale, "n_features": n_features}
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
         center, scale = arrays["center"], arrays["scale"]
