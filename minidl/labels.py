@@ -57,12 +57,12 @@ def stored_labels(classes: Sequence[Any]) -> Any:
 def restored_labels(stored: Any) -> Any:
     """Return what `stored_labels` was given.  Raises ValueError for what it cannot have made."""
     if isinstance(stored, Mapping):
-        counts = stored.get("counts")
-        if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype != np.int64:
+        counts: Any = stored.get("counts")
+        unit = stored.get("unit")
+        whole = isinstance(counts, np.ndarray) and counts.ndim == 1 and counts.dtype == np.int64
+        if not whole or unit not in _UNITS:
             raise ValueError("its classes are not dates")
-        if stored.get("unit") not in _UNITS:
-            raise ValueError("its classes are dates of an unknown unit")
-        stored = list(counts.view(f"M8[{stored['unit']}]"))
+        stored = list(counts.view(f"M8[{unit}]"))
     if not isinstance(stored, list):
         raise ValueError("its classes are not a list of labels")
     stored_labels(stored)

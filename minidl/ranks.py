@@ -1,8 +1,5 @@
 """The ranks of an MPI job: processes that train one model together, each with a block of shards.
 
-At the end of the file: where shards begin and end, which rank computes them, and in which order
-their gradients are added.
-
 A job is started by `mpiexec -n 4 python -m mpi4py scripts/train.py CONFIG train.shards=4`. All
 ranks hold the same parameters and make the same update; each computes the gradients of its own
 shards, and the sums are those of one process, bit for bit. mpi4py (`pip install "minidl[mpi]"`) is

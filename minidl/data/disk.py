@@ -106,11 +106,10 @@ class DiskRows:
     def shuffled(self, rng: np.random.Generator) -> Array:
         """Return all row numbers once, in an order that reads each block of the file once.
 
-        The blocks are permuted, and then the rows within each window of WINDOW_BLOCKS blocks. Rows
-        that fit into one window are permuted as rows in memory are.
+        The blocks are permuted, and then the rows within each window of WINDOW_BLOCKS blocks.
         """
         window = self.block_rows * WINDOW_BLOCKS
-        if len(self) <= window:
+        if len(self) <= window:  # as rows in memory are
             return rng.permutation(len(self))
         blocks = rng.permutation(-(-len(self) // self.block_rows))
         numbers = (blocks[:, None] * self.block_rows + np.arange(self.block_rows)).ravel()

@@ -71,25 +71,16 @@ def mnist(*, path: str | None = None) -> Dataset:
 
 
 def _dataset(arrays: dict[str, np.ndarray], file: Path | None) -> Dataset:
-    return Dataset(
-        "mnist",
-        arrays["x_train"],
-        arrays["y_train"],
-        arrays["x_test"],
-        arrays["y_test"],
-        classes=tuple(range(10)),
-        image_shape=(28, 28, 1),
-        path=None if file is None else os.path.abspath(file),
-    )
+    x, y, x_test, y_test = (arrays[name] for name in NAMES)
+    path, classes = None if file is None else os.path.abspath(file), tuple(range(10))
+    shape = 28, 28, 1
+    return Dataset("mnist", x, y, x_test, y_test, classes, image_shape=shape, path=path)
 
 
 def _cache_folder() -> Path | None:
-    """The folder after the XDG specification, which says to ignore a relative path.
-
-    None for a user without a home folder.
-    """
+    """The folder after the XDG specification; None for a user without a home folder."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():
+    if not root.is_absolute():  # such a path is to be ignored
         root = Path(os.path.expanduser("~"), ".cache")
     return root / "minidl" if root.is_absolute() else None
 

@@ -52,20 +52,27 @@ def split(
         return Rows(X.part(rows) if isinstance(X, DiskRows) else X[rows], y) if len(y) else None
 
     end = n_samples - n_test
+    one_label = dataset.classes is not None and dataset.y.ndim == 1
     cuts: list[slice | np.ndarray]
     if method == "last" or n_validation + n_test == 0:
         cuts = [slice(end - n_validation), slice(end - n_validation, end), slice(end, None)]
     else:
-        if method == "stratified" and dataset.classes is not None and dataset.y.ndim == 1:
+        if method == "stratified" and one_label:
             assigned = _stratified(dataset, n_validation, n_test, rng)
         else:
-            assigned = rng.permutation(
-                np.repeat([0, 1, 2], [end - n_validation, n_validation, n_test])
-            )
+            counts = end - n_validation, n_validation, n_test
+            assigned = rng.permutation(np.repeat([0, 1, 2], counts))
         cuts = [np.flatnonzero(assigned == number) for number in range(3)]
-    train, held_out, test_part = (part(rows) for rows in cuts)
+    train, held_out, test_part = map(part, cuts)
     assert train is not None
-    _check_classes(dataset, train)
+    if dataset.classes is not None and one_label:
+        absent = np.bincount(dataset.y) > 0
+        absent &= np.bincount(train.y, minlength=len(absent)) == 0
+        if absent.any():
+            raise DataError(
+                f"{dataset.name}: no row of class {dataset.classes[absent.argmax()]!r} is left for "
+                "training: split with method stratified, or hold fewer rows back"
+            )
     if own_test:
         test_part = Rows(dataset.X_test, dataset.y_test)  # type: ignore[arg-type]
     return train, held_out, test_part
@@ -83,7 +90,6 @@ def _stratified(
     dataset: Dataset, n_validation: int, n_test: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the part of each row: 0 train, 1 validation, 2 test."""
-    assert dataset.classes is not None
     labels, counts = np.unique(dataset.y, return_counts=True)
     n_train = len(dataset.y) - n_validation - n_test
     if n_train < len(labels):
@@ -165,16 +171,3 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, first_row: int 
         f"{dataset.name}: {array_name} holds {value} at {where}: "
         + ("fill in or drop what is missing" if np.isnan(value) else "every value must be finite")
     )
-
-
-def _check_classes(dataset: Dataset, train: Rows) -> None:
-    if dataset.classes is None or dataset.y.ndim == 2:
-        return
-    n_classes = len(dataset.classes)
-    absent = np.bincount(dataset.y, minlength=n_classes) > 0
-    absent &= np.bincount(train.y, minlength=n_classes) == 0
-    if absent.any():
-        raise DataError(
-            f"{dataset.name}: no row of class {dataset.classes[absent.argmax()]!r} is left for "
-            "training: split with method stratified, or hold fewer rows back"
-        )
