@@ -144,7 +144,8 @@ class Ranks:
         for rank in others:
             self._window.Get(self._parts[rank], rank, start)
         self._window.Fence()
-        tree_sum(self._parts[:n_active], own)
+        if (total := tree_sum(self._parts[:n_active], own)) is not own:
+            own[:] = total
         self._window.Fence()
         for rank in others:
             first, last = self._bounds[rank]
@@ -154,7 +155,7 @@ class Ranks:
         everyone = np.empty((self.size, mine.size))
         self.comm.Allgather(mine, everyone)
         self.stop = int(everyone[:, -1].max())
-        tree_sum(list(everyone[:n_active, :-1]), scalars)
+        scalars[:] = tree_sum(list(everyone[:n_active, :-1]))
 
     def predict_outputs(
         self, model: Sequential, X: Any, *, transform: Transform | None = None
@@ -191,17 +192,14 @@ def half_of(n: int) -> int:
     return 1 << (n - 1).bit_length() >> 1
 
 
-def tree_sum(arrays: Sequence[Array], out: Array) -> Array:
-    """Return the sum of arrays, in the order of `half_of`, in `out`, which may be one of them."""
-    half = half_of(len(arrays))
-    if half == 0:
-        out[...] = arrays[0]
-        return out
-    left, right = (
-        part[0] if len(part) == 1 else tree_sum(part, np.empty_like(out))
-        for part in (arrays[:half], arrays[half:])
-    )
-    return np.add(left, right, out=out)
+def tree_sum(arrays: Sequence[Array], out: Array | None = None) -> Array:
+    """Return the sum of arrays in the order of `half_of`; several are added up in `out`.
+
+    `out` may be one of them.
+    """
+    if (half := half_of(len(arrays))) == 0:
+        return arrays[0]
+    return np.add(tree_sum(arrays[:half]), tree_sum(arrays[half:]), out=out)
 
 
 def shard_bounds(n: int, n_parts: int) -> list[tuple[int, int]]:

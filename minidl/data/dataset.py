@@ -29,7 +29,8 @@ class Dataset:
     The test arrays are None where the source has no test part of its own.
     classes: the labels in the order of the class numbers, None for a regression.
     schema: what the columns mean of X from a table, in which NaN stands for a missing value and a
-    category is the code of its label; None where all are numbers and none may be missing.
+    category is the code of its label; None where all are numbers and none may be missing.  It
+    gives the feature_names.
     image_shape: (height, width, channels) where a row is an image, else None.
     path: the local file that the arrays were read from, absolute; None where there is none.
     notes: what the person who trains should know, such as columns that were left out.
@@ -46,6 +47,10 @@ class Dataset:
     path: str | None = None
     schema: Schema | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.schema is not None:
+            object.__setattr__(self, "feature_names", self.schema.names)
 
     @property
     def is_classification(self) -> bool:
@@ -164,11 +169,9 @@ def dataset_of(name: str, arrays: Mapping[str, Any]) -> Dataset:
     else:
         y = y.astype(np.float64)
     schema = Schema.restore(arrays["schema"]) if "schema" in arrays else None
-    features = arrays.get("feature_names") if schema is None else np.array(schema.names)
-    known: dict[str, Any] = {"classes": labels, "schema": schema}
-    for key, values in (("feature_names", features), ("image_shape", arrays.get("image_shape"))):
-        known[key] = None if values is None else tuple(values.tolist())
-    return Dataset(name, X, y, **known)
+    kept = ("feature_names", "image_shape")
+    known: dict[str, Any] = {key: tuple(arrays[key].tolist()) for key in kept if key in arrays}
+    return Dataset(name, X, y, classes=labels, schema=schema, **known)
 
 
 def _text(cell: Any) -> Any:

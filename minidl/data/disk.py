@@ -48,9 +48,7 @@ class DiskRows:
         self.block_rows = max(1, BLOCK_BYTES // self._row_bytes)
         self._numbers: range | Array = range(shape[0])  # of these rows in the file
         n_blocks = -(-shape[0] // self.block_rows)
-        self._held = np.full(
-            min(n_blocks, CACHED_BLOCKS), -1
-        )  # the block in each slot of the cache
+        self._held = np.full(min(n_blocks, CACHED_BLOCKS), -1)  # the block in each slot in memory
         self._slots = np.full(n_blocks, -1)  # of each block
         self._turns = cycle(range(len(self._held)))  # which slot is filled next
         self._cache = np.empty((len(self._held) * self.block_rows, shape[1]), self.dtype)

@@ -98,11 +98,8 @@ def file(
         kinds = {name: kind for name, kind in (columns or {}).items() if name not in drop}
         schema = Schema.infer(table, kinds, missing=form.missing, decimal=decimal)
         X = schema.encode(table, Tally())
-        names, classes = schema.names, found.classes
-        data = Dataset("csv", X, found.y, classes=classes, feature_names=names, schema=schema)
-        data = replace(
-            data, notes=(*found.notes, *schema.notes, *leaks(schema, X, found.y, classes))
-        )
+        notes = (*found.notes, *schema.notes, *leaks(schema, X, found.y, found.classes))
+        data = Dataset("csv", X, found.y, classes=found.classes, schema=schema, notes=notes)
     return replace(data, path=os.path.abspath(path))
 
 
@@ -127,8 +124,7 @@ def _npz(path: str, features: str | None, target: str | None) -> Dataset:
 def _npy(path: str, target: str | None) -> Dataset:
     """Return the data set in a .npy file of rows; target: the number of a column, or the last.
 
-    A target such as "y.npy" is a second file, in the same folder: the rows of the first one are
-    then read from the disk as they are needed, where they take more than IN_MEMORY_BYTES.
+    A target such as "y.npy" is a second file, in the same folder.
     """
     if target is not None and target.endswith(".npy"):
         return _npy_pair(path, os.path.join(os.path.dirname(path), target))
@@ -156,8 +152,7 @@ def _npy_pair(path: str, target: str) -> Dataset:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}{MEANING}: {error}") from error
     classes = None if classes is None else tuple(classes)
-    names = schema.names
-    return Dataset("file", X, y, classes=classes, feature_names=names, schema=schema)
+    return Dataset("file", X, y, classes=classes, schema=schema)
 
 
 def _read_npy(path: str) -> np.ndarray:
