@@ -234,11 +234,10 @@ def _of_arrays(
         targets = targets[:, 0]
     dims = X.row_shape if isinstance(X, DiskRows) else X.shape[1:]
     shape = (*dims, 1)[:3] if len(dims) in (2, 3) else None
-    if shape:
-        X, X_test = (
-            each if each is None or isinstance(each, DiskRows) else each.reshape(len(each), -1)
-            for each in (X, X_test)
-        )
+    if shape and isinstance(X, np.ndarray):
+        X = X.reshape(len(X), -1)
+    if shape and isinstance(X_test, np.ndarray):
+        X_test = X_test.reshape(len(X_test), -1)
     fit = X.ndim == 2 and X.dtype.kind in "biuf" and X.shape[0] == n_rows
     if not fit or targets.ndim not in (1, 2):
         raise DataError(

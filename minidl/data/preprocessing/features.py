@@ -92,13 +92,10 @@ class TableFeatures(TableInputs):
 
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         state = self._state
-        return [
-            clipped(numbers, state["median"], state["scale"]),
-            through(numbers, state["bin"], state["left"], state["width"]),
-        ]
+        in_bins = through(numbers, state["bin"], state["left"], state["width"])
+        return [clipped(numbers, state["median"], state["scale"]), in_bins]
 
     def _place_columns(self) -> None:
-        """Tell which columns hold what."""
         used = self.schema.used
         n_labels = [len(column.labels) for column in used]
         self._coded = [j for j, n in enumerate(n_labels) if n > ONE_HOT]
@@ -112,7 +109,6 @@ class TableFeatures(TableInputs):
         return np.concatenate([self._plain, np.repeat(self._dates, 5), coded])
 
     def _numbers(self, X: np.ndarray) -> np.ndarray:
-        """Return the columns of numbers, parts of dates and means of labels, as float64."""
         parts = [super()._numbers(X)]
         for j in self._coded:
             means = self._state[f"means.{j}"]
@@ -153,14 +149,9 @@ class TableFeatures(TableInputs):
             if len(b) > 2:  # of a number with two values, the first input says all
                 edges.append((int(k), b))
         column, left, width = bins(edges)
-        return {
-            "median": median,
-            "scale": scale,
-            "marked": missing.any(axis=0).astype(np.int64),
-            "bin": column,
-            "left": left,
-            "width": width,
-        }
+        marked = missing.any(axis=0).astype(np.int64)
+        in_bins = {"bin": column, "left": left, "width": width}
+        return {"median": median, "scale": scale, "marked": marked, **in_bins}
 
     def _adopt(self, arrays: dict[str, Any]) -> None:
         own, self.schema = dict(arrays), Schema.restore(arrays["schema"])

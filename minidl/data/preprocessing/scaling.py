@@ -134,7 +134,11 @@ class Scaling(Preprocessing):
             return type(X)((values, X.indices, X.indptr), shape=X.shape)
         # Bytes are exact in float32; float64 features are scaled before they are rounded.
         y = X.astype(np.result_type(X.dtype, dtype), order="C")
-        center, scale = self._constants_in(y.dtype)
+        if y.dtype not in self._constants:  # None where they change nothing
+            center = self.center.astype(y.dtype) if self.center.any() else None
+            scale = self.scale.astype(y.dtype) if (self.scale != 1).any() else None
+            self._constants[y.dtype] = center, scale
+        center, scale = self._constants[y.dtype]
         if center is not None:
             y -= center
         if scale is not None:
@@ -157,16 +161,7 @@ class Scaling(Preprocessing):
     def _keep(self, center: np.ndarray, scale: np.ndarray, n_features: int) -> None:
         self.center, self.scale = center, scale
         self.n_features = self.n_out = n_features
-        self._constants: dict[np.dtype[Any], tuple[Any, Any]] = {}
-
-    def _constants_in(self, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-        """Center and scale in this dtype, kept for the next batch; None if they change nothing."""
-        if dtype not in self._constants:
-            self._constants[dtype] = (
-                self.center.astype(dtype) if self.center.any() else None,
-                self.scale.astype(dtype) if (self.scale != 1).any() else None,
-            )
-        return self._constants[dtype]
+        self._constants: dict[np.dtype[Any], tuple[Any, Any]] = {}  # both in the dtypes so far
 
 
 class Unchanged(Scaling):
