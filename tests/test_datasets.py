@@ -150,7 +150,8 @@ def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
         "feature_names": np.array(["height", "width"]),
     }
     data = load_dataset("openml", id="weather", target="rain")
-    assert answer.asked == ("openml", "weather", "rain")
+    options = {"name": "weather", "target_column": "rain", "as_frame": False, "parser": "liac-arff"}
+    assert answer.asked == ("openml weather", "openml", options)
     assert data.X.dtype == np.float64
     assert data.X.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert data.y.tolist() == [1, 2, 0]
@@ -187,7 +188,7 @@ def test_california_is_a_regression(answer):
     X, y = np.arange(16.0).reshape(2, 8), np.array([0.5, 4.526])
     answer.arrays = {"X": X, "y": y, "feature_names": np.array(["a", "b"] * 4)}
     data = load_dataset("california")
-    assert answer.asked == ("scikit", "california_housing", "{}")
+    assert answer.asked == ("scikit california_housing", "california_housing", {})
     assert data.name == "california" and np.array_equal(data.X, X) and np.array_equal(data.y, y)
     assert not data.is_classification
     assert data.feature_names == ("a", "b") * 4
@@ -234,14 +235,14 @@ def test_made_sets_are_scikit_learns():
 
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_a_download_that_fails_says_in_one_line_what_to_do(name, monkeypatch):
-    def fetch(source, function, options):
-        raise DataError(f"{function}: no answer within 15 s")
+    def fetch(what, function, options):
+        raise DataError(f"{what}: no answer within 15 s")
 
     monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
     with pytest.raises(DataError) as caught:
         load_dataset(name)
     message = str(caught.value)
-    assert message.startswith(f"{name}: no answer within 15 s; ")
+    assert message.startswith(f"scikit {name}: no answer within 15 s; ")
     assert "SCIKIT_LEARN_DATA" in message and "\n" not in message
 
 

@@ -23,7 +23,7 @@ def arrays(n_train: int = 6, n_test: int = 2, **changes: np.ndarray) -> dict[str
 def places(tmp_path, monkeypatch):
     """Folders that stand for $MINIDL_DATA_DIR and the cache; OpenML does not answer."""
 
-    def fetch(source, id):
+    def openml(id):
         raise DataError(f"openml {id}: no answer within 15 s")
 
     data, cache = tmp_path / "data", tmp_path / "xdg" / "minidl"
@@ -31,7 +31,7 @@ def places(tmp_path, monkeypatch):
     cache.mkdir(parents=True)
     monkeypatch.setenv("MINIDL_DATA_DIR", str(data))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
+    monkeypatch.setattr("minidl.data.downloads.openml", openml)
     return data / "mnist.npz", cache / "mnist.npz"
 
 
@@ -125,12 +125,12 @@ def table(places, monkeypatch):
     x, y = content["x_train"].reshape(7, 784), content["y_train"]
     asked = []
 
-    def fetch(source, id):
+    def openml(id):
         asked.append(id)
         return {"X": x, "y": y.astype(str), "feature_names": np.array(["pixel"] * 784)}
 
     monkeypatch.setattr("minidl.data.mnist.N_TRAIN", 5)
-    monkeypatch.setattr("minidl.data.downloads.fetch", fetch)
+    monkeypatch.setattr("minidl.data.downloads.openml", openml)
     return x, y, asked
 
 
@@ -158,7 +158,7 @@ def test_an_answer_that_is_not_mnist_is_refused(places, monkeypatch):
     monkeypatch.setattr("minidl.data.mnist.N_TRAIN", 5)
     for X in (np.eye(784), np.zeros((9, 3), np.uint8), np.zeros((5, 784), np.uint8)):
         answer = {"X": X, "y": np.array(["1"] * len(X))}
-        monkeypatch.setattr("minidl.data.downloads.fetch", lambda source, id, answer=answer: answer)
+        monkeypatch.setattr("minidl.data.downloads.openml", lambda id, answer=answer: answer)
         with pytest.raises(DataError, match="unexpected contents"):
             load_dataset("mnist")
     assert not places[1].exists()

@@ -8,7 +8,6 @@ makes a set and with which defaults. scikit-learn is imported by the functions t
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -113,7 +112,7 @@ def made(function: str, **options: Any) -> Dataset:
 def downloaded(function: str, **options: Any) -> Dataset:
     """Return a data set that scikit-learn downloads once.  Raises DataError without a network."""
     try:
-        arrays = downloads.fetch("scikit", function, json.dumps(options))
+        arrays = downloads.fetch(f"scikit {function}", function, options)
     except DataError as error:
         raise DataError(
             f"{error}; scikit-learn downloads this data set once: try again with a connection, or "
@@ -192,7 +191,7 @@ def openml(*, id: str, target: str | None = None) -> Dataset:
     """The data set of openml.org with this name or number; `target` names another target column."""
     named = re.fullmatch(r"[\w.-]*\w[\w.-]*", id, re.ASCII)  # part of a path in the cache
     require("id", repr(id), bool(named), "the name or the number of a data set on openml.org")
-    arrays = downloads.fetch("openml", id, target or "")
+    arrays = downloads.openml(id, target)
     if "X" in arrays:
         arrays["X"] = arrays["X"].astype(np.float64)
     return dataset_of(f"openml:{id}", arrays)

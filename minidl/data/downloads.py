@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -30,16 +30,19 @@ RETRIES: dict[str, Any] = {"n_retries": 2, "delay": 0.5}
 MAX_BYTES = 2**34
 
 
-def fetch(source: str, *arguments: str, silence: float = SILENCE) -> dict[str, np.ndarray]:
-    """Return the arrays that the function of this name in `DOWNLOADS` gives for the arguments.
+def fetch(
+    what: str, function: str, options: Mapping[str, Any], *, silence: float = SILENCE
+) -> dict[str, np.ndarray]:
+    """Return the arrays that scikit-learn's fetch function of this name gives for the options.
 
-    Raises DataError after `silence` seconds in which no byte arrived, whatever is being tried again
-    by then, and for whatever else goes wrong.  A download that moves on is never cut off.
+    Raises DataError, which names `what`, after `silence` seconds in which no byte arrived, whatever
+    is being tried again by then, and for whatever else goes wrong.  A download that moves on is
+    never cut off.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder, "arrays.npz")
         command = [sys.executable, "-W", "ignore", "-m", __name__]
-        command += [str(path), str(silence), source, *arguments]
+        command += [str(path), str(silence), function, json.dumps(options)]
         # The child finds what this process finds, however minidl was put on the path.
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         done = subprocess.run(
@@ -51,48 +54,41 @@ def fetch(source: str, *arguments: str, silence: float = SILENCE) -> dict[str, n
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise DataError(f"{' '.join([source, *arguments[:1]])}: {lines[-1]}")
+            raise DataError(f"{what}: {lines[-1]}")
         return read_arrays(path, max_bytes=MAX_BYTES)
 
 
-def scikit(function: str, options: str) -> dict[str, np.ndarray]:
-    """The arrays of scikit-learn's fetch function of this name; options: its arguments as JSON."""
+def openml(id: str, target: str | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of the OpenML data set with this name or number, read without pandas.
+
+    X is uint8 where that holds the same numbers.  `target` names another column than the set's own.
+    """
+    options: dict[str, Any] = {"data_id": int(id)} if id.isdecimal() else {"name": id}
+    options |= {"target_column": target or "default-target", "as_frame": False}
+    return fetch(f"openml {id}", "openml", {**options, "parser": "liac-arff"})
+
+
+def _fetched(function: str, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Download in this process."""
     from sklearn import datasets
 
-    fetch = getattr(datasets, f"fetch_{function}")
-    bunch = fetch(**json.loads(options), **RETRIES)
+    bunch = getattr(datasets, f"fetch_{function}")(**options, **RETRIES)
     if function == "species_distributions":
         points = np.concatenate([bunch.train, bunch.test])
         places = np.stack([points["dd long"], points["dd lat"]], axis=1).astype(np.float64)
         bunch = {"data": places, "target": points["species"].astype(str)}
         bunch["feature_names"] = ["longitude", "latitude"]
+    elif function == "openml" and (bunch.target is None or bunch.target.size == 0):
+        raise ValueError("the data set has no target of its own; name a column with `target`")
     arrays = arrays_of(bunch)
     if function == "covtype":  # whole numbers that float32 holds exactly, in half of the memory
         arrays["X"] = arrays["X"].astype(np.float32)
+    elif function == "openml":
+        with np.errstate(invalid="ignore"):
+            if "X" in arrays and np.array_equal(small := arrays["X"].astype(np.uint8), arrays["X"]):
+                arrays["X"] = small
+        arrays.pop("target_names", None)  # names of columns, not of classes
     return arrays
-
-
-def openml(id: str, target: str = "") -> dict[str, np.ndarray]:
-    """The OpenML data set with this name or number, read without pandas.
-
-    X is uint8 where that holds the same numbers.  `target` names another column than the set's own.
-    """
-    from sklearn.datasets import fetch_openml
-
-    which: dict[str, Any] = {"data_id": int(id)} if id.isdecimal() else {"name": id}
-    which |= {"target_column": target or "default-target", "as_frame": False}
-    bunch = fetch_openml(**which, parser="liac-arff", **RETRIES)
-    if bunch.target is None or bunch.target.size == 0:
-        raise ValueError("the data set has no target of its own; name a column with `target`")
-    arrays = arrays_of(bunch)
-    with np.errstate(invalid="ignore"):
-        if "X" in arrays and np.array_equal(small := arrays["X"].astype(np.uint8), arrays["X"]):
-            arrays["X"] = small
-    arrays.pop("target_names", None)  # names of columns, not of classes
-    return arrays
-
-
-DOWNLOADS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"openml": openml, "scikit": scikit}
 
 
 def _size(folder: Path) -> int:
@@ -121,7 +117,7 @@ def _exit_when_silent(folder: Path, silence: float) -> None:
         time.sleep(0.2)
 
 
-def _main(path: str, silence: str, source: str, *arguments: str) -> None:
+def _main(path: str, silence: str, function: str, options: str) -> None:
     from sklearn.datasets import get_data_home
 
     if not os.path.isabs(os.path.expanduser("~")):  # scikit-learn would make a folder called ~
@@ -130,7 +126,7 @@ def _main(path: str, silence: str, source: str, *arguments: str) -> None:
     watch = threading.Thread(target=_exit_when_silent, args=(folder, float(silence)), daemon=True)
     watch.start()
     try:
-        np.savez(path, **DOWNLOADS[source](*arguments))  # type: ignore[arg-type]
+        np.savez(path, **_fetched(function, json.loads(options)))  # type: ignore[arg-type]
     except Exception as error:
         sys.exit(" ".join(str(error).split()) or type(error).__name__)
 

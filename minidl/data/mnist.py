@@ -50,7 +50,7 @@ def mnist(*, path: str | None = None) -> Dataset:
         else:
             return _read(file)
     try:
-        table = downloads.fetch("openml", "mnist_784")
+        table = downloads.openml("mnist_784")
         x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
         if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
             raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
