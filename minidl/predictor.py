@@ -94,12 +94,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         labels a row: 0 or 1 for each.  Raises ValueError for missing columns, and for values that
         are not numbers or not finite.
         """
-        decided = self.loss_function.predict_targets(self._outputs(X))
-        if decided.ndim == 2 and decided.shape[1] == 1:
-            decided = decided[:, 0]
-        if self._labels is None or decided.ndim == 2:
-            return decided
-        return np.asarray(self._labels[np.minimum(decided, len(self._labels) - 1)])
+        return self.decide(self._outputs(X), self._labels)
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.
@@ -108,8 +103,26 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         """
         if self._labels is None:
             raise AttributeError("predict_proba is for classifiers; this model is a regression")
-        p = self.loss_function.predict(self._outputs(X))
-        return class_probabilities(p, len(self._labels))
+        return self.probabilities(self._outputs(X))
+
+    def decide(self, outputs: Array, labels: Array | None) -> Array:
+        """Return what outputs say: one of `labels`, 0 or 1 for each of several, or values."""
+        decided = self.loss_function.predict_targets(outputs)
+        if decided.ndim == 2 and decided.shape[1] == 1:
+            decided = decided[:, 0]
+        if labels is None or decided.ndim == 2:
+            return decided
+        return np.asarray(labels[np.minimum(decided, len(labels) - 1)])
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probability of each class, (n_samples, n_classes), for outputs."""
+        return class_probabilities(self.loss_function.predict(outputs), len(self.classes))
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a row may have several of the classes at once."""
+        n_outputs = self.model.output_size(self.preprocessing.n_out)
+        return self.loss_function.task == "multilabel" and n_outputs > 1
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
         """Write the model file, which `load` reads.

@@ -113,14 +113,13 @@ def warn(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make standard output and error writable: neither closed, nor strict about an encoding."""
+    """Make the standard streams usable: none closed, no output strict about its encoding."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # a closed one would be given to the next file that is opened
     os.close(descriptor)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

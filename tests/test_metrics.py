@@ -78,6 +78,14 @@ def test_equal_predictions_give_equal_intervals():
     json.dumps(once.as_dict(), allow_nan=False)
 
 
+def test_a_loss_that_is_the_log_loss_is_shown_once():
+    labels, p = predictions(n=60)
+    names = [row[0] for row in measured(labels, p).rows()]
+    assert "log loss" in names and "loss" not in names
+    smooth = measure(SoftmaxCrossEntropy(label_smoothing=0.2), np.log(p), labels, range(3))
+    assert {"log loss", "loss"} <= {row[0] for row in smooth.rows()}
+
+
 def test_what_the_rows_do_not_define_is_left_out():
     labels, p = predictions(n=40)
     found = measured(np.zeros(40, np.int64), p)

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -318,3 +320,15 @@ def test_what_is_wider_than_a_terminal_is_left_out(minidl):
     code, out, _ = minidl("evaluate run")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert "confusion matrix: too wide for here" in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors of POSIX")
+@pytest.mark.parametrize(
+    "redirected, message",
+    [("0<&-", "standard input: is empty"), ("0>kept", "standard input cannot be read: ")],
+)
+def test_standard_input_that_cannot_be_read_is_told(run, redirected, message):
+    command = f"exec {shlex.quote(sys.executable)} -m minidl predict run {redirected}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

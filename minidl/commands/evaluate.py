@@ -77,11 +77,11 @@ def _file(trained: Trained, data: str, given: Sequence[str]) -> tuple[str, Array
         raise DataError(f"{table.source}: the target {named} is missing in all rows")
     if n_gaps := int((~known).sum()):
         warn(f"{n_gaps} of {len(targets)} rows have no target {named}: left out")
-    found = trained.predict(table.taken(np.flatnonzero(known)), names)
+    outputs = trained.outputs(table.taken(np.flatnonzero(known)), names)
     for message in trained.tally.messages():
         warn(message)
     dtype = np.float64 if trained.classes is None or len(names) > 1 else np.int64
-    return f"the {len(found.outputs)} rows of {data}", found.outputs, targets[known].astype(dtype)
+    return f"the {len(outputs)} rows of {data}", outputs, targets[known].astype(dtype)
 
 
 def _text(measures: Measures, title: str) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
-from minidl.data.tables import listed
-from minidl.runs.trained import STANDARD_INPUT, Predictions, Trained
+from minidl.data.tables import Table, listed
+from minidl.kernels import Array
+from minidl.runs.trained import STANDARD_INPUT, Trained
 from minidl.terminal import put_data, say, warn
 
 
@@ -53,11 +56,13 @@ def predict(arguments: Sequence[str]) -> int:
 
     def write(put: Callable[[str], object]) -> None:
         nonlocal n_rows
-        for found in trained.predictions(options.data, keep):
+        for table, outputs in trained.pieces(options.data, keep):
+            found = _columns(trained, table, outputs, keep, proba=options.proba)
+            titles, columns = zip(*found, strict=True)
             if n_rows == 0:
-                put(_lines([_titles(trained, found, keep, proba=options.proba)]))
-            put(_lines(zip(*_columns(found, keep, proba=options.proba), strict=True)))
-            n_rows += found.table.n_rows
+                put(_lines([titles]))
+            put(_lines(zip(*columns, strict=True)))
+            n_rows += table.n_rows
 
     if options.out is None:
         write(put_data)
@@ -72,22 +77,31 @@ def predict(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _titles(trained: Trained, found: Predictions, keep: Sequence[str], *, proba: bool) -> list[str]:
-    labels = trained.classes or []
-    predicted = ["prediction"]
-    if found.predicted.ndim == 2:
-        names = labels or [str(j) for j in range(1, found.predicted.shape[1] + 1)]
-        predicted = [f"prediction_{name}" for name in names]
-    return [*keep, *predicted, *(f"probability_{label}" for label in labels if proba)]
-
-
-def _columns(found: Predictions, keep: Sequence[str], *, proba: bool) -> list[Any]:
-    """The columns of the output; `str` of NumPy's numbers is the shortest that gives the same."""
-    columns: list[Any] = [found.kept(name) for name in keep]
-    columns += [found.predicted] if found.predicted.ndim == 1 else [*found.predicted.T]
-    if proba and found.probabilities is not None:
-        columns += [*found.probabilities.T]
+def _columns(
+    trained: Trained, table: Table, outputs: Array, keep: Sequence[str], *, proba: bool
+) -> list[tuple[str, Any]]:
+    """The columns of the output and their titles; `str` of a number is the shortest that is it."""
+    predictor, classes = trained.predictor, trained.classes
+    labels = None if classes is None else np.array(classes, dtype=object)
+    predicted = predictor.decide(outputs, labels)
+    columns: list[tuple[str, Any]] = [(name, _written(table, name)) for name in keep]
+    if predicted.ndim == 1:
+        columns.append(("prediction", predicted))
+    else:
+        names = classes or range(1, predicted.shape[1] + 1)
+        columns += zip((f"prediction_{name}" for name in names), predicted.T, strict=True)
+    if proba and classes is not None:
+        p = predictor.probabilities(outputs)
+        columns += zip((f"probability_{label}" for label in classes), p.T, strict=True)
     return columns
+
+
+def _written(table: Table, name: str) -> list[str]:
+    """The cells of a column as they are written in the file."""
+    if name in table.written:
+        return table.written[name]
+    column = table.columns[name].as_texts()
+    return list(np.array([*(column.texts or ()), ""], dtype=object)[column.values])
 
 
 def _lines(rows: object) -> str:

@@ -10,10 +10,8 @@ from typing import Any
 
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
-from minidl.config import load_config
 from minidl.errors import ConfigError
 from minidl.report.comparison import FinishedRun, comparison_page, figures_table, settings_table
-from minidl.runs.experiment import Experiment
 from minidl.runs.folder import RunFolder
 from minidl.terminal import DEFAULT_WIDTH, aligned, cell_text, say, width_of
 
@@ -29,10 +27,7 @@ def report(arguments: Sequence[str]) -> int:
     with RunFolder.open(parser.parse_args(arguments).run) as folder:
         if not folder.is_finished():
             raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
-        folder.figures()  # results that cannot be read end it here, in one line
-        experiment = Experiment(load_config(folder.config))
-        experiment.use_weights_of(folder.model)
-        write_report(experiment, folder)
+        write_report(folder)
     say(f"report: {folder.report}")
     return 0
 

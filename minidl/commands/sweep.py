@@ -77,10 +77,10 @@ def _write_page(swept: Sweep) -> None:
         from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
 
         runs = [
-            FinishedRun.read(swept.folder_of(run).path, run.short_title)
+            FinishedRun(run.short_title, run.config, run.epochs, run.results)
             for setting in swept.best_first
             for run in setting
-            if swept.folder_of(run).is_finished()
+            if run.code == 0
         ]
         if runs:
             title = f"Sweep of {swept.config.name}, compared on validation data"
@@ -94,8 +94,8 @@ def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
     """How a run ended: the longest line that fits into `width` columns, if given."""
     if run.code:
         return wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
-    figures = figures_text(run.figures, prefix="validation_")
-    time, short = duration(run.figures["train_seconds"]), run.short_title
+    figures = figures_text(run.results, prefix="validation_")
+    time, short = duration(run.results["train_seconds"]), run.short_title
     lines = (
         [place, run.title, f"validation {figures}", time],
         [place, short, f"validation {figures}", time],

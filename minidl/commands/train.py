@@ -196,7 +196,7 @@ def _write_report(run: Run) -> None:
     try:
         from minidl.report.run import write_report  # scikit-learn and matplotlib load slowly
 
-        write_report(run.experiment, run.folder)
+        write_report(run.folder, run.experiment)
     except Exception as error:
         warn(f"report.html is not written: {error}")
 

@@ -44,12 +44,6 @@ def lower(predictor: Predictor, *, narrow: bool = False) -> Any:
     return _predicted(predictor, mean)
 
 
-def has_several_labels(predictor: Predictor) -> bool:
-    """Whether a row may have several of the classes at once."""
-    n_outputs = predictor.model.output_size(predictor.preprocessing.n_out)
-    return predictor.loss_function.task == "multilabel" and n_outputs > 1
-
-
 def columns_of(predictor: Predictor) -> Sequence[ColumnSchema]:
     """Return the raw columns: numbers, categories with their labels, and dates."""
     preprocessing, n = predictor.preprocessing, predictor.n_features

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from minidl.export.graph import ONNX, Value, named, written
-from minidl.export.lowering import columns_of, has_several_labels
+from minidl.export.lowering import columns_of
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
@@ -40,7 +40,7 @@ def onnx_model(predictor: Predictor, output: Value) -> bytes:
             dtype = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
             steps.append(f"{name} = {written(value, names, ONNX, dtype=dtype)}")
     steps.append(f"{last} = Cast<to={TensorProto.FLOAT}>({names[output]})")
-    if has_several_labels(predictor):
+    if predictor.has_several_labels:
         arrays[f"{OWN}half"] = np.array(0.5, np.float32)
         steps += [f"{OWN}over = Greater({last}, {OWN}half)", f"label = Cast<to=7>({OWN}over)"]
         outputs.insert(0, _info("label", TensorProto.INT64, output.width))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.export.graph import NUMPY, Value, named, written
-from minidl.export.lowering import columns_of, has_several_labels
+from minidl.export.lowering import columns_of
 from minidl.predictor import Predictor
 
 _FILE = Template('''"""A trained model, written by minidl. Needs NumPy only.
@@ -74,7 +74,7 @@ def python_module(predictor: Predictor, output: Value) -> str:
         labels = {column.name: list(column.labels) for column in columns}
         constants["COLUMNS"] = f"{labels!a}  # name -> labels"
     if classes is not None:
-        several = has_several_labels(predictor)
+        several = predictor.has_several_labels
         decided = "(y > 0.5).astype(np.int64)" if several else "CLASSES[np.argmax(y, axis=1)]"
         shown = [str(c) if isinstance(c, np.datetime64) else c for c in classes]
         constants["CLASSES"] = f"np.array({shown!a})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -17,18 +17,15 @@ MOST_CURVES = 20
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the folder of a finished run holds: its config, metrics.csv and results.json.
-
-    results: with the validation figures of the best epoch.
-    """
+    """What the folder of a finished run holds; epochs, results: see `RunFolder.outcome`."""
 
     name: str
     config: Config
-    epochs: list[dict[str, str]]
-    results: dict[str, Any]
+    epochs: Sequence[Mapping[str, str]]
+    results: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path, name: str | None = None) -> FinishedRun:
+    def read(cls, path: Path) -> FinishedRun:
         """Read a run folder.
 
         Raises ConfigError for a run that is not finished, CheckpointError for damaged results.
@@ -36,8 +33,8 @@ class FinishedRun:
         folder = RunFolder(path)
         if not folder.is_finished():
             raise ConfigError(f"{path}: not the folder of a finished run")
-        results = {**folder.read_results(), **folder.figures()}
-        return cls(name or str(path), load_config(folder.config), folder.metrics.read(), results)
+        epochs, results = folder.outcome()
+        return cls(str(path), load_config(folder.config), epochs, results)
 
 
 def figures_table(runs: Sequence[FinishedRun], *, test: bool = True) -> list[list[Any]]:

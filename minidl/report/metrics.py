@@ -62,12 +62,17 @@ class Measures:
         return {"n_samples": self.n_samples, "metrics": metrics, **shown}
 
     def rows(self) -> list[list[str]]:
-        """Return a metric, its value and its interval in each row, the headline first."""
-        order = sorted(self.values, key=lambda name: name != self.headline)
-        ends = {name: map(cell_text, self.intervals.get(name, ())) for name in order}
+        """Return a metric, its value and its interval in each row, the headline first.
+
+        A loss that is the log loss itself is left out.
+        """
+        texts = {name: cell_text(value) for name, value in self.values.items()}
+        if texts.get("loss") == texts.get("log_loss"):
+            texts.pop("loss", None)
+        ends = self.intervals
         return [
-            [metric_name(name), cell_text(self.values[name]), " to ".join(ends[name])]
-            for name in order
+            [metric_name(name), texts[name], " to ".join(map(cell_text, ends.get(name, ())))]
+            for name in sorted(texts, key=lambda name: name != self.headline)
         ]
 
     def class_rows(self) -> list[list[str]]:
@@ -124,10 +129,9 @@ def calibration_error(labels: Array, probabilities: Array) -> float:
 
 
 def _values(
-    loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None, but: str = ""
+    loss_function: Loss, outputs: Array, targets: Array, n_classes: int | None
 ) -> dict[str, float]:
-    """Return all metrics that the rows define, but one."""
-    extra = [name for name in loss_function.extra_metric_names if name != but]
+    extra = loss_function.extra_metric_names
     values = loss_and_metrics(loss_function, outputs, targets, extra=extra)
     predicted = loss_function.predict(outputs)
     if n_classes is None and predicted.size == targets.size:  # several quantiles have no error
@@ -152,19 +156,9 @@ def _intervals(
     """
     n, rng, draws = len(targets), np.random.default_rng(0), []
     m = min(n, MOST_ROWS)
-    if "roc_auc" in values:
-        scores = loss_function.predict(outputs.astype(np.float64))
-        positive = targets.reshape(n, -1) > 0.5
-        if loss_function.task == "classification":
-            positive = targets[:, None] == np.arange(scores.shape[1])
-        ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]
-        keys = 2 * np.array(ranks) + positive.T
     for _ in range(N_RESAMPLES):
         rows = rng.integers(0, n, m)
-        draw = _values(loss_function, outputs[rows], targets[rows], n_classes, but="roc_auc")
-        if "roc_auc" in values:
-            draw["roc_auc"] = _mean_area(keys[:, rows])
-        draws.append(draw)
+        draws.append(_values(loss_function, outputs[rows], targets[rows], n_classes))
     intervals = {}
     for name, value in values.items():
         found = [draw[name] for draw in draws if math.isfinite(draw.get(name, math.nan))]
@@ -172,18 +166,3 @@ def _intervals(
             low, high = value + (np.percentile(found, [2.5, 97.5]) - value) * math.sqrt(m / n)
             intervals[name] = (float(low), float(high))
     return intervals
-
-
-def _mean_area(keys: Array) -> float:
-    """Return the mean area under the ROC curves of several scores of the same rows.
-
-    keys: (n_scores, n_rows), 2 * (rank of the score) + (1 in a positive row, else 0).  Sorting them
-    is all that a resample needs.  Pairs of rows with equal scores count half.
-    """
-    right = np.zeros(len(keys))
-    for flipped in (0, 1):  # of equal scores the negative rows stand first, then the positive ones
-        positive = (np.sort(keys ^ flipped, axis=1) & 1) ^ flipped
-        right += (positive * np.cumsum(1 - positive, axis=1)).sum(axis=1) / 2
-    n_positive = positive.sum(axis=1)
-    pairs = n_positive * (keys.shape[1] - n_positive)
-    return float(np.mean(right[pairs > 0] / pairs[pairs > 0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.inspection import permutation_importance
 
 from minidl import kernels
-from minidl.config import dump
+from minidl.config import dump, load_config
 from minidl.data.batches import Rows
 from minidl.evaluation import class_probabilities
 from minidl.kernels import Array
@@ -32,19 +33,28 @@ MACHINE = ("minidl", "python", "numpy", "blas", "kernels", "processor", "cores",
 Pictures = list[tuple[str, Any]]  # what is to be seen, and a figure or None
 
 
-def write_report(experiment: Experiment, folder: RunFolder) -> None:
+def write_report(folder: RunFolder, experiment: Experiment | None = None) -> None:
     """Write report.html into the folder of a finished run.
 
-    experiment: of the run, with its final weights.  Equal runs give equal bytes.
-    Raises CheckpointError for a folder that cannot be written.
+    experiment: of the run, with its final weights, if it is at hand.  Equal runs give equal bytes.
+    Raises CheckpointError for a folder that cannot be read or written.
     """
+    epochs, results = folder.outcome()
+    if experiment is None:
+        experiment = Experiment(load_config(folder.config))
+        experiment.use_weights_of(folder.model)
     threads = experiment.config.train.blas_threads
     with kernels.threads(threads if isinstance(threads, int) else None):
-        folder.write_text(folder.report, _html(experiment, folder))
+        folder.write_text(folder.report, _html(experiment, folder, epochs, results))
 
 
-def _html(experiment: Experiment, folder: RunFolder) -> str:
-    dataset, epochs, results = experiment.dataset, folder.metrics.read(), folder.read_results()
+def _html(
+    experiment: Experiment,
+    folder: RunFolder,
+    epochs: Sequence[Mapping[str, str]],
+    results: Mapping[str, Any],
+) -> str:
+    dataset = experiment.dataset
     source = dataset.name if dataset.path is None else Path(dataset.path).name
     title = ": ".join(dict.fromkeys([experiment.config.name, source]))
     n_classes, n_epochs = dataset.n_classes, results.get("epochs", len(epochs))
@@ -59,12 +69,10 @@ def _html(experiment: Experiment, folder: RunFolder) -> str:
             f"{source} ({dataset.n_features:,} features, {kind}).",
         ),
     ]
-    training = [page.element("h2", "Training")]
-    if epochs:
-        text = f"Learning curves; the training loss ends at {float(epochs[-1]['train_loss']):.4g}"
-        curves = figures.learning_curves(epochs, results.get("best_epoch"))
-        rates = "Learning rate over the epochs", figures.learning_rates(epochs)
-        training.append(page.pictures([(text, curves), rates]))
+    text = f"Learning curves; the training loss ends at {float(epochs[-1]['train_loss']):.4g}"
+    curves = figures.learning_curves(epochs, results["best_epoch"])
+    rates = "Learning rate over the epochs", figures.learning_rates(epochs)
+    training = [page.element("h2", "Training"), page.pictures([(text, curves), rates])]
     if (rows := experiment.test or experiment.validation) is None:
         parts += training
     else:

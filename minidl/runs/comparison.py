@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from minidl.runs.interrupts import SIGNALS
 from minidl.terminal import aligned
 
 INTERRUPTED = [128 + number for number in SIGNALS]
+FIGURES = ("validation_", "train_seconds")  # those of the test part choose nothing
 LONGEST_NAME = 120
 
 
@@ -30,15 +31,15 @@ class SweepRun:
 
     values: those of the keys that vary, as they were typed.  config: resolved; the run is training
     from it.  code: the exit code, None for a run that has not ended.  reason: one line for a run
-    that did not finish.  figures: `validation_loss`, ..., `test_loss`, ... of the best weights, and
-    `train_seconds`, of a finished run.
+    that did not finish.  epochs, results: of a finished run, see `RunFolder.outcome`.
     """
 
     values: Mapping[str, str]
     config: Config
     code: int | None = None
     reason: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    epochs: Sequence[Mapping[str, str]] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -83,13 +84,14 @@ def n_finished(setting: Setting) -> int:
 def spreads(setting: Setting) -> dict[str, tuple[float, float | None]]:
     """The mean of each figure over the finished runs, and the sample standard deviation (n - 1).
 
-    The latter is None for one run; empty where none has finished.
+    The figures are those of the validation part, and the time. The deviation is None for one run.
     """
     found = {}
-    figures = [run.figures for run in setting if run.code == 0]
+    finished = [run.results for run in setting if run.code == 0]
+    names = [name for results in finished[:1] for name in results if name.startswith(FIGURES)]
     with np.errstate(all="ignore"):  # a figure may be infinite
-        for name in figures[0] if figures else ():
-            values = [each[name] for each in figures]
+        for name in names:
+            values = [results[name] for results in finished]
             deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
             found[name] = float(np.mean(values)), deviation
     return found
@@ -106,7 +108,7 @@ def unfinished(setting: Setting) -> str:
 def best_first(settings: Sequence[Setting], by: str) -> list[Setting]:
     """The settings in the order of the mean of the validation figure `by`, the best first.
 
-    Settings of which every run finished come before the others. Test figures are not used.
+    Settings of which every run finished come before the others.
     """
     sign = 1 if by in LOWER_IS_BETTER else -1
 
@@ -151,6 +153,6 @@ def csv_text(settings: Sequence[Setting]) -> str:
 
 
 def _compared(settings: Sequence[Setting]) -> list[str]:
-    """The figures that are shown: of the validation part, and the time."""
+    """The names of all figures, the time last."""
     names = dict.fromkeys(name for setting in settings for name in spreads(setting))
-    return [*(name for name in names if name.startswith("validation_")), "train_seconds"]
+    return [*(name for name in names if name != "train_seconds"), "train_seconds"]

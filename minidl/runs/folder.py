@@ -158,21 +158,19 @@ class RunFolder:
             return _read_json(self.run)
         return {}
 
-    def read_results(self) -> dict[str, Any]:
-        """Return what results.json says.  Raises CheckpointError where it cannot be read."""
-        return _read_json(self.results)
+    def outcome(self) -> tuple[list[dict[str, str]], dict[str, Any]]:
+        """Return the rows of metrics.csv and the results of a finished run.
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures of a finished run: validation_*, test_* and train_seconds.
-
-        Raises CheckpointError where its results cannot be read.
+        The results are those of results.json and the validation figures of the best epoch.
+        Raises CheckpointError where they cannot be read.
         """
-        results = self.read_results()
+        results = _read_json(self.results)
         try:
-            (best,) = (e for e in self.metrics.read() if int(e["epoch"]) == results["best_epoch"])
-            figures = {**best, **results}.items()
+            epochs = self.metrics.read()
+            (best,) = (row for row in epochs if int(row["epoch"]) == results["best_epoch"])
             kept = ("validation_", "test_", "train_seconds")
-            return {name: float(value) for name, value in figures if name.startswith(kept)}
+            figures = {name: x for name, x in {**best, **results}.items() if name.startswith(kept)}
+            return epochs, results | {name: float(x) for name, x in figures.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path}: its results cannot be read: {error}") from error
 

@@ -84,10 +84,6 @@ class Sweep:
             return 128 + self.stopped_by
         return max(run.code or 0 for run in self.runs)
 
-    def folder_of(self, run: SweepRun) -> RunFolder:
-        """The folder of one run."""
-        return RunFolder(self.folder.path / run.folder)
-
     def train(self, jobs: int, ended: Callable[[SweepRun], None]) -> None:
         """Train what is not finished, `jobs` runs at a time; `ended` is called after each run.
 
@@ -116,7 +112,7 @@ class Sweep:
 
     def _train(self, run: SweepRun) -> SweepRun:
         """Let a process train one run to its end, unless it is finished or the sweep is to stop."""
-        folder, code = self.folder_of(run), 0
+        folder, code = RunFolder(self.folder.path / run.folder), 0
         lines: list[str] = []
         if not folder.is_finished():
             if self._stop.is_set():
@@ -126,7 +122,7 @@ class Sweep:
             code, lines = train_in_process(folder, self._stop)
         if code == 0:
             try:
-                run.figures, run.code = folder.figures(), 0
+                (run.epochs, run.results), run.code = folder.outcome(), 0
             except CheckpointError as error:
                 run.code, run.reason = error.exit_code, str(error)
         elif code < 0 or code > 128:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,36 +18,13 @@ from minidl.data.readers import pieces_of, tables_of
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, TableError, joined
 from minidl.data.targets import column_of_target
-from minidl.errors import ConfigError
-from minidl.evaluation import class_probabilities
+from minidl.errors import ConfigError, DataError
 from minidl.kernels import Array
 from minidl.predictor import Predictor, load
 from minidl.runs.folder import RunFolder
 
 STANDARD_INPUT = "-"
 FORMAT = tuple(field.name for field in fields(Format))
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of the rows of one table.
-
-    predicted: (n_rows,) labels as texts, or numbers; (n_rows, n_outputs) where there are several.
-    probabilities: (n_rows, n_classes); None for a regression.  outputs: of the model.
-    """
-
-    table: Table
-    outputs: Array
-    predicted: Array
-    probabilities: Array | None
-
-    def kept(self, name: str) -> list[str]:
-        """The cells of a column as they are written in the file."""
-        if name in self.table.written:
-            return self.table.written[name]
-        column = self.table.columns[name].as_texts()
-        texts = np.array([*(column.texts or ()), ""], dtype=object)
-        return list(texts[column.values])
 
 
 class Trained:
@@ -88,8 +65,8 @@ class Trained:
         labels = self.predictor.classes
         return None if labels is None else [text_of(label) for label in labels]
 
-    def predictions(self, path: str, keep: Sequence[str] = ()) -> Iterator[Predictions]:
-        """Predict the rows of a file, "-" for standard input, in pieces of some 16,000 rows.
+    def pieces(self, path: str, keep: Sequence[str] = ()) -> Iterator[tuple[Table, Array]]:
+        """Read a file, "-" for standard input, in pieces of some 16,000 rows, with their outputs.
 
         keep: columns that are wanted as they are written.  Raises DataError for columns that are
         missing and for cells that do not fit their column.
@@ -102,11 +79,11 @@ class Trained:
                 known |= {str(self.data.get("target")), *keep, *self.data.get("drop", ())}
                 unknown = [name for name in table.columns if name not in known]
                 self.unused = [] if table.positional else unknown
-            yield self.predict(table, keep)
+            yield table, self.outputs(table, keep)
 
-    def predict(self, table: Table, keep: Sequence[str] = ()) -> Predictions:
-        """Predict the rows of one table."""
-        predictor, loss_function = self.predictor, self.predictor.loss_function
+    def outputs(self, table: Table, keep: Sequence[str] = ()) -> Array:
+        """Return the model's outputs for the rows of one table."""
+        predictor = self.predictor
         inputs = table.without(keep) if predictor.feature_names is None else table
         X = self._schema.encode(self._by_place(inputs), self.tally)
         if not predictor.preprocessing.takes_missing and (gaps := np.isnan(X)).any():
@@ -115,21 +92,11 @@ class Trained:
                 f"{table.where(int(row))}: column {self._schema.names[column]!r} has no value, and "
                 "this model was trained without gaps"
             )
-        outputs = predictor.outputs(X)
-        predicted = loss_function.predict_targets(outputs)
-        if predicted.ndim == 2 and predicted.shape[1] == 1:
-            predicted = predicted[:, 0]
-        if self.classes is None:
-            return Predictions(table, outputs, predicted, None)
-        p = class_probabilities(loss_function.predict(outputs), len(self.classes))
-        if predicted.ndim == 1:
-            labels = np.array(self.classes, dtype=object)
-            predicted = labels[np.minimum(predicted, len(labels) - 1)]
-        return Predictions(table, outputs, predicted, p)
+        return predictor.outputs(X)
 
     def target_names(self, given: Sequence[str]) -> list[str]:
         """The columns that hold the targets, if none are given: one, or of several labels each."""
-        if given or self._of_labels:
+        if given or self.predictor.has_several_labels:
             return list(given or self.classes or ())
         if (name := self.data.get("target")) is None:
             raise ConfigError("what the model predicts is not known; name each by --target COLUMN")
@@ -147,7 +114,7 @@ class Trained:
         columns, tally = [], Tally()
         for name in names:
             meant = ColumnSchema(name, "number")
-            if self.classes is not None and not self._of_labels:
+            if self.classes is not None and not self.predictor.has_several_labels:
                 meant = ColumnSchema(name, "category", labels=tuple(self.classes))
             column = column_of_target(table, name)
             columns.append(meant.encode(table, column, self._schema.decimal, tally))
@@ -158,16 +125,13 @@ class Trained:
                 )
         return columns[0] if len(names) == 1 else np.stack(columns, axis=1)
 
-    @property
-    def _of_labels(self) -> bool:
-        """Whether a row may have several labels."""
-        model, n_inputs = self.predictor.model, self.predictor.preprocessing.n_out
-        return self.predictor.loss_function.task == "multilabel" and model.output_size(n_inputs) > 1
-
     def _tables(self, path: str, **options: Any) -> Iterator[Table]:
         if path == STANDARD_INPUT:
             file = sys.stdin.buffer
-            return tables_of(file, self._form(file, path), **options)
+            try:
+                return tables_of(file, self._form(file, path), **options)
+            except OSError as error:  # such as a folder
+                raise DataError(f"standard input cannot be read: {error.strerror}") from error
         with open_data(path) as opened:
             form = self._form(opened, path)
         return pieces_of(path, form, **options)
