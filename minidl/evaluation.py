@@ -105,6 +105,16 @@ def class_probabilities(predicted: Array, n_classes: int) -> Array:
     return np.ones_like(predicted) if n_classes == 1 else np.hstack([1 - predicted, predicted])
 
 
+def decided(loss_function: Loss, outputs: Array, labels: Array | None) -> Array:
+    """Return what outputs say: one of `labels`, 0 or 1 for each of several, or values."""
+    places = loss_function.predict_targets(outputs)
+    if places.ndim == 2 and places.shape[1] == 1:
+        places = places[:, 0]
+    if labels is None or places.ndim == 2:
+        return places
+    return np.asarray(labels[np.minimum(places, len(labels) - 1)])
+
+
 def predict_outputs(
     model: Sequential,
     X: Any,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -25,7 +25,7 @@ from minidl.data.preprocessing.scaling import Preprocessing, Scaling, Unchanged
 from minidl.data.schema import Schema
 from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
-from minidl.evaluation import class_probabilities, is_usable, predict_outputs
+from minidl.evaluation import class_probabilities, decided, is_usable, predict_outputs
 from minidl.kernels import Array
 from minidl.labels import label_array, plain_labels, restored_labels, stored_labels
 from minidl.layers import LAYERS
@@ -94,7 +94,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         labels a row: 0 or 1 for each.  Raises ValueError for missing columns, and for values that
         are not numbers or not finite.
         """
-        return self.decide(self._outputs(X), self._labels)
+        return decided(self.loss_function, self._outputs(X), self._labels)
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, (n_samples, n_classes), in the order of `classes`.
@@ -103,20 +103,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         """
         if self._labels is None:
             raise AttributeError("predict_proba is for classifiers; this model is a regression")
-        return self.probabilities(self._outputs(X))
-
-    def decide(self, outputs: Array, labels: Array | None) -> Array:
-        """Return what outputs say: one of `labels`, 0 or 1 for each of several, or values."""
-        decided = self.loss_function.predict_targets(outputs)
-        if decided.ndim == 2 and decided.shape[1] == 1:
-            decided = decided[:, 0]
-        if labels is None or decided.ndim == 2:
-            return decided
-        return np.asarray(labels[np.minimum(decided, len(labels) - 1)])
-
-    def probabilities(self, outputs: Array) -> Array:
-        """Return the probability of each class, (n_samples, n_classes), for outputs."""
-        return class_probabilities(self.loss_function.predict(outputs), len(self.classes))
+        return class_probabilities(self.loss_function.predict(self._outputs(X)), len(self._labels))
 
     @property
     def has_several_labels(self) -> bool:
@@ -124,15 +111,13 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         n_outputs = self.model.output_size(self.preprocessing.n_out)
         return self.loss_function.task == "multilabel" and n_outputs > 1
 
-    def save(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model file, which `load` reads.
 
-        notes: takes the place of those that the predictor has.
         Raises ValueError for what a file cannot hold (see `check`), DivergenceError for weights
         that are not finite, CheckpointError where the disk refuses.
         """
-        whole = self if notes is None else replace(self, notes=notes)
-        arrays, document = whole.check()
+        arrays, document = self.check()
         write_archive(
             Path(path), arrays, document, kind=KIND, version=VERSION, may_hold_nan=("notes.",)
         )
@@ -175,15 +160,14 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
             raise ValueError(f"X must be (n_samples, {self.n_features}), got {X.shape}")
         values = X if isinstance(X, np.ndarray) else X.data
         if values.dtype.kind == "f":
-            gaps = self.preprocessing.takes_missing
-            wrong = np.isinf(values) if gaps else ~np.isfinite(values)
+            wrong = np.isinf(values) if self.preprocessing.takes_missing else ~np.isfinite(values)
             if wrong.any() and X is not values:
                 raise ValueError("X holds a value that is not finite")
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
                 name = self.feature_names[column] if self.feature_names else f"column {column}"
-                value = f"{X[row, column]} in row {row}, {name}"
-                raise ValueError(f"X holds {value}: give a finite value")
+                where = f"{X[row, column]} in row {row}, {name}"
+                raise ValueError(f"X holds {where}: give a finite value")
         return self.outputs(X)
 
     def _encoded(self, X: Any) -> Any:
@@ -285,8 +269,8 @@ def _rebuild(tree: Mapping[str, Any]) -> Predictor:
     layers = build_layers(tree["layers"], preprocessing.n_out, noise=rng, dtype=tree["dtype"])
     views = tree.get("views")
     if views is not None:
-        options = {"image_shape": tuple(views["image_shape"]), "pixels": views["pixels"]}
-        views = made_from({"name": "views", **options}, {"views": ShiftedViews})
+        spec = {"name": "views", **views, "image_shape": tuple(views["image_shape"])}
+        views = made_from(spec, {"views": ShiftedViews})
     predictor = Predictor(
         Sequential.over(layers, params, buffers),
         made_from(tree["loss"], LOSSES),

@@ -179,11 +179,10 @@ def test_a_damaged_header_loses_no_row(tmp_path, header):
 
 def test_the_folders_are_synced_after_something_is_made_in_them(tmp_path, monkeypatch):
     synced = []
-    for module in ("folder", "metrics"):
-        monkeypatch.setattr(
-            f"minidl.runs.{module}.sync_folder",
-            lambda path: synced.append((Path(path), set(os.listdir(path)))),
-        )
+    monkeypatch.setattr(
+        "minidl.runs.folder.sync_folder",
+        lambda path: synced.append((Path(path), set(os.listdir(path)))),
+    )
     with create(tmp_path) as folder:
         assert synced[-1][0] == folder.path.parent and folder.path.name in synced[-1][1]
         folder.begin("seed: 1\n")

@@ -312,7 +312,6 @@ HOSTILE = {
         center=[1.0] * 3, scale=[1.0] * 3)),
     "scores of other outputs": ("table_features", lambda d, a: a.update(
         conformal_scores=np.zeros((20, 3)))),
-    "a number of a hundred digits": ("image", lambda d, a: d.update(notes={"n": 10**100})),
     "a hundred layers on a million features": ("image", lambda d, a: (
         d.update(n_features=2**20, views=None, layers=[{"name": "relu"}] * 100),
         a.update({"params": np.zeros(0, "f4"), "fitted.n_features": np.array(2**20)}))),

@@ -13,6 +13,7 @@ import numpy as np
 from minidl.atomic import replace_file
 from minidl.commands.arguments import Parser, refuse_existing
 from minidl.data.tables import Table, listed
+from minidl.evaluation import class_probabilities, decided
 from minidl.kernels import Array
 from minidl.runs.trained import STANDARD_INPUT, Trained
 from minidl.terminal import put_data, say, warn
@@ -81,9 +82,9 @@ def _columns(
     trained: Trained, table: Table, outputs: Array, keep: Sequence[str], *, proba: bool
 ) -> list[tuple[str, Any]]:
     """The columns of the output and their titles; `str` of a number is the shortest that is it."""
-    predictor, classes = trained.predictor, trained.classes
+    loss_function, classes = trained.predictor.loss_function, trained.classes
     labels = None if classes is None else np.array(classes, dtype=object)
-    predicted = predictor.decide(outputs, labels)
+    predicted = decided(loss_function, outputs, labels)
     columns: list[tuple[str, Any]] = [(name, _written(table, name)) for name in keep]
     if predicted.ndim == 1:
         columns.append(("prediction", predicted))
@@ -91,7 +92,7 @@ def _columns(
         names = classes or range(1, predicted.shape[1] + 1)
         columns += zip((f"prediction_{name}" for name in names), predicted.T, strict=True)
     if proba and classes is not None:
-        p = predictor.probabilities(outputs)
+        p = class_probabilities(loss_function.predict(outputs), len(classes))
         columns += zip((f"probability_{label}" for label in classes), p.T, strict=True)
     return columns
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Self
 
@@ -46,7 +47,7 @@ class InFiles(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name}={value!r} cannot be saved: {error}") from None
         fitted = {name: _stored(value) for name, value in self._fitted().items()}
         notes = {"kind": type(self).__name__, "parameters": parameters, "fitted": fitted}
-        self.predictor().save(path, notes)
+        replace(self.predictor(), notes=notes).save(path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

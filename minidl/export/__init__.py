@@ -21,8 +21,7 @@ from minidl.errors import ConfigError, MinidlError
 from minidl.evaluation import class_probabilities
 from minidl.export.graph import Value
 from minidl.export.lowering import columns_of, lower, made_up_rows
-from minidl.export.to_c import c_source
-from minidl.export.to_python import python_module
+from minidl.export.source import c_source, python_module
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 

@@ -33,6 +33,9 @@ from minidl.training import Training
 
 CHECKED_ROWS, CHECKED_ENTRIES = 16, 20  # of the data, and of each array of the model
 
+# Options of a table that the model file keeps, so that other files are read in the same way.
+KEPT_WITH_MODEL = ("target", "delimiter", "decimal", "encoding", "header", "missing", "drop")
+
 PURPOSES = ("init", "split", "shuffle", "noise", "augmentation")
 
 
@@ -146,6 +149,8 @@ class Experiment:
 
     def predictor(self) -> Predictor:
         """Return the model with all that it needs to predict from raw features."""
+        options = self.config.data.dataset.options
+        data = {key: options[key] for key in KEPT_WITH_MODEL if options.get(key) is not None}
         return Predictor(
             self.model,
             self.loss_function,
@@ -154,6 +159,7 @@ class Experiment:
             self.dataset.classes,
             self.dataset.feature_names,
             self.views,
+            {"data": data},
             schema=self.dataset.schema,
         )
 

@@ -38,9 +38,6 @@ WITHOUT_EFFECT_ON_BITS = (
     "output",
 )
 
-# Options of a table that the model file keeps, so that other files are read in the same way.
-KEPT_WITH_MODEL = ("target", "delimiter", "decimal", "encoding", "header", "missing", "drop")
-
 
 def changes_bits(key: str) -> bool:
     """Whether the weights depend on the setting with this key path."""
@@ -191,9 +188,7 @@ class Run:
         if self._saved_step != self.training.progress["step"]:
             self.save()
         self.training.use_best()
-        options = self.experiment.config.data.dataset.options
-        data = {key: options[key] for key in KEPT_WITH_MODEL if options.get(key) is not None}
-        self.experiment.predictor().save(self.folder.model, notes={"data": data})
+        self.experiment.predictor().save(self.folder.model)
         results = self._results()
         self.folder.write_json(self.folder.results, results)
         self._status = "finished"

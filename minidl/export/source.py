@@ -1,21 +1,22 @@
-"""One C99 file: no allocation, no library but math.h, the weights and test vectors inside."""
+"""A model as source text: one C99 file that needs math.h only, one Python file that needs NumPy."""
 
 from __future__ import annotations
 
+import base64
 from collections import Counter, defaultdict
 from string import Template
 from typing import Any
 
 import numpy as np
 
-from minidl.export.graph import OPERATIONS, Value, named
+from minidl.export.graph import NUMPY, OPERATIONS, Value, named, written
 from minidl.export.lowering import columns_of
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
 KINDS = {"float64": "double", "float32": "float"}  # all others are int
 
-_LABEL = """
+_C_LABEL = """
 /* The place of the most likely class. */
 int minidl_label(const double *y)
 {
@@ -24,7 +25,7 @@ int minidl_label(const double *y)
     return best;
 }
 """
-_FILE = Template("""\
+_C_FILE = Template("""\
 /* A trained model, written by minidl: C99, no allocation, no library but math.h.
 
    x: $n_features raw features: numbers, categories as the places of their labels, dates as seconds
@@ -102,7 +103,7 @@ def c_source(
         texts["classes"] = [str(label) for label in classes]
     tests = {"rows": rows, "expected": expected, "allowed": allowed}
     declared_texts = [_texts(name, labels) for name, labels in texts.items()]
-    return _FILE.substitute(
+    return _C_FILE.substitute(
         n_features=predictor.n_features,
         width=output.width,
         meaning="predicted values" if classes is None else "probabilities of the classes",
@@ -110,7 +111,7 @@ def c_source(
         declared="\n".join(f"static {text}" for text in declared.values()),
         statements="\n    ".join(statements),
         result=names[output],
-        texts="\n".join([*declared_texts, "" if classes is None else _LABEL]),
+        texts="\n".join([*declared_texts, "" if classes is None else _C_LABEL]),
         vectors="\n".join(f"static {_array(*test)}" for test in tests.items()),
     )
 
@@ -164,3 +165,86 @@ def _texts(name: str, texts: list[str]) -> str:
         return f'"{"".join(plain)}"'
 
     return f"const char *const minidl_{name}[] = {{{', '.join(map(literal, texts))}}};"
+
+
+_PYTHON_FILE = Template('''"""A trained model, written by minidl. Needs NumPy only.
+
+predict(X) and $what(X) take raw rows, (n_samples, $n_features): numbers, categories as the
+places of their labels in COLUMNS, dates as seconds from 1970 in UTC, and NaN for gaps.
+"""
+
+import base64
+import math
+
+import numpy as np
+
+
+def _array(dtype, shape, text):
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
+
+
+def _erf(x):
+    return np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
+
+
+$constants
+
+
+def $what(X):
+    """Return (n_samples, $width) numbers for raw rows."""
+    with np.errstate(all="ignore"):
+        return np.vstack([_block(X[i : i + 1000]) for i in range(0, max(1, len(X)), 1000)])
+
+
+def _block(X):
+    $lines
+    return $result
+
+
+def predict(X):
+    """Return the most likely classes, 0 or 1 for each label, or the predicted values."""
+    y = $what(X)
+    return $decided
+
+
+if __name__ == "__main__":  # rows of numbers from standard input, separated by commas
+    import sys
+
+    rows = np.loadtxt(sys.stdin, delimiter=",", ndmin=2)
+    np.savetxt(sys.stdout, $what(rows), delimiter=",", fmt="%.17g")
+''')
+
+
+def python_module(predictor: Predictor, output: Value) -> str:
+    """Return the text of the file."""
+    names, arrays = named(output, lambda number: repr(float(number)))
+    constants = {name: _literal(array) for name, array in arrays.items()}
+    lines = []
+    for value, name in names.items():
+        if value.op != "constant":
+            lines.append(f"{name} = {written(value, names, NUMPY, dtype=value.dtype)}")
+    classes, columns = predictor.classes, columns_of(predictor)
+    decided = "y[:, 0] if y.shape[1] == 1 else y"
+    if predictor.feature_names or any(column.labels for column in columns):
+        labels = {column.name: list(column.labels) for column in columns}
+        constants["COLUMNS"] = f"{labels!a}  # name -> labels"
+    if classes is not None:
+        several = predictor.has_several_labels
+        decided = "(y > 0.5).astype(np.int64)" if several else "CLASSES[np.argmax(y, axis=1)]"
+        shown = [str(c) if isinstance(c, np.datetime64) else c for c in classes]
+        constants["CLASSES"] = f"np.array({shown!a})"
+    return _PYTHON_FILE.substitute(
+        what="predict_values" if classes is None else "predict_proba",
+        n_features=predictor.n_features,
+        constants="\n".join(f"{name} = {text}" for name, text in constants.items()),
+        width=output.width,
+        lines="\n    ".join(lines),
+        result=names[output],
+        decided=decided,
+    )
+
+
+def _literal(array: Any) -> str:
+    stored = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    text = base64.b64encode(stored.tobytes()).decode()
+    return f'_array("{stored.dtype.str}", {array.shape}, "{text}")'
