@@ -40,6 +40,7 @@ CHUNK = 2**20  # bytes: the most that is read at once, and of a document
 _SUFFIX, _DOCUMENT, _HASH = ".npy", "document.json", "sha256"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MAX_ARRAYS = 1000
+_MAX_BYTES = 2**34  # of an archive
 _MAX_HEADER = 4096  # bytes of one .npy header
 _MAX_EMPTY = 2**20  # of each dimension of an empty array
 _MAX_ITEM = 2**20  # bytes of one text
@@ -86,7 +87,7 @@ def write_archive(
             raise DivergenceError(
                 f"{path} is not written: the array {name!r} holds values that are not finite"
             )
-        stored[name] = np.asarray(array, _little(array.dtype), order="C")
+        stored[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     text = document_text(list(arrays), document, kind, version)
 
     def write(file: BinaryIO) -> None:
@@ -101,19 +102,16 @@ def write_archive(
     replace_file(path, write, previous=previous)
 
 
-def read_archive(
-    path: Path, *, kind: str, newest_version: int, max_bytes: int = 2**34
-) -> tuple[Arrays, dict[str, Any]]:
+def read_archive(path: Path, *, kind: str, newest_version: int) -> tuple[Arrays, dict[str, Any]]:
     """Return (arrays, document) of the file that `write_archive` wrote, or `CheckpointError`.
 
     kind            : what the file has to be
     newest_version  : the newest layout the caller understands
-    max_bytes       : of the file
 
     Takes at most the file's size and 64 MB of memory, whatever the file claims.  The hash finds
     damage; it is not a signature, so the caller must check the contents of the document.
     """
-    with _opened(path, max_bytes) as (archive, members):
+    with _opened(path, _MAX_BYTES) as (archive, members):
         if _DOCUMENT not in members:
             raise ValueError("it is not a file of minidl")
         for name, member in members.items():
@@ -125,7 +123,7 @@ def read_archive(
             raise ValueError(f"its members are not those that {_DOCUMENT} lists")
         arrays = {name: _read_array(archive, members[name + _SUFFIX]) for name in names}
         for name, array in arrays.items():
-            if not array.flags.c_contiguous or array.dtype != _little(array.dtype):
+            if not array.flags.c_contiguous or array.dtype != array.dtype.newbyteorder("<"):
                 raise ValueError(f"{name!r} is not in C order, little-endian")
         if _read_small(archive, _HASH, 64) != _digest(text, arrays):
             raise ValueError("it is damaged: its contents do not match its SHA-256")
@@ -182,10 +180,6 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "f":
         return dtype.itemsize <= 8
     return dtype.kind in "biuSU" and 0 < dtype.itemsize <= _MAX_ITEM
-
-
-def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return dtype.newbyteorder("<")
 
 
 def _write_member(

@@ -7,7 +7,6 @@ stored under dotted names, "optimizer.velocity" (see `minidl.trees`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,23 @@ KIND, VERSION = "checkpoint", 1
 _ABOUT = {"config": str, "data_fingerprint": str, "machine": dict, "started": str}
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a run resumes from.
+def save(folder: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write `last.npz` in `folder`, which must exist; the one before it becomes `previous.npz`.
 
     state: of the training, as returned by `Training.state()`.
     about: plain values about the run: its config, the machine, the time it took.
-    """
-
-    state: Mapping[str, Any]
-    about: Mapping[str, Any]
-
-
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `last.npz` in `folder`, which must exist; the one before it becomes `previous.npz`.
 
     Raises CheckpointError where the disk refuses, DivergenceError for a state that is not finite;
     the old files are intact after both.
     """
-    arrays, state = trees.split(checkpoint.state)
-    document = {"state": state, "about": dict(checkpoint.about)}
+    arrays, rest = trees.split(state)
+    document = {"state": rest, "about": dict(about)}
     last, previous = paths(folder)
     write_archive(last, arrays, document, kind=KIND, version=VERSION, previous=previous)
 
 
-def load(path: Path) -> Checkpoint:
-    """Return the checkpoint in the file, or raise CheckpointError."""
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (state, about) of the checkpoint in the file, or raise CheckpointError."""
     arrays, document = read_archive(path, kind=KIND, newest_version=VERSION)
     state, about = document.get("state"), document.get("about")
     if not isinstance(state, dict) or not isinstance(about, dict):
@@ -56,7 +46,7 @@ def load(path: Path) -> Checkpoint:
     if not fits or type(seconds) not in (int, float) or not 0 <= seconds < 1e300:
         raise CheckpointError(f"cannot read {path}: what it says about its run is malformed")
     try:
-        return Checkpoint(trees.join(arrays, state), about)
+        return trees.join(arrays, state), about
     except ValueError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
@@ -67,7 +57,9 @@ def paths(folder: Path) -> tuple[Path, Path]:
 
 
 def recover(
-    folder: Path, use: Callable[[Path, Checkpoint], None], warn: Callable[[str], None]
+    folder: Path,
+    use: Callable[[Path, dict[str, Any], dict[str, Any]], None],
+    warn: Callable[[str], None],
 ) -> bool:
     """Give `use` the newest checkpoint that can be read and used; return False if there is none.
 
@@ -77,7 +69,7 @@ def recover(
     errors: list[CheckpointError] = []
     for path in (path for path in paths(folder) if path.exists()):
         try:
-            use(path, load(path))
+            use(path, *load(path))
         except CheckpointError as error:
             errors.append(error)
             continue

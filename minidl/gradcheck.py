@@ -149,13 +149,13 @@ def jacobian(layer: Layer | Sequential, x: Array) -> Array:
     return np.concatenate(rows)
 
 
+@dataclass
 class _Check:
     """The comparisons of one `check_gradients`, and what they share."""
 
-    def __init__(self, rng: np.random.Generator, tolerance: float, max_entries: int | None):
-        self.rng = rng
-        self.tolerance = tolerance
-        self.max_entries = max_entries
+    rng: np.random.Generator
+    tolerance: float
+    max_entries: int | None
 
     def layer(self, layer: Layer, path: str, x: Any) -> Iterator[GradientRow]:
         """Each parameter of a layer, and its input."""
@@ -219,11 +219,11 @@ class _Check:
             cotangent, measure = dy, outputs
         else:
             assert targets is not None
-            dy = loss_function(y, targets)[1]
-            cotangent, measure = (
-                np.ones(1),
-                lambda: np.array([loss_function(outputs(), targets)[0]]),
-            )
+            dy, cotangent = loss_function(y, targets)[1], np.ones(1)
+
+            def measure() -> Array:
+                return np.array([loss_function(outputs(), targets)[0]])
+
         model.backward(dy)
         gradient = directions @ model.grads
         row = self.compare("model", "params", measure, cotangent, along, gradient)
@@ -306,10 +306,8 @@ def _forward(layer: Layer | Sequential, x: Any) -> Array:
 
 
 def _to_float64(layer: Layer) -> None:
-    for name in layer.param_names:
-        setattr(layer, name, getattr(layer, name).astype(np.float64))
-        setattr(layer, f"d{name}", getattr(layer, f"d{name}").astype(np.float64))
-    for name in layer.buffer_names:
+    gradients = [f"d{name}" for name in layer.param_names]
+    for name in (*layer.param_names, *gradients, *layer.buffer_names):
         setattr(layer, name, getattr(layer, name).astype(np.float64))
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.reprs import plain
+
 
 class Epoch(dict[str, Any]):
     """What one epoch gave: attributes, and a row of a table, as in `pandas.DataFrame(epochs)`.
@@ -162,13 +164,7 @@ def _require_generator(value: Any, rng: np.random.Generator) -> None:
         with warnings.catch_warnings():  # NumPy 1 warns of a number below 0, and wraps it around
             warnings.simplefilter("ignore", DeprecationWarning)
             probe.state = value
-        fits = _plain(probe.state) == _plain(value)
+        fits = plain(probe.state) == plain(value)
     except (KeyError, TypeError, ValueError, OverflowError):
         fits = False
     _require(fits, f"rng is not a state of {type(probe).__name__}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 
 @cache
 def parameters_of(kind: Any) -> Mapping[str, inspect.Parameter]:
@@ -33,3 +35,14 @@ def call_of(thing: Any) -> str:
         elif value is not parameter.default and value != parameter.default:
             shown.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(shown)})"
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Python's numbers and lists in place of NumPy's, in lists and maps too."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(each) for each in value)
+    return value

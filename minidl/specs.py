@@ -16,7 +16,7 @@ import numpy as np
 from minidl.layers import LAYERS
 from minidl.layers.layer import Layer
 from minidl.memory import check_memory
-from minidl.reprs import arguments_of, parameters_of
+from minidl.reprs import arguments_of, parameters_of, plain
 
 Spec = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
         if key == "layers":
             spec[key] = [spec_of(layer, registry) for layer in value]
         elif key not in _NOT_KEPT:
-            spec[key] = _plain(value)
+            spec[key] = plain(value)
     return spec
 
 
@@ -188,13 +188,6 @@ def _fits(value: Any, hint: Any) -> bool:
         in_bounds = isinstance(value, list | tuple) and len(value) <= MAX_ITEMS
         return in_bounds and all(_fits(item, each) for item in value)
     return False
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy scalar or array, or a tuple, as the value that JSON has for it."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _brief(value: Any) -> str:

@@ -9,7 +9,6 @@ import pytest
 
 from minidl import checkpoint
 from minidl.archive import write_archive
-from minidl.checkpoint import Checkpoint
 from minidl.errors import CheckpointError, DivergenceError
 
 GOLDEN = Path(__file__).parent / "golden" / "checkpoint-v1.npz"
@@ -24,14 +23,14 @@ ABOUT = {"config": "seed: 0\n", "train_seconds": 1.5}
 
 
 def numbered(n):
-    return Checkpoint({"n": n, "x": np.full(3, n)}, {})
+    return {"n": n, "x": np.full(3, n)}, {}
 
 
 def used(folder):
     """The numbers that `recover` gives out, and its warnings."""
     numbers, said = [], []
     found = checkpoint.recover(
-        folder, lambda path, checkpoint: numbers.append(checkpoint.state["n"]), said.append
+        folder, lambda path, state, about: numbers.append(state["n"]), said.append
     )
     return found, numbers, said
 
@@ -49,29 +48,29 @@ def assert_equal(found, expected):
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    checkpoint.save(tmp_path, Checkpoint(STATE, ABOUT))
-    found = checkpoint.load(tmp_path / "last.npz")
-    assert_equal(found.state, STATE)
-    assert found.about == ABOUT
+    checkpoint.save(tmp_path, STATE, ABOUT)
+    state, about = checkpoint.load(tmp_path / "last.npz")
+    assert_equal(state, STATE)
+    assert about == ABOUT
 
 
 def test_todays_file_loads_for_ever():
     """Written by `checkpoint.save` with STATE and ABOUT as they stand above."""
-    found = checkpoint.load(GOLDEN)
-    assert_equal(found.state, STATE)
-    assert found.about == ABOUT
+    state, about = checkpoint.load(GOLDEN)
+    assert_equal(state, STATE)
+    assert about == ABOUT
 
 
 def test_the_one_before_is_kept(tmp_path):
     for n in range(3):
-        checkpoint.save(tmp_path, numbered(n))
-    assert [checkpoint.load(path).state["n"] for path in checkpoint.paths(tmp_path)] == [2, 1]
+        checkpoint.save(tmp_path, *numbered(n))
+    assert [checkpoint.load(path)[0]["n"] for path in checkpoint.paths(tmp_path)] == [2, 1]
 
 
 def test_the_newest_good_one_is_used(tmp_path):
     assert used(tmp_path) == (False, [], [])
     for n in range(2):
-        checkpoint.save(tmp_path, numbered(n))
+        checkpoint.save(tmp_path, *numbered(n))
     assert used(tmp_path) == (True, [1], [])
     last, previous = checkpoint.paths(tmp_path)
     last.write_bytes(last.read_bytes()[:-1])
@@ -87,24 +86,24 @@ def test_the_newest_good_one_is_used(tmp_path):
 
 def test_one_that_cannot_be_used_is_passed_over_too(tmp_path):
     for n in range(2):
-        checkpoint.save(tmp_path, numbered(n))
+        checkpoint.save(tmp_path, *numbered(n))
     numbers, said = [], []
 
-    def use(path, found):
-        if found.state["n"] == 1:
+    def use(path, state, about):
+        if state["n"] == 1:
             raise CheckpointError("not this one")
-        numbers.append(found.state["n"])
+        numbers.append(state["n"])
 
     assert checkpoint.recover(tmp_path, use, said.append)
     assert numbers == [0] and len(said) == 1
 
 
 def test_what_is_not_finite_is_not_written(tmp_path):
-    checkpoint.save(tmp_path, numbered(1))
+    checkpoint.save(tmp_path, *numbered(1))
     with pytest.raises(DivergenceError, match=r"'best\.params'"):
-        checkpoint.save(tmp_path, Checkpoint({"best": {"params": np.array([np.nan])}}, {}))
+        checkpoint.save(tmp_path, {"best": {"params": np.array([np.nan])}}, {})
     with pytest.raises(ValueError, match="document"):
-        checkpoint.save(tmp_path, Checkpoint({"loss": float("nan")}, {}))
+        checkpoint.save(tmp_path, {"loss": float("nan")}, {})
     assert used(tmp_path) == (True, [1], [])
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from minidl import checkpoint, kernels, load
-from minidl.checkpoint import Checkpoint
 from minidl.config import load_config
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from minidl.runs.experiment import Experiment
@@ -199,11 +198,11 @@ def test_a_run_of_an_earlier_version_goes_on(begin):
     end(whole := begin(PLAIN, out="whole"))
     stop_after(stopped := begin(PLAIN), 9)
     path = stopped.folder.checkpoints / "last.npz"
-    found = checkpoint.load(path)
-    config = found.about["config"].replace("  blas_threads:", "  workers: 1\n  blas_threads:")
+    state, about = checkpoint.load(path)
+    config = about["config"].replace("  blas_threads:", "  workers: 1\n  blas_threads:")
     assert "workers" in config
-    about = {**found.about, "config": config}
-    checkpoint.save(stopped.folder.checkpoints, Checkpoint(found.state, about))
+    about = {**about, "config": config}
+    checkpoint.save(stopped.folder.checkpoints, state, about)
     end(run := begin(PLAIN))
     assert records(run) == records(whole)
 
@@ -249,7 +248,7 @@ def test_epochs_may_be_raised_where_the_rates_do_not_depend_on_them(begin):
     end(begin(PLAIN))
     run = begin(PLAIN, "train.epochs=6")
     run.resume(pytest.fail)
-    assert not run.already_finished
+    assert not run.training.finished
     end(run)
     assert records(run) == records(longer)
     assert "epochs: 6" in run.folder.config.read_text()
@@ -286,7 +285,7 @@ def test_epochs_are_not_raised_where_the_rates_depend_on_them(begin):
 def test_a_finished_run_is_known_as_such(begin):
     end(begin(PLAIN))
     run = begin(PLAIN)
-    assert run.resume(pytest.fail) and run.already_finished
+    assert run.resume(pytest.fail) and run.training.finished
 
 
 def test_killed_after_the_last_step_the_model_is_still_written(begin):
@@ -343,8 +342,8 @@ def test_a_divergence_leaves_the_last_good_checkpoint_and_nothing_else(begin):
                 if i == 10:
                     run.training.model.params[-1] = np.inf
     assert status(run) == "diverged"
-    found = checkpoint.load(checkpoint.paths(run.folder.checkpoints)[0])
-    assert found.state["progress"]["step"] == 9
+    state, _ = checkpoint.load(checkpoint.paths(run.folder.checkpoints)[0])
+    assert state["progress"]["step"] == 9
     assert not run.folder.model.exists()
     assert len(run.folder.metrics.path.read_text().splitlines()) == 2
 
@@ -395,10 +394,10 @@ def test_a_loop_that_is_left_is_an_interrupted_run(begin):
     assert status(run) == "interrupted"
 
 
-def forged(found, path, value):
-    """The checkpoint with another value at a dotted path; None removes it."""
+def forged(state, about, path, value):
+    """The state and what is said about it, with another value at a dotted path; None removes it."""
     *parents, key = path.split(".")
-    tree = {"state": dict(found.state), "about": dict(found.about)}
+    tree = {"state": dict(state), "about": dict(about)}
     branch = tree
     for parent in parents:
         branch[parent] = dict(branch[parent])
@@ -407,7 +406,7 @@ def forged(found, path, value):
         del branch[key]
     else:
         branch[key] = value
-    return Checkpoint(tree["state"], tree["about"])
+    return tree["state"], tree["about"]
 
 
 @pytest.mark.parametrize(
@@ -444,7 +443,7 @@ def test_a_forged_state_is_refused(begin, path, value):
     found = checkpoint.load(last)
     previous.unlink()
     last.unlink()
-    checkpoint.save(folder, forged(found, path, value))
+    checkpoint.save(folder, *forged(*found, path, value))
     with pytest.raises(CheckpointError, match=r"last\.npz"):
         begin(PLAIN).resume(pytest.fail)
 

@@ -6,21 +6,13 @@ import itertools
 import sys
 from collections.abc import Sequence
 
+from minidl import terminal
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
 from minidl.runs.comparison import SweepRun, table
 from minidl.runs.interrupts import signal_name
 from minidl.runs.sweep import Sweep, plan
-from minidl.terminal import (
-    ProgressBar,
-    duration,
-    figures_text,
-    fitting,
-    say,
-    warn,
-    width_of,
-    wrapped,
-)
+from minidl.terminal import say, warn
 
 
 def sweep(arguments: Sequence[str]) -> int:
@@ -50,11 +42,14 @@ def sweep(arguments: Sequence[str]) -> int:
     path, overrides = parser.config(options.arguments)
     swept = plan(path, overrides, n_seeds=options.seeds)
     numbers, n_runs = itertools.count(1), len(swept.runs)
-    with swept.open(options.out), ProgressBar(total=n_runs, unit="runs", disable=None) as bar:
+    with (
+        swept.open(options.out),
+        terminal.ProgressBar(total=n_runs, unit="runs", disable=None) as bar,
+    ):
 
         def ended(run: SweepRun) -> None:
             bar.update()
-            warn(outcome_line(f"{next(numbers)}/{n_runs}", run, width_of(sys.stderr)))
+            warn(outcome_line(f"{next(numbers)}/{n_runs}", run, terminal.width_of(sys.stderr)))
 
         swept.train(options.jobs, ended)
     if swept.stopped_by is not None:
@@ -64,7 +59,7 @@ def sweep(arguments: Sequence[str]) -> int:
             + again("sweep", *arguments, *out)
         )
         return swept.exit_code
-    say(table(swept.best_first, width_of(sys.stdout)), end="")
+    say(table(swept.best_first, terminal.width_of(sys.stdout)), end="")
     if swept.config.output.report:
         _write_page(swept)
     say(f"sweep folder: {swept.folder.path}")
@@ -93,9 +88,9 @@ def _write_page(swept: Sweep) -> None:
 def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
     """How a run ended: the longest line that fits into `width` columns, if given."""
     if run.code:
-        return wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
-    figures = figures_text(run.results, prefix="validation_")
-    time, short = duration(run.results["train_seconds"]), run.short_title
+        return terminal.wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
+    figures = terminal.figures_text(run.results, prefix="validation_")
+    time, short = terminal.duration(run.results["train_seconds"]), run.short_title
     lines = (
         [place, run.title, f"validation {figures}", time],
         [place, short, f"validation {figures}", time],
@@ -104,4 +99,4 @@ def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
         [place, short, " ".join(figures.split()[:2])],
         [place, short],
     )
-    return fitting(lines, width)
+    return terminal.fitting(lines, width)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minidl import terminal
 from minidl.commands.arguments import Parser, again, is_override
 from minidl.config import dump, load_config, schema_text
 from minidl.errors import CheckpointError, ConfigError
@@ -18,17 +19,7 @@ from minidl.runs.folder import RunFolder
 from minidl.runs.interrupts import signal_name, stop_with_standard_input
 from minidl.runs.job import build_together, train_together
 from minidl.runs.run import Run
-from minidl.terminal import (
-    OutputError,
-    ProgressBar,
-    duration,
-    figures_text,
-    fitting,
-    say,
-    warn,
-    width_of,
-    wrapped,
-)
+from minidl.terminal import say, warn
 
 LATEST = "latest"
 FLAGS = {
@@ -131,7 +122,7 @@ def _resume(parser: Parser, options: argparse.Namespace, ranks: Ranks | None) ->
         note = (lambda text: None) if options.quiet else warn
         if not run.resume(note):
             note(f"{path} has no checkpoint yet: starting it over")
-        elif run.already_finished:
+        elif run.training.finished and folder.is_finished():
             return _nothing_left(folder)
         return _train(run, quiet=options.quiet)
 
@@ -145,7 +136,7 @@ def _train(run: Run, *, quiet: bool) -> int:
     """Train to the end, or until a signal or a closed output stops the run."""
     go_on = f"go on with the run by\n  {again('train', '--resume', str(run.folder.path))}"
     results, unwritten, training = None, None, run.training
-    bar = ProgressBar(
+    bar = terminal.ProgressBar(
         total=training.epochs * training.steps_per_epoch,
         initial=training.progress["step"],
         disable=quiet or None,
@@ -161,8 +152,8 @@ def _train(run: Run, *, quiet: bool) -> int:
                     continue
                 try:
                     monitor = training.best.monitor
-                    say(epoch_line(epoch, training.epochs, width_of(sys.stdout), monitor))
-                except OutputError as error:
+                    say(epoch_line(epoch, training.epochs, terminal.width_of(sys.stdout), monitor))
+                except terminal.OutputError as error:
                     unwritten = error
                     run.save()
                     break
@@ -180,10 +171,10 @@ def _train(run: Run, *, quiet: bool) -> int:
         return 128 + run.stopped_by
     if unwritten is not None:
         how = f"; {go_on}" if str(unwritten) and results is None else ""
-        raise OutputError(f"{unwritten}{how}", unwritten.exit_code)
+        raise terminal.OutputError(f"{unwritten}{how}", unwritten.exit_code)
     assert results is not None
     if not quiet:
-        say(wrapped(_verdict(results), width_of(sys.stdout)))
+        say(terminal.wrapped(_verdict(results), terminal.width_of(sys.stdout)))
     if run.experiment.config.output.report:
         _write_report(run)
     if not quiet:
@@ -204,11 +195,11 @@ def _write_report(run: Run) -> None:
 def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "loss") -> str:
     """One line of what an epoch gave: the longest that fits into `width` columns, if given."""
     short = f"{epoch.epoch}/{epochs}"
-    train = f"train {figures_text(epoch.train, monitor)}"
+    train = f"train {terminal.figures_text(epoch.train, monitor)}"
     train_loss = f"train loss {epoch.train['loss']:.4f}"
-    figures = figures_text(epoch.validation or epoch.train, monitor)
+    figures = terminal.figures_text(epoch.validation or epoch.train, monitor)
     validation = [f"validation {figures}"] if epoch.validation else []
-    time = duration(epoch.seconds)
+    time = terminal.duration(epoch.seconds)
     lines = (
         [f"epoch {short}", train, *validation, time],
         [f"epoch {short}", train_loss, *validation, time],
@@ -217,12 +208,12 @@ def epoch_line(epoch: Epoch, epochs: int, width: int | None, monitor: str = "los
         [short, figures],
         [short, " ".join(figures.split()[:2])],
     )
-    return fitting(lines, width)
+    return terminal.fitting(lines, width)
 
 
 def _verdict(results: Mapping[str, Any]) -> str:
     """One line of what the test set said; the balanced accuracy too where classes are uneven."""
     rows = [sum(row) for row in results.get("confusion_matrix", ())]  # of each true class
     uneven = bool(rows) and max(rows) > UNEVEN * min(filter(None, rows))
-    shown = figures_text(results, "balanced_accuracy" if uneven else "loss", "test_")
+    shown = terminal.figures_text(results, "balanced_accuracy" if uneven else "loss", "test_")
     return f"test {shown}" if shown else "trained; no test part was set aside"

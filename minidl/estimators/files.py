@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from minidl.errors import CheckpointError
-from minidl.estimators.notation import without_numpy
 from minidl.predictor import load
+from minidl.reprs import plain
 
 
 class InFiles(BaseEstimator):  # type: ignore[misc]
@@ -82,7 +82,7 @@ def _stored(value: Any) -> Any:
     """A parameter or figure as JSON can hold it."""
     if isinstance(value, np.random.RandomState):
         return None  # the state of a generator is not kept
-    value = without_numpy(value)
+    value = plain(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if isinstance(value, Mapping):

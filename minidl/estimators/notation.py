@@ -27,6 +27,7 @@ from minidl.layers.linear import Linear
 from minidl.layers.noise import Dropout
 from minidl.model import Sequential
 from minidl.optimizers import OPTIMIZERS
+from minidl.reprs import plain
 from minidl.specs import SpecError, build_layers
 
 NOTATIONS: dict[str, TypeAdapter[Any]] = {
@@ -60,7 +61,7 @@ def chosen(name: str, value: Any) -> Any:
     """
     value = list(value) if isinstance(value, tuple) else value
     try:
-        return NOTATIONS[name].validate_python(without_numpy(value))
+        return NOTATIONS[name].validate_python(plain(value))
     except ValidationError as error:
         raise ValueError("; ".join(reasons(error, name))) from None
 
@@ -139,17 +140,6 @@ def optimizer_options(p: Any) -> dict[str, Any]:
     if "nesterov" in options:
         options["nesterov"] = bool(p.nesterovs_momentum and p.momentum > 0)
     return options
-
-
-def without_numpy(value: Any) -> Any:
-    """Return the value with Python's numbers in place of NumPy's, in lists and maps as well."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {without_numpy(k): without_numpy(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(without_numpy(each) for each in value)
-    return value
 
 
 def parameters_from(config: Config) -> dict[str, Any]:
@@ -243,7 +233,7 @@ def config_of(p: Any, data: str | Mapping[str, Any]) -> Config:
         "train": train,
     }
     try:
-        return Config.model_validate(without_numpy(values), context={"folder": os.getcwd()})
+        return Config.model_validate(plain(values), context={"folder": os.getcwd()})
     except ValidationError as error:
         raise ConfigError("\n".join(reasons(error))) from None
 

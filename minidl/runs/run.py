@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from minidl import checkpoint, kernels
-from minidl.checkpoint import Checkpoint
 from minidl.config import Config, differences, dump, parse
 from minidl.data.dataset import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
@@ -94,11 +93,6 @@ class Run:
             self._interrupts.__exit__()
             self.stopped_by = self.stopped_by or self._interrupts.received
 
-    @property
-    def already_finished(self) -> bool:
-        """Whether `resume` found a run that was trained to its end."""
-        return self.training.finished and self.folder.is_finished()
-
     def loss_so_far(self) -> float:
         """The mean training loss of the current epoch, NaN before its first step."""
         at = self.training.progress
@@ -111,16 +105,16 @@ class Run:
         that was begun, CheckpointError where there are checkpoints and none can be used.
         """
 
-        def use(path: Path, found: Checkpoint) -> None:
+        def use(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
             try:
-                former = parse(found.about["config"], str(path))
+                former = parse(about["config"], str(path))
             except (ConfigError, KeyError, AttributeError) as error:
                 raise CheckpointError(f"{path} holds no config of a run: {error}") from error
             try:
-                self._check_same(path, former, found.about, warn)
-                self.training.restore(found.state)
-                self.train_seconds = float(found.about["train_seconds"])
-                self._started = str(found.about["started"])
+                self._check_same(path, former, about, warn)
+                self.training.restore(state)
+                self.train_seconds = float(about["train_seconds"])
+                self._started = str(about["started"])
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
                 raise CheckpointError(f"{path} does not fit this run: {error}") from error
             self._saved_step = self.training.progress["step"]
@@ -180,7 +174,7 @@ class Run:
             "started": self._started,
             "train_seconds": self.train_seconds,
         }
-        checkpoint.save(self.folder.checkpoints, Checkpoint(self.training.state(), about))
+        checkpoint.save(self.folder.checkpoints, self.training.state(), about)
         self._saved_step = self.training.progress["step"]
 
     def finish(self) -> dict[str, Any]:

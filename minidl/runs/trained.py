@@ -38,7 +38,8 @@ class Trained:
         self.predictor, self.data = predictor, data
         self.tally = Tally()
         self.unused: list[str] | None = None  # columns of the first table that are ignored
-        self._schema = predictor.schema or _plain_schema(predictor)
+        names = predictor.feature_names or [f"feature {j}" for j in range(predictor.n_features)]
+        self._schema = predictor.schema or Schema.plain(names)
 
     @classmethod
     def find(cls, path: str) -> Trained:
@@ -172,9 +173,3 @@ class Trained:
             )
         columns = dict(zip(self._schema.names, table.columns.values(), strict=True))
         return Table(columns, table.n_rows, table.source, table.lines)
-
-
-def _plain_schema(predictor: Predictor) -> Schema:
-    """Numbers only, as a model has it that was not trained on a table."""
-    names = predictor.feature_names or [f"feature {j}" for j in range(predictor.n_features)]
-    return Schema.plain(names)
