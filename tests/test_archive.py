@@ -272,7 +272,7 @@ def test_reasons(tmp_path):
     path = tmp_path / "a.npz"
     write(path)
     assert refusal(path, kind="model") == "it is a 'checkpoint', not a 'model'"
-    assert refusal(path, max_bytes=100).endswith("more than the 100 allowed")
+    assert refusal(path, read_arrays, max_bytes=100).endswith("more than the 100 allowed")
     write(path, version=3)
     assert refusal(path, newest_version=2) == (
         "a newer minidl wrote it (format 3; this one reads up to 2): update minidl"
