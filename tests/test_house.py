@@ -69,6 +69,7 @@ PACKAGE_LINES = 20_600
 BUILT_FOR_EACH_OTHER = {
     "minidl/data/batches.py": {"_replace"},
     "minidl/data/downloads.py": {"_exit"},
+    "minidl/data/textfiles.py": {"_cells"},
     "minidl/startup.py": {"_exit"},
     "minidl/estimators/callbacks.py": {"_init_callback_context"},
     "minidl/model.py": {"_owner", "_scratch"},
@@ -99,7 +100,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sources("minidl")
 }
-COMPILED = {f"minidl.{path.stem}" for path in PACKAGE.glob("*.c")}
+COMPILED = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PACKAGE.rglob("*.c")}
 
 
 def imported(node: ast.AST) -> list[str]:

@@ -20,7 +20,7 @@ MISSING = frozenset(
     "|?|na|n/a|nan|null|none|nat|<na>|#n/a|#na|#n/a n/a|(null)|\\n|-nan"
     "|1.#ind|-1.#ind|1.#qnan|-1.#qnan".split("|")
 )
-NUMBERS = b"0123456789+-.e "  # the characters of plain numbers
+_LONGEST = max(map(len, MISSING))
 EPOCH = datetime(1970, 1, 1)
 ISO = "iso"
 _DATES = (
@@ -30,7 +30,7 @@ _DATES = (
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 DATE_FORMATS = (ISO, *(day + time for time in _TIMES for day in _DATES))
 # "5E102" is rather a code than a number, unless the user says otherwise; "01234" is a code too.
-_CODE = re.compile(r"^\d+(E\d+|e\d{3,})$", re.MULTILINE)
+_CODE = re.compile(r"^\d+(E\d+|e0*[1-9]\d\d+)$", re.MULTILINE)
 _SWAPPED = str.maketrans(".,", ",.")
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _PADDED = re.compile(r"^0\d+$", re.MULTILINE)
@@ -40,7 +40,7 @@ _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,'\s])\d{3}(\1\d{3})*(\.\d*)?")  # "1
 def is_missing(text: str, words: Iterable[str] = ()) -> bool:
     """Whether a text marks a gap: one of `MISSING`, or one of the user's own words."""
     text = text.strip()
-    return text.lower() in MISSING or text in words
+    return (len(text) <= _LONGEST and text.lower() in MISSING) or text in words
 
 
 def is_word(text: str, words: Iterable[str] = ()) -> bool:
@@ -136,57 +136,16 @@ def is_padded(text: str) -> bool:
     return _PADDED.match(text) is not None
 
 
-def parsed(text: bytes) -> np.ndarray | None:
-    """Return numbers divided by commas as float64, NaN where there is nothing between two.
-
-    None unless all are written as in JSON: so without leading zeros.
-    """
-    try:
-        from pydantic_core import from_json
-    except ImportError:  # a trained model predicts with NumPy alone
-        return None
-    try:
-        values = from_json(b"[" + text + b"]")
-    except ValueError:
-        text = (b"," + text + b",").replace(b",,", b",null,").replace(b",,", b",null,")
-        try:
-            values = from_json(b"[" + text[1:-1] + b"]")
-        except ValueError:
-            return None
-    try:
-        found: np.ndarray = np.fromiter(values, np.float64, len(values))
-    except OverflowError:
-        return None
-    return None if (np.abs(found) >= 1e99).any() else found  # "5e102" may be a code
-
-
-def plain_numbers(cells: Sequence[str], decimal: str = ".") -> np.ndarray | None:
-    """Return texts as float64, NaN where they are empty; None unless all are as `parsed` reads."""
-    joined = "\n".join(cells)
-    if decimal == ",":
-        joined = joined.translate(_SWAPPED)
-    data = joined.encode("utf-8", "replace")
-    if data.translate(None, NUMBERS + b"\n"):
-        return None
-    values = parsed(data.replace(b"\n", b","))
-    return values if values is not None and len(values) == len(cells) else None
-
-
-def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ()) -> Any:
+def numbers(texts: Sequence[str], decimal: str = ".", words: Iterable[str] = ()) -> Any:
     """Return texts as float64 with NaN for gaps; None unless each is a plain number or a gap.
 
     Texts with leading zeros and codes such as "5E102" are no plain numbers.
     """
-    values = plain_numbers(cells, decimal)
-    if values is None:
-        gaps = {cell for cell in set(cells) if is_missing(cell, words)}
-        cells = ["" if cell in gaps else cell for cell in cells]
-        values = plain_numbers(cells, decimal)
-    if values is not None:
-        return values
-    texts = cells if decimal == "." else [cell.translate(_SWAPPED) for cell in cells]
+    texts = ["nan" if is_missing(text, words) else text for text in texts]
+    if decimal != ".":
+        texts = [text.translate(_SWAPPED) for text in texts]
     try:
-        values = np.fromiter((float(text or "nan") for text in texts), np.float64, len(texts))
+        values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
         return None
     whole = bool((np.isnan(values) | (np.floor(values) == values)).all())
@@ -196,11 +155,12 @@ def numbers(cells: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
     return values
 
 
-def blank(values: np.ndarray, words: Iterable[str]) -> None:
+def blank(values: np.ndarray, words: Iterable[str]) -> np.ndarray:
     """Set to NaN, in place, the numbers that the user's words for a gap spell, such as -999."""
     marks = [value for value in map(number, words) if value is not None]
     if marks:
         values[np.isin(values, marks)] = math.nan
+    return values
 
 
 def moment(text: str, form: str) -> float | None:

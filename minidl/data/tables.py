@@ -153,19 +153,24 @@ def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Col
     if declared is None and kind in ("iufb" if not framed else "iuf"):
         if framed and kind == "f" and array.dtype.itemsize < 8:  # float32 0.1 is 0.1
             array = np.array(list(map(str, array)))
-        values = array.astype(np.float64)
-        blank(values, words)
-        return Column(values)
+        return Column(blank(array.astype(np.float64), words))
     if kind in "Mm":  # moments, and times between two
         seconds = array.astype(f"{kind}8[us]").astype(np.int64) / 1e6
         declared = "date" if kind == "M" else None
         return Column(np.where(np.isnat(array), np.nan, seconds), declared=declared)
-    column = column_of_texts([text_of(cell) for cell in array.tolist()], words, declared is None)
+    column = column_of_texts(*placed([*map(text_of, array.tolist())]), words, declared is None)
     return replace(column, declared=declared)
 
 
+def placed(cells: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the places of cells among the different ones, and those."""
+    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    return np.fromiter(map(places.__getitem__, cells), np.int64, len(cells)), list(places)
+
+
 def column_of_texts(
-    cells: Sequence[str],
+    places: np.ndarray,
+    different: Sequence[str],
     words: Sequence[str] = (),
     may_be_numbers: bool = True,
     *,
@@ -174,17 +179,19 @@ def column_of_texts(
 ) -> Column:
     """Return a column of cells as they are written: numbers where all are plain ones or gaps.
 
+    places: (n_rows,), of the cells among the different ones.
     literal: whether "NA", "none" and their like are labels among other texts.
     """
-    if may_be_numbers and (values := numbers(cells, decimal, words)) is not None:
-        blank(values, words)
-        return Column(values)
-    places, texts = dict.fromkeys(cells, -1), dict[str, int]()
-    for cell in places:
-        if not is_missing(cell, words) or (literal and is_word(cell, words)):
-            places[cell] = texts.setdefault(cell.strip(), len(texts))
-    values = np.fromiter(map(places.__getitem__, cells), np.int32, len(cells))
-    return Column(values, tuple(texts))
+    if may_be_numbers and (values := numbers(different, decimal, words)) is not None:
+        return Column(blank(values, words)[places])
+    texts = dict[str, int]()
+    codes = [
+        -1
+        if is_missing(text, words) and not (literal and is_word(text, words))
+        else texts.setdefault(text, len(texts))
+        for text in map(str.strip, different)
+    ]
+    return Column(np.array(codes, np.int32)[places], tuple(texts))
 
 
 def joined(tables: Sequence[Table], decimal: str = ".") -> Table:

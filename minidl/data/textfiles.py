@@ -1,7 +1,7 @@
 """Text files of rows and columns, read in blocks.
 
-A block of plain numbers, and of columns known to hold texts, is parsed at once; others go through
-`csv`, which tells what is in a column.
+A block that is written plainly is read at once, in C (`_cells.c`). Python's `csv` reads the others,
+and says what is wrong with them; where no C compiler was present, it reads all of them, slowly.
 """
 
 from __future__ import annotations
@@ -9,18 +9,28 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import zlib
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
 import numpy as np
 
-from minidl.data.cells import NUMBERS, blank, parsed, plain_numbers
+from minidl.data.cells import MISSING, blank
 from minidl.data.formats import COMMENTS, Format, n_comments
-from minidl.data.tables import Column, Table, column_of_texts
+from minidl.data.tables import Column, Table, column_of_texts, placed
 from minidl.errors import DataError
 
+try:
+    from minidl.data import _cells  # type: ignore[attr-defined]
+except ImportError:
+    _cells = None
+if getattr(_cells, "VERSION", 0) != 1:  # an extension left over from another checkout
+    _cells = None
+
 BLOCK = 3 * 2**16  # bytes, for up to 64 columns; what larger ones hold leaves the cache
+WORKERS = 2  # threads, which read as many blocks ahead
 MAX_LINE = 2**24  # bytes
 MAX_COLUMNS = 100_000
 # The first bytes of files that hold a table and are no text.
@@ -35,8 +45,12 @@ SIGNATURES = {
     b"BZh": "compressed with bzip2; uncompress it, or use gzip",
     b"\xfd7zXZ": "compressed with xz; uncompress it, or use gzip",
 }
-# What is in JSON's other values, and in codes such as 5E102.
-NO_NUMBERS = (b"n", b"t", b"f", b"N", b"I", b"E", b'"', b"[", b"{")
+# The words for a gap as they are mostly written, for C; Python knows all spellings.
+GAPS = ["NaN", *(f(word) for word in sorted(MISSING, key=len) for f in (str.upper, str, str.title))]
+NO_MARKS = b"0123456789+-.eE"  # between cells, for C
+# A column of a block: numbers and None, or the places of its cells among the different ones, which
+# are the second.
+Cells = tuple[np.ndarray, list[str] | None]
 
 
 class TextTable:
@@ -59,7 +73,9 @@ class TextTable:
         self._source, self._form, self._literal = source, form, literal
         self._line = 0  # how many lines have been read
         self._file, self._encoding = _one_byte_ends(file, form.encoding, source)
-        self._is_utf_8 = codecs.lookup(self._encoding).name in ("utf-8", "utf-8-sig")
+        self._is_utf_8 = self._encoding == "utf-8"
+        self._failure: Exception | None = None  # of reading ahead
+        self._ahead: deque[tuple[bytes, Future[list[Cells] | None] | None]] = deque()
         self._pending: deque[str] = deque()
         self._reader = csv.reader(
             iter(self._next_line, None),
@@ -79,77 +95,89 @@ class TextTable:
         self._first = None if form.header else (first, self._line)
         self._check_names()
         self._keep = {j for j, name in enumerate(self._names) if name in keep}
-        self._odd = set(self._keep)  # columns that held other cells than plain numbers
-        self._texts: set[int] = set()  # those of them that are no numbers at all
+        self._texts: set[int] = set()  # columns that are no numbers
+        mark = form.delimiter.encode()
+        self._may_be_plain = _cells is not None and len(mark) == 1 and mark not in NO_MARKS
+        self._gaps = "".join(f"{word}\n" for word in (*GAPS, *form.missing)).encode()
 
     def tables(self) -> Iterator[Table]:
         """Yield the rows, block by block.  Raises DataError with the line of what is wrong."""
         if self._first is not None:
             row, line = self._first
-            yield self._table([[cell] for cell in row], np.array([line]))
+            yield self._table([placed([cell]) for cell in row], np.array([line]))
         yield from self._careful()  # of a first line that is the whole file, as returns divide it
-        size = BLOCK * (1 + len(self._names) // 64)
-        while data := self._read(size):
-            if (columns := self._at_once(data)) is not None:
-                start, self._line = self._line + 1, self._line + len(columns[0])
+        for data, columns in self._blocks():
+            if columns is not None:
+                start, self._line = self._line + 1, self._line + len(columns[0][0])
                 yield self._table(columns, np.arange(start, self._line + 1))
             else:
                 self._pending.extend(io.StringIO(self._decoded(data), newline=""))
                 yield from self._careful()
 
-    def _at_once(self, data: bytes) -> Sequence[Any] | None:
-        """Return columns of plain numbers as float64, those of `_odd` as texts; None for others."""
-        mark, decimal, n_columns = self._form.delimiter, self._form.decimal, len(self._names)
-        if not self._is_utf_8:
-            data = self._decoded(data).encode()
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        if not data.endswith(b"\n"):
-            data += b"\n"
-        n_lines, odd = data.count(b"\n"), sorted(self._odd)
-        if b"\r" in data or (n_columns == 1 and b"\n\n" in b"\n" + data):  # other ends, no rows
-            return None
-        if odd:
-            if (found := _cut_out(data, mark, (n_lines, n_columns), odd)) is None:
-                return None
-            data, texts = found
-            is_plain = not any(sign in data for sign in NO_NUMBERS)
-        else:
-            between = (mark * (n_columns - 1) + "\n") * n_lines
-            is_plain = data.translate(None, NUMBERS) == between.encode()
-        if not is_plain or (decimal == "," and b"." in data):
-            return None
-        if decimal == ",":
-            data = data.replace(b",", b".")
-        values = parsed(data[:-1].replace(b"\n", b",").replace(mark.encode(), b","))
-        if values is None:
-            return None
-        columns: list[Any] = [each.copy() for each in values.reshape(n_lines, n_columns).T]
-        for i, j in enumerate(odd):
-            columns[j] = texts[i :: len(odd)]
-        return columns
+    def _blocks(self) -> Iterator[tuple[bytes, list[Cells] | None]]:
+        """Yield blocks of lines with their columns, None where a block is not written plainly.
 
-    def _table(self, columns: Sequence[Any], lines: np.ndarray) -> Table:
-        words, decimal, found = self._form.missing, self._form.decimal, dict[str, Column]()
-        for j, (name, cells) in enumerate(zip(self._names, columns, strict=True)):
-            values = cells if isinstance(cells, np.ndarray) else None
-            if values is None and j not in self._odd:
-                values = plain_numbers(cells, decimal)
-            if values is not None:
-                if words:
-                    blank(values, words)
-                found[name] = Column(values)
+        C reads the next blocks in other threads, without the interpreter's lock.
+        """
+        size = BLOCK * (1 + len(self._names) // 64)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            while True:
+                while len(self._ahead) <= WORKERS and (data := self._read(size)):
+                    plain = pool.submit(self._plain, data) if self._may_be_plain else None
+                    self._ahead.append((data, plain))
+                data, plain = self._ahead.popleft() if self._ahead else (b"", None)
+                if not self._checked(data, size):
+                    return
+                columns = plain.result() if plain else self._plain(data)
+                if columns and any(columns[j][1] is None for j in self._texts):  # found meanwhile
+                    columns = self._plain(data)
+                yield data, columns
+
+    def _plain(self, data: bytes) -> list[Cells] | None:
+        """Return the columns of a block that is written plainly, None for others."""
+        if not self._may_be_plain:
+            return None
+        is_text = bytearray(j in self._texts or j in self._keep for j in range(len(self._names)))
+        marks = self._form.delimiter.encode(), self._form.decimal.encode()
+        try:
+            if not self._is_utf_8:
+                data = data.decode(self._encoding).encode()
+            if not data.endswith(b"\n"):
+                data += b"\n"
+            cells = np.empty((len(is_text), data.count(b"\n")))
+            found = _cells.read(data, cells, is_text, *marks, self._gaps)
+            if found is None:
+                return None
+            texts = iter(found.decode().split("\0"))
+        except UnicodeDecodeError:
+            return None
+        return [
+            (row.view(np.int64), next(texts).split("\n")) if textual else (row.copy(), None)
+            for row, textual in zip(cells, is_text, strict=True)
+        ]
+
+    def _table(self, columns: Iterable[Cells], lines: np.ndarray) -> Table:
+        form, found, written = self._form, dict[str, Column](), dict[str, list[str]]()
+        for j, (name, (cells, texts)) in enumerate(zip(self._names, columns, strict=True)):
+            if texts is None:
+                found[name] = Column(blank(cells, form.missing))
                 continue
-            self._odd.add(j)
             found[name] = column_of_texts(
-                cells, words, j not in self._texts, decimal=decimal, literal=name in self._literal
+                cells,
+                texts,
+                form.missing,
+                j not in self._texts,
+                decimal=form.decimal,
+                literal=name in self._literal,
             )
             if found[name].texts is not None:
                 self._texts.add(j)
+            if j in self._keep:
+                stripped = [*map(str.strip, texts)]
+                written[name] = [stripped[place] for place in cells.tolist()]
         if self._open_end and not found.pop(self._names[-1]).gaps.all():
-            n = len(columns)
+            n = len(self._names)
             raise DataError(f"{self._source}:1: column {n} of {n} has no name")
-        written = {self._names[j]: [*map(str.strip, columns[j])] for j in self._keep}
         return Table(found, len(lines), self._source, lines, not self._form.header, written)
 
     def _careful(self) -> Iterator[Table]:
@@ -168,7 +196,7 @@ class TextTable:
                 above = f"; delete lines above the names of the columns{self._advice()}"
                 raise DataError(said + ("s" if n_columns > 1 else above))
         if rows:
-            yield self._table(list(zip(*rows, strict=True)), np.array(lines))
+            yield self._table(map(placed, zip(*rows, strict=True)), np.array(lines))
 
     def _row(self, begun: int) -> list[str]:
         try:
@@ -216,13 +244,20 @@ class TextTable:
         return f"; where cells are not divided by {self._form.delimiter!r}, set data.delimiter"
 
     def _read(self, size: int) -> bytes:
-        """Read so many bytes and the rest of the line."""
+        """Read so many bytes and the rest of the line; `_checked` raises what goes wrong."""
         try:
             data: bytes = self._file.read(size)
             if not data.endswith(b"\n") and (data or not size):
                 data += self._file.readline(MAX_LINE)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self._source}: cannot be read: {error}") from error
+            return data
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            self._failure = error
+            return b""
+
+    def _checked(self, data: bytes, size: int) -> bytes:
+        """Return what `_read` has read, without a byte order mark, once all before it is read."""
+        if not data and self._failure:
+            raise DataError(f"{self._source}: cannot be read: {self._failure}") from self._failure
         if len(data) >= MAX_LINE + size:
             raise DataError(f"{self._source}:{self._line + 1}: a line of over {MAX_LINE} bytes")
         if b"\0" in data:
@@ -241,7 +276,12 @@ class TextTable:
             ) from error
 
     def _read_line(self) -> str:
-        return self._decoded(self._read(0))
+        if not self._ahead:
+            return self._decoded(self._checked(self._read(0), 0))
+        line, end, rest = self._ahead.popleft()[0].partition(b"\n")
+        if rest:
+            self._ahead.appendleft((rest, None))
+        return self._decoded(self._checked(line + end, 0))
 
     def _next_line(self) -> str | None:
         """Return the next line for `csv`, which asks for more only within a quoted cell."""
@@ -253,44 +293,11 @@ class TextTable:
         return self._pending.popleft()
 
 
-def _cut_out(
-    data: bytes, mark: str, shape: tuple[int, int], odd: list[int]
-) -> tuple[bytes, list[str]] | None:
-    """Return lines with 0 for each cell of the columns `odd`, and those cells, line by line.
-
-    shape: how many lines and columns.  An empty cell is left empty.  None for lines with another
-    number of cells, and where a quote is not around a whole cell of these columns.
-    """
-    view = np.frombuffer(data, np.uint8).copy()
-    ends = np.flatnonzero((view == ord(mark)) | (view == ord("\n")))
-    is_apart = mark.isascii() and mark.encode() not in NUMBERS
-    if not is_apart or ends.size != shape[0] * shape[1]:
-        return None
-    if (view[ends[shape[1] - 1 :: shape[1]]] != ord("\n")).any():
-        return None
-    cut = np.add.outer(np.arange(0, ends.size, shape[1]), odd).ravel()
-    starts, ends = np.append(0, ends + 1)[cut], ends[cut]
-    lengths = ends + 1 - starts
-    places = np.arange(lengths.sum()) + np.repeat(starts + lengths - lengths.cumsum(), lengths)
-    marks = view[ends]
-    view[ends] = ord("\n")
-    try:
-        cells = view[places].tobytes().decode().split("\n")[:-1]
-    except UnicodeDecodeError:
-        return None
-    view[places], view[starts], view[ends] = ord(" "), ord("0"), marks
-    if b'"' in data:
-        quoted = [cell[:1] == cell[-1:] == '"' != cell for cell in cells]
-        if data.count(b'"') != 2 * sum(quoted):
-            return None
-        cells = [cell[is_in : len(cell) - is_in] for cell, is_in in zip(cells, quoted, strict=True)]
-    return view.tobytes(), cells
-
-
 def _one_byte_ends(file: IO[bytes], encoding: str, source: str) -> tuple[Any, str]:
     """A file of UTF-16 as one of UTF-8, whose lines end with one byte; others as they are."""
-    if not codecs.lookup(encoding).name.startswith("utf-16"):
-        return file, encoding
+    name = codecs.lookup(encoding).name
+    if not name.startswith("utf-16"):
+        return file, name.removesuffix("-sig")  # the mark is passed over in any case
     try:
         return io.BytesIO(file.read().decode(encoding).encode()), "utf-8"
     except UnicodeError as error:
