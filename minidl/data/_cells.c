@@ -31,7 +31,11 @@ static struct {
     int exponent;
 } powers[2 * MOST_POWER + 1];
 
+static double exact_powers[23]; /* of 10, as float64 */
+
 static void fill_powers(void) {
+    exact_powers[0] = 1;
+    for (int k = 1; k < 23; k++) exact_powers[k] = 10 * exact_powers[k - 1];
     Wide up = (Wide)1 << 127, down = up;
     int up_exponent = -127, down_exponent = -127;
     for (int k = 0; k <= MOST_POWER; k++) {
@@ -49,15 +53,13 @@ static void fill_powers(void) {
 
 /* Set x to digits * 10^power; return whether that was possible. */
 static int scale(uint64_t digits, Py_ssize_t power, double *x) {
-    static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     if (power == 0 || digits == 0) {
         *x = (double)digits;
         return 1;
     }
     if (digits >> 53 == 0 && -22 <= power && power <= 22) { /* one operation on exact numbers */
-        *x = power < 0 ? (double)digits / exact[-power] : (double)digits * exact[power];
+        double whole = (double)digits;
+        *x = power < 0 ? whole / exact_powers[-power] : whole * exact_powers[power];
         return 1;
     }
     if (power < -MOST_POWER || power > MOST_POWER) return 0;
@@ -163,7 +165,7 @@ static int is_gap(const char *word, const char *text, size_t length) {
     while (length && text[length - 1] == ' ') length--;
     for (const char *end; (end = strchr(word, '\n')) != NULL; word = end + 1)
         if ((size_t)(end - word) == length && memcmp(word, text, length) == 0) return 1;
-    return length == 0;
+    return 0;
 }
 
 /* Cut all lines.  A column of numbers that holds something else becomes one of texts: then the

@@ -141,7 +141,14 @@ def numbers(texts: Sequence[str], decimal: str = ".", words: Iterable[str] = ())
 
     Texts with leading zeros and codes such as "5E102" are no plain numbers.
     """
-    texts = ["nan" if is_missing(text, words) else text for text in texts]
+    values = _plain_numbers(texts, decimal)
+    if values is None:
+        texts = ["nan" if is_missing(text, words) else text for text in texts]
+        values = _plain_numbers(texts, decimal)
+    return values
+
+
+def _plain_numbers(texts: Sequence[str], decimal: str) -> np.ndarray | None:
     if decimal != ".":
         texts = [text.translate(_SWAPPED) for text in texts]
     try:

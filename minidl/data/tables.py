@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Col
 
 def placed(cells: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Return the places of cells among the different ones, and those."""
-    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    places = dict(zip(dict.fromkeys(cells), count()))
     return np.fromiter(map(places.__getitem__, cells), np.int64, len(cells)), list(places)
 
 

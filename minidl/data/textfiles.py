@@ -46,7 +46,7 @@ SIGNATURES = {
     b"\xfd7zXZ": "compressed with xz; uncompress it, or use gzip",
 }
 # The words for a gap as they are mostly written, for C; Python knows all spellings.
-GAPS = ["NaN", *(f(word) for word in sorted(MISSING, key=len) for f in (str.upper, str, str.title))]
+GAPS = {"NaN", "NaT", *(f(word) for word in MISSING for f in (str.lower, str.upper, str.title))}
 NO_MARKS = b"0123456789+-.eE"  # between cells, for C
 # A column of a block: numbers and None, or the places of its cells among the different ones, which
 # are the second.
@@ -98,7 +98,8 @@ class TextTable:
         self._texts: set[int] = set()  # columns that are no numbers
         mark = form.delimiter.encode()
         self._may_be_plain = _cells is not None and len(mark) == 1 and mark not in NO_MARKS
-        self._gaps = "".join(f"{word}\n" for word in (*GAPS, *form.missing)).encode()
+        gaps = sorted(filter(str.isprintable, GAPS | {*form.missing}), key=len)
+        self._gaps = "".join(f"{word}\n" for word in gaps).encode()
 
     def tables(self) -> Iterator[Table]:
         """Yield the rows, block by block.  Raises DataError with the line of what is wrong."""
