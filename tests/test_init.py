@@ -262,3 +262,36 @@ def test_a_hostile_header_stays_a_comment():
         name: "number",
         "null": "number",
     }
+
+
+def test_a_class_of_two_lines_leaves_a_config_that_trains(capsys):
+    pd.DataFrame({"x": range(60), "y": ["one\nline", "b: c"] * 30}).to_csv("a.csv", index=False)
+    assert cli.main(["init", "a.csv", "--target", "y"]) == 0
+    assert "2 classes, b: c, one line; train" in capsys.readouterr().out
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    assert load("run/model.npz").classes == ["b: c", "one\nline"]
+
+
+def test_infinite_numbers_are_taken_for_gaps(capsys):
+    frame = FRAME[["age", "income", "y: z"]].copy()
+    frame.loc[[3, 4], "income"] = np.inf, -np.inf
+    frame["rate"] = [*map(str, range(1, N - 1)), "Infinity", "-"]
+    frame.to_csv("a.csv", index=False)
+    assert cli.main(["init", "a.csv", "--target", "y: z"]) == 0
+    err = capsys.readouterr().err
+    assert "a.csv:5: column 'income' holds 'inf': such cells (2) are taken for gaps" in err
+    assert "a.csv:120: column 'rate' holds 'Infinity': such cells (2) are taken for gaps" in err
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    data = load_config("a.yaml").data.dataset.build()
+    assert data.schema.labels == ((), (), ())
+    assert np.isnan(data.X).sum(axis=0).tolist() == [0, 2, 2]
+
+
+def test_numbers_and_other_texts_that_hardly_repeat_are_left_out(capsys):
+    ticket = [f"A/5 {i}" if i % 3 else str(1000 + i) for i in range(N)]
+    FRAME[["age", "y: z"]].assign(ticket=ticket).to_csv("a.csv", index=False)
+    assert cli.main(["init", "a.csv", "--target", "y: z"]) == 0
+    said = "column 'ticket' is left out: holds numbers and other texts, which hardly repeat"
+    assert said in capsys.readouterr().err
+    assert f"ticket: ignore  # {said.partition(': ')[2]}" in Path("a.yaml").read_text()
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0

@@ -332,3 +332,16 @@ def test_standard_input_that_cannot_be_read_is_told(run, redirected, message):
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_a_model_of_a_table_with_decimal_commas_predicts_one_with_points(minidl):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rows(120), columns=COLUMNS)
+    frame.to_csv("german.csv", sep=";", decimal=",", index=False)
+    frame.to_csv("plain.csv", index=False)
+    Path("config.yaml").write_text(TEXT.replace("train.csv", 'german.csv, decimal: ","'))
+    options = "data.delimiter=; data.preprocessing=smooth_clip --quiet --out run"
+    assert minidl(f"train config.yaml {options}")[::2] == (0, "")
+    code, expected, err = minidl("predict run german.csv --proba")
+    assert (code, err) == (0, "")
+    assert minidl("predict run plain.csv --proba") == (0, expected, "")

@@ -123,3 +123,14 @@ def test_a_number_beyond_float32_is_compared_as_the_others_are(load):
     rows = [f"{i * 1e300},{i % 7},{'no' if i < 50 else 'yes'}" for i in range(100)]
     (told,) = [note for note in load("\n".join(["x,z,y", *rows]), "y").notes if "alone" in note]
     assert told.startswith("column 'x' alone tells the target in 100.0% of the rows")
+
+
+def test_little_more_than_the_most_frequent_class_is_no_leak(load):
+    rng = np.random.default_rng(0)
+    rare = np.arange(6000) % 200 == 7
+    x, z = rng.normal(size=6000) + 3 * rare, rng.normal(size=6000)
+    rows = [f"{a},{b},{int(c)},{int(c)}" for a, b, c in zip(x, z, rare, strict=True)]
+    notes = load("\n".join(["x,z,copy,y", *rows]), "y").notes
+    assert [note.split("'")[1] for note in notes if "alone" in note] == ["copy"]
+    few = [f"{a},{b},{int(i == 60)}" for i, (a, b) in enumerate(zip(x[:120], z[:120], strict=True))]
+    assert not [note for note in load("\n".join(["x,z,y", *few]), "y").notes if "alone" in note]

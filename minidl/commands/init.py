@@ -102,7 +102,7 @@ def _task(found: Inspection) -> str:
     classes = found.target.classes
     if classes is None:
         return "Regression: the target holds numbers"
-    names = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
+    names = _line(", ".join(map(str, classes[:5]))) + (", ..." if len(classes) > 5 else "")
     return f"Classification: the target holds {len(classes)} classes, {names}"
 
 

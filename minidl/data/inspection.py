@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minidl.data.cells import is_code, is_padded, is_word, number, signed_number
+from minidl.data.cells import is_code, is_padded, is_word, number, signed_number, text_of
 from minidl.data.formats import Format, detect_format
-from minidl.data.kinds import ColumnSchema, Tally, first_cell
+from minidl.data.kinds import ColumnSchema, Tally, first_cell, hardly_repeat
 from minidl.data.readers import read_table
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, TableError
@@ -54,8 +54,12 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         try:
             meant, note = ColumnSchema.infer(rest, name, given.get(name), decimal=form.decimal)
         except TableError as error:
-            meant, note = ColumnSchema.infer(rest, name, "category", decimal=form.decimal)
-            warnings.append(f"{error}: taken for a category")
+            if hardly_repeat(column):
+                said = "holds numbers and other texts, which hardly repeat"
+                meant, note = ColumnSchema(name, "ignore"), f"column {name!r}: {said}"
+            else:
+                meant, note = ColumnSchema.infer(rest, name, "category", decimal=form.decimal)
+                warnings.append(f"{error}: taken for a category")
         kind: str = meant.kind
         n = len(np.unique(column.values[~column.gaps]))
         reason = f"{meant.low:g} to {meant.high:g}"
@@ -99,10 +103,19 @@ def _odd_cells(
     ]
     for name, column in table.columns.items():
         texts = column.texts or ()
+        infinite = column.values[np.isinf(column.values)]
+        if len(infinite) and name != target:
+            words |= {text_of(value) for value in infinite}
+            place = table.where(int(np.isinf(column.values).argmax()))
+            notes.append(
+                f"{place}: column {name!r} holds {text_of(infinite[0])!r}: such cells "
+                f"({len(infinite)}) are taken for gaps"
+            )
         if not texts or column.declared or (name == target and len(texts) <= MAX_CLASSES):
             continue
         plain = np.array([number(text, decimal) is not None for text in texts])
-        read = np.array([signed_number(text, decimal) is not None for text in texts])
+        values = np.array([signed_number(text, decimal) for text in texts], np.float64)
+        read = np.isfinite(values)
         coded = any(is_padded(text) or is_code(text) for text in texts)
         odd = np.array(texts)[~read].tolist()
         share = column.counts()[~read].sum() / (~column.gaps).sum()

@@ -180,18 +180,23 @@ def _guessed(table: Table, name: str, column: Column, decimal: str) -> tuple[str
         return "number", ""
     if not plain.any() and (form := date_format(texts)) is not None:
         return f"date {form}", ""
-    n_values = int(counts.sum())
-    if counts[plain & ~coded].sum() >= MIXED * n_values:
+    if counts[plain & ~coded].sum() >= MIXED * counts.sum():
         if not plain.all():
             raise _mixed(table, name, column, plain, decimal)
         if not any(map(is_padded, texts)):
             raise _mixed(table, name, column, ~coded, decimal)
-    if len(texts) == n_values >= UNIQUE or len(texts) > max(MAX_LABELS, n_values / 2):
+    if hardly_repeat(column):
         reason = "has texts that hardly repeat, as an identifier has"
         if all(declared_number(text, decimal) is not None for text in texts):
             reason = f"holds texts such as {texts[0]!r}; say number to read them so"
         return left_out(reason)
     return "category", ""
+
+
+def hardly_repeat(column: Column) -> bool:
+    """Whether a column of texts is more likely one of identifiers than of labels."""
+    n_texts, n_values = len(column.texts or ()), int(column.counts().sum())
+    return n_texts == n_values >= UNIQUE or n_texts > max(MAX_LABELS, n_values / 2)
 
 
 def _setting(table: Table, name: str, kind: str = "category") -> str:

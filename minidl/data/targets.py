@@ -19,6 +19,7 @@ Task = Literal["auto", "classification", "regression"]
 MOST_OF_ALL = 0.9  # a larger share of one class is said
 LEAST_ROWS, MOST_ROWS, MOST_COLUMNS = 50, 5000, 200  # for `leaks`
 LEAK = 0.995
+LEAST_OTHERS = 20  # rows outside the most frequent class
 MAX_CLASSES = 20  # a column of whole numbers with more different ones is a regression's target
 
 
@@ -124,8 +125,8 @@ def leaks(
 ) -> list[str]:
     """Return a note for each column of X that alone tells the target: it may be known too late.
 
-    A small decision tree on one column is right in LEAK of the rows; or a column of numbers
-    has the order of a regression's target.
+    A small decision tree on one column is right in LEAK of the rows, and in 19 of 20 of those
+    outside the most frequent class; or a column of numbers has the order of a regression's target.
     """
     from scipy.stats import rankdata
     from sklearn.tree import DecisionTreeClassifier
@@ -133,7 +134,8 @@ def leaks(
     rows = np.unique(np.linspace(0, len(y) - 1, MOST_ROWS).astype(np.int64))
     X, y = X[rows], y[rows]
     few = len(rows) < max(LEAST_ROWS, 10 * len(classes or ()))
-    if few or not 1 < X.shape[1] <= MOST_COLUMNS:
+    n_others = len(rows) if classes is None else len(rows) - np.bincount(y).max()
+    if few or n_others < LEAST_OTHERS or not 1 < X.shape[1] <= MOST_COLUMNS:
         return []
     notes = []
     for j, name in enumerate(schema.names):
@@ -149,7 +151,7 @@ def leaks(
             most = max(2 * len(classes), n_labels)
             tree = DecisionTreeClassifier(max_leaf_nodes=most, random_state=0)
             score = tree.fit(x[:, None], y).score(x[:, None], y)
-            score *= np.bincount(y).max() < LEAK * len(y)
+            score *= (1 - score) * len(rows) <= n_others / 20
             said = f"alone tells the target in {score:.1%} of the rows"
         if score >= LEAK:
             notes.append(

@@ -64,7 +64,8 @@ class Experiment:
                 method=config.data.split,
                 rng=streams["split"],
             )
-        self.loss_function: Loss = config.loss.build().fitted(self.train.y)
+        with config.located("loss", "data.name"):
+            self.loss_function: Loss = config.loss.build().fitted(self.train.y)
         n_outputs = self._n_outputs()
         self.preprocessing = self._fitted_preprocessing()
         self._check_memory(n_outputs)

@@ -156,6 +156,8 @@ class Trained:
 
         given = options.get("delimiter", "\t" if ".tsv" in path.lower() else ",")
         options["delimiter"] = max([given, *DELIMITERS], key=n_known)
+        if options["delimiter"] == options["decimal"]:  # as pandas writes what was read from Excel
+            options["decimal"] = "."
         if not n_known(options["delimiter"]):  # rather a row of numbers than names
             row = lines[n - 1].replace(options["decimal"], ".").split(options["delimiter"])
             options["header"] = any(number(cell) is None for cell in row)
