@@ -121,28 +121,35 @@ def predict_outputs(
     *,
     transform: Transform | None = None,
     views: Views | None = None,
+    n_done: int = 0,
 ) -> Array:
     """Return the model's outputs for X, a bounded number of rows at a time.
 
     With `views` they are the mean of the outputs for each view of the raw rows. Outside of
-    `kernels.threads` the number of threads is chosen from the sizes.
+    `kernels.threads` the number of threads is chosen from the sizes.  n_done: the layers whose work
+    `transform` has done.
     """
+
+    def outputs(x: Any) -> Array:
+        y: Array = x if transform is None else transform(x)
+        if not n_done:
+            return model.forward(y, train=False)
+        for layer in model.layers[n_done:]:
+            y = layer.forward(y, train=False)
+        return y
 
     n_rows = X.shape[0]
     if n_rows == 1 and views is None and kernels.name() == "compiled":  # no BLAS takes part
-        return model.forward(X if transform is None else transform(X), train=False)
+        return outputs(X)
     if not kernels.threads_are_set():
         n_multiplications = model.params.size * min(n_rows, ROWS_AT_ONCE)
         if n_multiplications > ALONE:
             with kernels.threads(blas.automatic_threads(n_multiplications)):
-                return _outputs(model, X, transform, views)
-    return _outputs(model, X, transform, views)
+                return _in_blocks(outputs, X, views)
+    return _in_blocks(outputs, X, views)
 
 
-def _outputs(model: Sequential, X: Any, transform: Transform | None, views: Views | None) -> Array:
-    def outputs(x: Any) -> Array:
-        return model.forward(x if transform is None else transform(x), train=False)
-
+def _in_blocks(outputs: Callable[[Any], Array], X: Any, views: Views | None) -> Array:
     parts = []
     for start in range(0, max(1, X.shape[0]), ROWS_AT_ONCE):
         x = X[start : start + ROWS_AT_ONCE]

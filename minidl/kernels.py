@@ -193,6 +193,20 @@ def sparse_gradient(x: Any, dy: Array, dW: Array) -> None:
         dW[:] = x.T @ dy
 
 
+def sums_of_rows(factors: Array, places: Array, rows: Array, b: Array | None) -> Array:
+    """Return for each i the sum over k of factors[i, k] * rows[places[i, k]], plus b.
+
+    factors, places: (n, n_added), places of int32.  rows: (n_rows, n_out).  b: (n_out,).
+    """
+    sums = zeros((len(factors), rows.shape[1]), rows.dtype)
+    starts = np.arange(len(factors) + 1, dtype=np.int32) * np.int32(factors.shape[1])
+    if not _compiled.sparse(factors.ravel(), places.ravel(), starts, rows, sums, b, False):
+        np.einsum("ik,ikj->ij", factors, rows[places], out=sums)
+        if b is not None:
+            sums += b
+    return sums
+
+
 def _fits(x: Any, *shape: int) -> bool:
     return bool(x.format == "csr" and x.shape == shape)
 

@@ -22,13 +22,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import minidl
+from minidl import kernels
 from minidl.config import load_config
-from minidl.data.preprocessing.features import TableFeatures
+from minidl.data.preprocessing.features import LookUp, TableFeatures
 from minidl.data.schema import Schema
 from minidl.data.tables import table_of
 from minidl.errors import CheckpointError
+from minidl.layers import Linear, SiLU
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.model import Sequential
+from minidl.predictor import Predictor
 from minidl.schedules import Cosine
 from minidl.tabular import TableEncoder, TabularClassifier, TabularRegressor
 from minidl.tabular.estimators import temperature
@@ -229,6 +232,58 @@ def test_the_encoder_stands_in_a_pipeline(fitted):
     assert pipeline.score(X, VALUES) > 0.8
     results = check_estimator(TableEncoder(), on_skip=None, on_fail=None)
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+
+
+def mixed_table(n):
+    """Numbers with and without gaps, of two values, constant and far from 0, a date, categories."""
+    rng = np.random.default_rng(0)
+    words = np.array(["a", "b", "c", "d", "e", None], dtype=object)
+    return pd.DataFrame(
+        {
+            "x": rng.normal(size=n) ** 3,
+            "gaps": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+            "two": rng.integers(0, 2, n) * 3.0,
+            "one": np.full(n, 2.5),
+            "far": 1.7e9 + 100 * rng.random(n),
+            "few": rng.integers(0, 4, n) / 7,
+            "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), "D"),
+            "word": words[rng.integers(0, 6, n)],
+            **{f"normal {i}": rng.normal(size=n) for i in range(6)},
+        }
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("of_numpy", [False, True])
+def test_a_product_is_looked_up(dtype, of_numpy, monkeypatch):
+    if of_numpy:
+        monkeypatch.setattr("minidl.kernels._compiled", kernels.NUMPY_ALONE)
+    table = mixed_table(700)
+    features = encoded(table[:500]).features_
+    X = features.schema.encode(table)
+    X[500:520, :6] *= 100  # beyond all bins
+    rng = np.random.default_rng(1)
+    W, b = rng.normal(size=(features.n_out, 9)).astype(dtype), rng.normal(size=9).astype(dtype)
+    expected = features.transform(X, dtype=np.float64) @ W + b
+    error = 40 * np.finfo(dtype).eps * np.abs(expected).max()
+    found = LookUp(features, W, b)(X)
+    assert found.dtype == dtype
+    assert np.abs(found - expected).max() < error
+    assert np.abs(LookUp(features, W, None)(X) - (expected - b)).max() < error
+    assert features.look_up(W, b) is not None
+    few = encoded(table[["two", "one"]]).features_  # no bins
+    assert few.look_up(W[: few.n_out], b) is None
+
+
+def test_many_rows_are_predicted_by_looking_up():
+    table = mixed_table(1500)
+    features = encoded(table[:500]).features_
+    model = Sequential([Linear(features.n_out, 8, rng=0), SiLU(), Linear(8, 2, rng=1)])
+    predictor = Predictor(model, SoftmaxCrossEntropy(), features, len(table.columns), ["n", "y"])
+    expected = predictor.predict_proba(table[:700])
+    found = predictor.predict_proba(table)
+    assert np.allclose(found[:700], expected, rtol=0, atol=1e-5)
+    assert not np.array_equal(found[:700], expected) or kernels.name() != "compiled"
 
 
 def test_features_refuse_the_arrays_of_others():

@@ -6,10 +6,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from minidl import kernels
 from minidl.data.disk import DiskRows
 from minidl.data.preprocessing.scaling import exact, sure
 from minidl.data.preprocessing.tabular import TableInputs, bins, check_bins, clipped, through
 from minidl.data.schema import Schema
+from minidl.kernels import Array
 
 ONE_HOT = 100  # labels; a category of more is coded by means of the targets
 N_BINS = 16  # of the piecewise linear encoding
@@ -88,7 +90,13 @@ class TableFeatures(TableInputs):
         """For each input the place of its column in the schema, (n_out,)."""
         state, of_number = self._state, self._of_number
         marked, in_bins = of_number[state["marked"] > 0], of_number[state["bin"]]
-        return np.concatenate([of_number, marked, in_bins, self._hot_columns])
+        return np.concatenate([of_number, marked, in_bins, self.hot_columns])
+
+    def look_up(self, W: np.ndarray, b: np.ndarray | None) -> LookUp | None:
+        """Return what gives transform(X) @ W + b, or None where that takes no less time."""
+        in_order = (np.diff(self._state["bin"]) >= 0).all()  # as `fit` leaves them
+        found = LookUp(self, W, b) if in_order else None
+        return found if found and found.pays else None
 
     def _encode(self, numbers: np.ndarray) -> list[np.ndarray]:
         state = self._state
@@ -166,3 +174,52 @@ class TableFeatures(TableInputs):
         sure(len(own) == 7, np.isin(exact(own["marked"], np.int64, n), (0, 1)).all())
         check_bins(n, column=own["bin"], left=own["left"], width=own["width"])
         self._keep(arrays, len(self.schema.used))
+
+
+class LookUp:
+    """`TableFeatures` and the linear layer after it in one: transform(X) @ W + b for many rows.
+
+    A number is above all bins below its own, and below all others. So its bins add two rows to the
+    product: a share of the row of its own bin in W, and the sum of the rows of the bins below it,
+    which is known before. A category adds the row of its label.
+    """
+
+    def __init__(self, features: TableFeatures, W: Array, b: Array | None) -> None:
+        state, hot = features.state(), features.hot_columns
+        n_in, n_bins = len(W), len(state["bin"])
+        self._features, self._state, self._b = features, state, b
+        self._binned, self._first, counts = np.unique(
+            state["bin"], return_index=True, return_counts=True
+        )
+        self._hot, first_hot, self._n_labels = np.unique(hot, return_index=True, return_counts=True)
+        self._n_plain = n_plain = n_in - n_bins - len(hot)  # the inputs before those of the bins
+        self._rows = kernels.zeros((n_in + n_bins, W.shape[1]), W.dtype)
+        self._rows[:n_in] = W
+        self._edges = np.full((counts.max(initial=1) - 1, len(counts)), np.inf)
+        for j, (start, n) in enumerate(zip(self._first, counts, strict=True)):
+            self._edges[: n - 1, j] = state["left"][start + 1 : start + n]
+            own, below = W[n_plain + start :][:n], self._rows[n_in + start :][:n]
+            below[1:] = np.cumsum(own[:-1], axis=0, dtype=np.float64)
+        # Where the rows of each input, number and category begin.
+        firsts = [np.arange(n_plain), n_plain + self._first, n_in + self._first]
+        self._places = np.concatenate([*firsts, n_plain + n_bins + first_hot]).astype(np.int32)
+        self.pays = 4 * len(self._places) <= n_in  # a product adds a row in a quarter of the time
+
+    def __call__(self, X: Array) -> Array:
+        """Return transform(X) @ W + b, to the rounding of its dtype."""
+        state = self._state
+        numbers, marks = self._features.filled(X)
+        x, labels = numbers[:, self._binned], X[:, self._hot]
+        bins = np.zeros(x.shape, np.int16)  # MAX_BINS are fewer
+        for edge in self._edges:
+            bins += x > edge
+        own = bins + self._first
+        share = np.clip((x - state["left"][own]) / state["width"][own], 0, 1)
+        known = (labels >= 0) & (labels < self._n_labels)
+        plain = clipped(numbers, state["median"], state["scale"])
+        parts = [plain, marks, share, np.ones_like(share), known]
+        factors: Array = np.concatenate(parts, axis=1, dtype=self._rows.dtype)
+        none = np.zeros((len(X), self._n_plain))
+        beyond: Array = np.hstack((none, bins, bins, np.where(known, labels, 0)))
+        places = self._places + beyond.astype(np.int32)
+        return kernels.sums_of_rows(factors, places, self._rows, self._b)

@@ -63,11 +63,16 @@ class TableInputs(Preprocessing):
         self.n_out = sum(part.shape[1] for part in self._parts(np.zeros((0, n_features))))
 
     def _parts(self, X: np.ndarray) -> list[np.ndarray]:
+        numbers, marks = self.filled(X)
+        first, *more = self._encode(numbers)
+        return [first, marks, *more, X[:, self.hot_columns] == self._hot_codes]
+
+    def filled(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers without gaps, and the marks of those."""
         numbers = self._numbers(X)
         missing = np.isnan(numbers)
-        first, *more = self._encode(np.where(missing, self._state[self.medians], numbers))
         marks = missing[:, self._state["marked"] > 0]
-        return [first, marks, *more, X[:, self._hot_columns] == self._hot_codes]
+        return np.where(missing, self._state[self.medians], numbers), marks
 
     def _rows_to_fit(self, X: Any) -> np.ndarray:
         """Return rows, or a sample of those on the disk.  Raises DataError."""
@@ -86,7 +91,7 @@ class TableInputs(Preprocessing):
         self._dates = np.array(dates, np.int64)
         self._plain = np.setdiff1d(np.flatnonzero(counts == 0), self._dates)
         counts[list(coded)] = 0
-        self._hot_columns = np.repeat(np.arange(len(counts)), counts)
+        self.hot_columns = np.repeat(np.arange(len(counts)), counts)
         self._hot_codes = np.concatenate([np.zeros(0), *map(np.arange, counts.astype(float))])
 
     def _numbers(self, X: np.ndarray) -> np.ndarray:
