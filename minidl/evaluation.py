@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidl import blas, kernels
 from minidl.data.batches import Rows, Transform
+from minidl.data.preprocessing.features import TableFeatures
+from minidl.data.preprocessing.scaling import Preprocessing, Unchanged
 from minidl.errors import ParameterError, require_instance
 from minidl.kernels import Array
+from minidl.layers import Linear
 from minidl.losses import Loss
 from minidl.model import Sequential
 
@@ -113,6 +117,21 @@ def decided(loss_function: Loss, outputs: Array, labels: Array | None) -> Array:
     if labels is None or places.ndim == 2:
         return places
     return np.asarray(labels[np.minimum(places, len(labels) - 1)])
+
+
+def predict_encoded(
+    model: Sequential, preprocessing: Preprocessing, encoded: Any, views: Views | None = None
+) -> Array:
+    """Return the model's outputs for rows as numbers, labels of categories as their codes."""
+    first = model.layers[0]
+    same = isinstance(preprocessing, Unchanged) and encoded.dtype == model.dtype
+    transform = None if same else partial(preprocessing.transform, dtype=model.dtype)
+    many = encoded.shape[0] >= ROWS_AT_ONCE and kernels.name() == "compiled"
+    if many and isinstance(preprocessing, TableFeatures) and type(first) is Linear:
+        look_up = preprocessing.look_up(first.W, first.b if first.bias else None)
+        if look_up is not None:
+            return predict_outputs(model, encoded, transform=look_up, n_done=1)
+    return predict_outputs(model, encoded, transform=transform, views=views)
 
 
 def predict_outputs(

@@ -10,32 +10,24 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl import conformal, kernels, trees
+from minidl import conformal, trees
 from minidl.archive import document_text, read_archive, write_archive
 from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
-from minidl.data.preprocessing.features import TableFeatures
 from minidl.data.preprocessing.scaling import Preprocessing, Scaling, Unchanged
 from minidl.data.schema import Schema
 from minidl.data.tables import listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
-from minidl.evaluation import (
-    ROWS_AT_ONCE,
-    class_probabilities,
-    decided,
-    is_usable,
-    predict_outputs,
-)
+from minidl.evaluation import class_probabilities, decided, is_usable, predict_encoded
 from minidl.kernels import Array
 from minidl.labels import label_array, plain_labels, restored_labels, stored_labels
-from minidl.layers import LAYERS, Linear
+from minidl.layers import LAYERS
 from minidl.losses import LOSSES, Loss
 from minidl.model import Sequential
 from minidl.reprs import call_of
@@ -205,15 +197,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
 
     def outputs(self, encoded: Any) -> Array:
         """Return the model's outputs for rows as numbers, labels of categories as their codes."""
-        model, preprocessing, first = self.model, self.preprocessing, self.model.layers[0]
-        same = isinstance(preprocessing, Unchanged) and encoded.dtype == model.dtype
-        transform = None if same else partial(preprocessing.transform, dtype=model.dtype)
-        many = len(encoded) >= ROWS_AT_ONCE and kernels.name() == "compiled"
-        if many and isinstance(preprocessing, TableFeatures) and type(first) is Linear:
-            look_up = preprocessing.look_up(first.W, first.b if first.bias else None)
-            if look_up is not None:
-                return predict_outputs(model, encoded, transform=look_up, n_done=1)
-        return predict_outputs(model, encoded, transform=transform, views=self.views)
+        return predict_encoded(self.model, self.preprocessing, encoded, self.views)
 
 
 def save(
