@@ -5,11 +5,10 @@
  * others: textfiles.py reads those by Python's csv, and says what is wrong with them.
  *
  * A number is plain here where nobody could take it for a code: "01234" and "5E102" are texts. So
- * are numbers of more than 19 digits, and a few others that are hard to round. What the texts of a
- * column mean is for Python to say, which sees each different one once.
+ * are numbers of more than 19 digits, and a few that are hard to round. What the texts of a column
+ * mean is for Python to say, which sees each different one once.
  *
- * The interpreter's lock is released around all but the making of texts, so that two blocks can be
- * read at a time. */
+ * The interpreter's lock is released, so that two blocks can be read at a time. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -22,8 +21,8 @@
 
 __extension__ typedef unsigned __int128 Wide;
 
-#define MOST_POWER 280    /* 19 digits times such a power of 10 are neither subnormal nor infinite */
-#define MOST_ERROR (1 << 20) /* of a product with a power, in units of its last bit: far too many */
+#define MOST_POWER 280       /* of 10: 19 digits times it are neither subnormal nor infinite */
+#define MOST_ERROR (1 << 20) /* of a product with a power, in units of its last bit; in fact 2^13 */
 
 /* powers[MOST_POWER + k]: 10^k = mantissa * 2^exponent; bits after the first 128 are cut off. */
 static struct {
@@ -135,6 +134,10 @@ typedef struct {
     Py_ssize_t n_rows, n_columns;
     char delimiter, decimal;
     const char *gaps; /* words, each followed by "\n" */
+    /* Memory to work in: */
+    Cell *different; /* n_rows, for the different texts of a column */
+    uint32_t *slots; /* n_slots, a power of 2 above n_rows, for a hash table of their numbers */
+    size_t n_slots;
 } Block;
 
 /* Return the end of the text that begins at p. */
@@ -207,27 +210,25 @@ static int cut(const Block *b) {
 
 /* ---- different texts ---- */
 
-/* Replace the texts of a column by their places among the different ones, in the order in which
- * they come, which are put into `different`; return how many those are.
- * table: n_slots, a power of 2 larger than n_rows, for use as a hash table. */
-static Py_ssize_t place(const Block *b, Cell *cells, Cell *different, uint32_t *table,
-                        size_t n_slots) {
+/* Replace the texts of a column by their places among the different ones, which are put into
+ * `different` in the order in which they come; return how many those are. */
+static Py_ssize_t place_texts(const Block *b, Cell *cells) {
     Py_ssize_t n = 0;
-    memset(table, 0, n_slots * sizeof *table);
+    memset(b->slots, 0, b->n_slots * sizeof *b->slots);
     for (Cell *cell = cells; cell < cells + b->n_rows; cell++) {
         const char *text = b->lines + cell->text.start;
         uint32_t length = cell->text.length, hash = 2166136261u, number;
         for (uint32_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)text[i]) * 16777619u;
-        size_t slot = (hash ^ hash >> 15) & (n_slots - 1);
-        for (; (number = table[slot]) != 0; slot = (slot + 1) & (n_slots - 1)) {
-            const Cell *other = &different[number - 1];
+        size_t slot = (hash ^ hash >> 15) & (b->n_slots - 1);
+        for (; (number = b->slots[slot]) != 0; slot = (slot + 1) & (b->n_slots - 1)) {
+            const Cell *other = &b->different[number - 1];
             if (other->text.length == length &&
                 memcmp(b->lines + other->text.start, text, length) == 0)
                 break;
         }
         if (number == 0) {
-            different[n++] = *cell;
-            table[slot] = number = (uint32_t)n;
+            b->different[n++] = *cell;
+            b->slots[slot] = number = (uint32_t)n;
         }
         cell->place = number - 1;
     }
@@ -249,23 +250,24 @@ static char *write_text(char *out, const char *text, Py_ssize_t length, char mar
     return out;
 }
 
-/* Read the block into its cells, and the different texts into `out`; return the end of those, or
- * NULL.  The rest is memory to work in, as for `place`. */
-static char *read_block(const Block *b, char *out, Cell *different, uint32_t *table,
-                        size_t n_slots) {
+/* Read the block into its cells, and the different texts of its columns into `out`; return the end
+ * of those, or NULL for a block that is not for us. */
+static char *read_block(const Block *b, char *out) {
     int again = cut(b);
     if (again == 1) again = cut(b);
     if (again == -1) return NULL;
     for (Py_ssize_t j = 0; j < b->n_columns; j++) {
         if (b->kinds[j] == NUMBERS) continue;
-        Py_ssize_t n = place(b, b->cells + j * b->n_rows, different, table, n_slots);
-        for (Py_ssize_t i = 0; i < n; i++) {
-            const char *text = b->lines + different[i].text.start;
-            out = write_text(out, text, different[i].text.length, i + 1 < n ? '\n' : 0);
+        Py_ssize_t n = place_texts(b, b->cells + j * b->n_rows);
+        for (const Cell *cell = b->different; cell < b->different + n; cell++) {
+            char mark = cell + 1 < b->different + n ? '\n' : 0;
+            out = write_text(out, b->lines + cell->text.start, cell->text.length, mark);
         }
     }
     return out;
 }
+
+/* ---- Python ---- */
 
 static PyObject *py_read(PyObject *self, PyObject *args) {
     Block b;
@@ -278,18 +280,19 @@ static PyObject *py_read(PyObject *self, PyObject *args) {
     b.kinds = kinds.buf;
     b.n_columns = kinds.len;
     b.n_rows = cells.len / (Py_ssize_t)sizeof(Cell) / (kinds.len ? kinds.len : 1);
-    size_t n_slots = 2;
-    while (n_slots < 2 * (size_t)b.n_rows) n_slots *= 2;
-    size_t of_cells = (size_t)b.n_rows * sizeof(Cell), of_slots = n_slots * sizeof(uint32_t);
-    char *memory = size <= UINT32_MAX ? malloc(of_cells + of_slots + (size_t)size) : NULL;
-    char *texts = memory + of_cells + of_slots, *end = NULL;
-    if (memory != NULL) {
+    for (b.n_slots = 2; b.n_slots < 2 * (size_t)b.n_rows;) b.n_slots *= 2;
+    b.different = malloc((size_t)b.n_rows * sizeof(Cell) + 1);
+    b.slots = malloc(b.n_slots * sizeof *b.slots);
+    char *texts = malloc((size_t)size + 1), *end = NULL;
+    if (b.different != NULL && b.slots != NULL && texts != NULL && size <= UINT32_MAX) {
         Py_BEGIN_ALLOW_THREADS
-        end = read_block(&b, texts, (Cell *)memory, (uint32_t *)(memory + of_cells), n_slots);
+        end = read_block(&b, texts);
         Py_END_ALLOW_THREADS
     }
     PyObject *found = end ? PyBytes_FromStringAndSize(texts, end - texts) : Py_NewRef(Py_None);
-    free(memory);
+    free(texts);
+    free(b.slots);
+    free(b.different);
     PyBuffer_Release(&cells);
     PyBuffer_Release(&kinds);
     return found;

@@ -73,7 +73,6 @@ class TextTable:
         self._source, self._form, self._literal = source, form, literal
         self._line = 0  # how many lines have been read
         self._file, self._encoding = _one_byte_ends(file, form.encoding, source)
-        self._is_utf_8 = self._encoding == "utf-8"
         self._failure: Exception | None = None  # of reading ahead
         self._ahead: deque[tuple[bytes, Future[list[Cells] | None] | None]] = deque()
         self._pending: deque[str] = deque()
@@ -96,8 +95,7 @@ class TextTable:
         self._check_names()
         self._keep = {j for j, name in enumerate(self._names) if name in keep}
         self._texts: set[int] = set()  # columns that are no numbers
-        mark = form.delimiter.encode()
-        self._may_be_plain = _cells is not None and len(mark) == 1 and mark not in NO_MARKS
+        self._marks = form.delimiter.encode(), form.decimal.encode()
         gaps = sorted(filter(str.isprintable, GAPS | {*form.missing}), key=len)
         self._gaps = "".join(f"{word}\n" for word in gaps).encode()
 
@@ -124,29 +122,29 @@ class TextTable:
         with ThreadPoolExecutor(WORKERS) as pool:
             while True:
                 while len(self._ahead) <= WORKERS and (data := self._read(size)):
-                    plain = pool.submit(self._plain, data) if self._may_be_plain else None
-                    self._ahead.append((data, plain))
-                data, plain = self._ahead.popleft() if self._ahead else (b"", None)
+                    # The last block, which may be the only one, is not worth a thread.
+                    later = pool.submit(self._plain, data) if len(data) >= size else None
+                    self._ahead.append((data, later))
+                data, later = self._ahead.popleft() if self._ahead else (b"", None)
                 if not self._checked(data, size):
                     return
-                columns = plain.result() if plain else self._plain(data)
+                columns = later.result() if later else self._plain(data)
                 if columns and any(columns[j][1] is None for j in self._texts):  # found meanwhile
                     columns = self._plain(data)
                 yield data, columns
 
     def _plain(self, data: bytes) -> list[Cells] | None:
         """Return the columns of a block that is written plainly, None for others."""
-        if not self._may_be_plain:
+        if _cells is None or len(self._marks[0]) > 1 or self._marks[0] in NO_MARKS:
             return None
         is_text = bytearray(j in self._texts or j in self._keep for j in range(len(self._names)))
-        marks = self._form.delimiter.encode(), self._form.decimal.encode()
         try:
-            if not self._is_utf_8:
+            if self._encoding != "utf-8":
                 data = data.decode(self._encoding).encode()
             if not data.endswith(b"\n"):
                 data += b"\n"
             cells = np.empty((len(is_text), data.count(b"\n")))
-            found = _cells.read(data, cells, is_text, *marks, self._gaps)
+            found = _cells.read(data, cells, is_text, *self._marks, self._gaps)
             if found is None:
                 return None
             texts = iter(found.decode().split("\0"))
