@@ -60,7 +60,7 @@ class Optimizer:
         self._bound: tuple[Array, Array] | None = None
         self._blocks: list[Block] = []
         self._bounded: list[tuple[Array, float]] = []
-        self._scratch = self._clipped = np.empty((0, 0))
+        self._clipped = np.empty(0)
 
     def step(
         self, params: Any, grads: Array | None = None, learning_rate: float | None = None
@@ -113,14 +113,13 @@ class Optimizer:
         self._bound = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without views and scratch, which the next step makes anew.
-        unbound: dict[str, Any] = {"_bound": None, "_blocks": [], "_bounded": []}
-        return {**self.__dict__, **unbound, **dict.fromkeys(("_scratch", "_clipped"))}
+        # Without views, which the next step makes anew.
+        return {**self.__dict__, "_bound": None, "_blocks": [], "_bounded": [], "_clipped": None}
 
     def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
         """Change a block's parameters and averages in place by the gradient scale * block.grads.
 
-        Returns whether the parameters are finite after. The two rows of `_scratch` are free to use.
+        Returns whether the parameters are finite after.
         """
         raise NotImplementedError
 
@@ -154,7 +153,6 @@ class Optimizer:
             if group.max_norm is not None
             for W in group.matrices(params)
         ]
-        self._scratch = np.empty((2, min(size, params.size)), params.dtype)
         self._bound = (params, grads)
 
 
@@ -189,17 +187,10 @@ class SGD(Optimizer):
         finite = kernels.sgd(p, g, v, learning_rate, self.momentum, decay, scale, self.nesterov)
         if finite is not None:
             return finite
-        s, t = self._scratch[:, : g.size]
-        d = _decayed(p, g, decay, scale, s, t)
+        d = _decayed(p, g, decay, scale)
         v *= self.momentum
         v += d
-        if self.nesterov:
-            np.multiply(v, self.momentum, out=s)
-            s += d
-            s *= learning_rate
-        else:
-            np.multiply(v, learning_rate, out=s)
-        p -= s
+        p -= learning_rate * (self.momentum * v + d if self.nesterov else v)
         return _all_finite(p)
 
 
@@ -220,6 +211,7 @@ class Adam(Optimizer):
 
     average_names = ("mean", "square")
     kernel = True
+    decoupled: ClassVar[bool] = False  # whether the decay shrinks the parameters themselves
 
     learning_rate: float = 0.001
     beta1: float = 0.9
@@ -233,33 +225,24 @@ class Adam(Optimizer):
         require("eps", self.eps, 0 < self.eps < np.inf, "positive")
 
     def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
-        return self._adam(block, scale, learning_rate, block.weight_decay, 1.0)
-
-    def _adam(self, block: Block, scale: float, rate: float, decay: float, shrink: float) -> bool:
-        """Scale p by `shrink`, then make Adam's step."""
-        beta1, beta2, eps = self.beta1, self.beta2, self.eps
-        rate *= math.sqrt(1 - beta2**self.n_steps) / (1 - beta1**self.n_steps)
+        beta1, beta2, eps, decay = self.beta1, self.beta2, self.eps, block.weight_decay
+        shrink = 1.0
+        if self.decoupled:
+            shrink, decay = 1 - learning_rate * decay, 0.0
+        rate = learning_rate * (math.sqrt(1 - beta2**self.n_steps) / (1 - beta1**self.n_steps))
         p, g, (m, v) = block.params, block.grads, block.averages
         settings = rate, beta1, beta2, eps, decay, scale, shrink, 1 - beta1, 1 - beta2
         finite = kernels.adam(p, g, m, v, *settings)
         if finite is not None:
             return finite
-        s, t = self._scratch[:, : g.size]
         if shrink != 1.0:
             p *= shrink
-        d = _decayed(p, g, decay, scale, s, t)
+        d = _decayed(p, g, decay, scale)
         m *= beta1
-        np.multiply(d, 1 - beta1, out=s)
-        m += s
+        m += (1 - beta1) * d
         v *= beta2
-        np.multiply(d, d, out=s)
-        s *= 1 - beta2
-        v += s
-        np.sqrt(v, out=s)
-        s += eps
-        np.divide(m, s, out=s)
-        s *= rate
-        p -= s
+        v += (1 - beta2) * (d * d)
+        p -= rate * (m / (np.sqrt(v) + eps))
         return _all_finite(p)
 
 
@@ -274,11 +257,9 @@ class AdamW(Adam):
     Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
     """
 
-    weight_decay: float = field(default=0.01, kw_only=True)
+    decoupled = True
 
-    def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
-        shrink = 1 - learning_rate * block.weight_decay
-        return self._adam(block, scale, learning_rate, 0.0, shrink)
+    weight_decay: float = field(default=0.01, kw_only=True)
 
 
 @dataclass
@@ -306,29 +287,16 @@ class RMSprop(Optimizer):
 
     def _rule(self, block: Block, scale: float, learning_rate: float) -> bool:
         p, g, (v,) = block.params, block.grads, block.averages
-        s, t = self._scratch[:, : g.size]
-        d = _decayed(p, g, block.weight_decay, scale, s, t)
+        d = _decayed(p, g, block.weight_decay, scale)
         v *= self.decay
-        np.multiply(d, d, out=s)
-        s *= 1 - self.decay
-        v += s
-        np.sqrt(v, out=s)
-        s += self.eps
-        np.divide(d, s, out=s)
-        s *= learning_rate
-        p -= s
+        v += (1 - self.decay) * (d * d)
+        p -= learning_rate * (d / (np.sqrt(v) + self.eps))
         return _all_finite(p)
 
 
-def _decayed(p: Array, g: Array, weight_decay: float, scale: float, s: Array, t: Array) -> Array:
-    """Return scale * g + weight_decay * p: g itself, or t; s is overwritten."""
-    d = g
-    if scale != 1.0:
-        d = np.multiply(g, scale, out=t)
-    if weight_decay:
-        np.multiply(p, weight_decay, out=s)
-        d = np.add(s, d, out=t)
-    return d
+def _decayed(p: Array, g: Array, weight_decay: float, scale: float) -> Array:
+    d = g if scale == 1.0 else scale * g
+    return weight_decay * p + d if weight_decay else d
 
 
 def _all_finite(p: Array) -> bool:

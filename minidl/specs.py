@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
@@ -90,6 +91,7 @@ def build_layers(
     Raises SpecError for a layer that cannot be, or that this machine cannot hold, before memory is
     taken for it.
     """
+    inner = partial(build_layers, n_outputs=n_outputs, init=init, noise=noise, dtype=dtype)
     layers: list[Layer] = []
     size = n_in
     for i, given in enumerate(specs):
@@ -101,15 +103,7 @@ def build_layers(
         if init is None:
             supplied["init"] = "zeros"
         if "layers" in spec:
-            supplied["layers"] = build_layers(
-                spec.pop("layers"),
-                size,
-                n_outputs,
-                init=init,
-                noise=noise,
-                dtype=dtype,
-                place=f"{place}{i}.{name}.",
-            )
+            supplied["layers"] = inner(spec.pop("layers"), size, place=f"{place}{i}.{name}.")
         sizes = dict.fromkeys(_sizes_of(name), size)
         try:
             for key in sizes:
@@ -158,8 +152,7 @@ def _weigh(specs: Any, n_in: int, n_outputs: int, depth: int) -> tuple[int, int,
             totals[0] += n_in * n_out if "n_in" in sizes else n_in
         totals[1] += n_out
         n_in = n_out
-    parameters, numbers, n_layers = totals
-    return parameters, numbers, n_layers
+    return totals[0], totals[1], totals[2]
 
 
 def _sizes_of(name: str) -> set[str]:

@@ -52,11 +52,7 @@ class Settings(BaseModel):
     """Base of all that a config holds: frozen, no conversions, finite numbers, no unknown keys."""
 
     model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        protected_namespaces=(),
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
     @model_validator(mode="before")
@@ -234,7 +230,6 @@ class Family:
         return {"family": self.kind}  # schema.py writes the definition once and refers to it
 
     def _model(self, name: str) -> type[Choice]:
-        """The model of one entry, with the fields of its signature."""
         factory = self.registry[name]
         fields: dict[str, Any] = {"name": (Literal[name], name)}
         inner = Annotated[tuple[Annotated[Choice, self], ...], Strict(False)]

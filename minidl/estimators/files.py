@@ -100,7 +100,6 @@ def _stored(value: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """What `_stored` was given."""
     if not isinstance(value, dict):
         return value
     ((kind, inner),) = value.items()

@@ -116,7 +116,6 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
         )
 
     def _outputs(self, X: Any) -> Array:
-        """Check X, and return the model's outputs for it."""
         check_is_fitted(self)
         self._copy_in_weights()
         # The general check takes ten times as long as one row does.
@@ -223,7 +222,6 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
     # --- The weights.
 
     def _initialize(self, X: Any) -> None:
-        """Begin anew: weights, counters, curves."""
         n_in, n_outputs = X.shape[1], self.n_outputs_
         self._model = make_model(self, n_in, n_outputs, self._random_state, X.dtype)
         self._built_from = self._architecture()
@@ -270,7 +268,6 @@ class MLP(CallbackSupportMixin, Network, InFiles):  # type: ignore[misc]
 
     @contextmanager
     def _restored_after_an_error(self) -> Iterator[None]:
-        """Leave the estimator as it was where the block raises an error."""
         before = {k: list(v) if type(v) is list else v for k, v in self.__dict__.items()}
         model: Sequential | None = self.__dict__.get("_model")
         vectors = () if model is None else (model.params, model.buffers)

@@ -11,11 +11,7 @@ import numpy as np
 from sklearn.base import _fit_context, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
 from minidl.data.batches import Rows
 from minidl.data.preprocessing.features import TableFeatures
@@ -225,7 +221,6 @@ class Tabular(InFiles):
         self.n_outputs_ = self._model.output_size(features.n_out)
 
     def _with_loss(self, targets: Targets) -> Targets:
-        """Return the targets with the loss function of the recipe."""
         if not isinstance(targets, Classes):
             return targets.trained_by({"name": "mse", "scale_targets": True})
         self.classes_ = targets.classes
