@@ -177,7 +177,7 @@ def aligned(
     >>> aligned([("a", "10"), ("bb", "2")], right=True)
     'a   10\\nbb   2\\n'
     """
-    rows = list(lines)
+    rows = [[printable(cell).replace("\n", "\\n") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     while width is not None and sum(widths) + 2 * len(widths) - 2 >= width and len(widths) > 2:
         widths.pop()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import confusion_matrix
 
 from minidl import cli, report
@@ -65,6 +66,17 @@ def test_a_confusion_matrix_shows_its_counts_and_names():
     axes = report.confusion_matrix(counts, ["a$b", "</svg>"]).axes[0]
     assert {text.get_text() for text in axes.texts} == {str(n) for n in counts.ravel()}
     assert [label.get_text() for label in axes.get_xticklabels()] == [r"a\$b", "</svg>"]
+    axes = report.confusion_matrix(np.eye(60), [f"c{i}" for i in range(60)]).axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == [f"c{i}" for i in range(0, 60, 3)]
+
+
+def test_the_axis_of_a_date_shows_months():
+    X = np.array([[i, i * 86400.0 * 30] for i in range(60)])
+    model = LinearRegression().fit(X, X[:, 1])
+    number, date = report.partial_dependence(model, X, [0, 1], ["a", "b"], dates=[1]).axes[-2:]
+    assert number.xaxis.get_major_formatter().format_ticks([0, 20]) == ["0", "20"]
+    assert date.xaxis.get_major_formatter().format_ticks([0, 10**9]) == ["1970-01", "2001-09"]
 
 
 def test_mistakes_are_the_wrong_images_with_the_highest_probability():

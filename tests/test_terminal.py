@@ -15,7 +15,7 @@ import pytest
 from minidl import terminal
 from minidl.commands.train import epoch_line
 from minidl.progress import Epoch
-from minidl.terminal import ProgressBar, duration, printable, say, warn, width_of
+from minidl.terminal import ProgressBar, aligned, duration, printable, say, warn, width_of
 
 FIGURES = {"loss": 0.12345, "accuracy": 0.98765}
 EPOCH = Epoch(7, 700, 0.1, FIGURES, FIGURES, 1.234, True)
@@ -27,6 +27,10 @@ def test_no_character_that_controls_a_terminal_is_written(code, capsys):
     warn(f"a{chr(code)}b")
     expected = f"a{chr(code)}b" if chr(code) in "\n\t" else f"a{ascii(chr(code))[1:-1]}b"
     assert capsys.readouterr() == (expected + "\n", expected + "\n")
+
+
+def test_a_cell_of_two_lines_leaves_a_table_aligned():
+    assert aligned([("a\nb\x1b", "1"), ("c", "2")]) == "a\\nb\\x1b  1\nc         2\n"
 
 
 def test_letters_of_all_languages_are_written_as_they_are():

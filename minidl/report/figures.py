@@ -86,8 +86,7 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
     """
     n = len(classes)
     figure, (axes,) = _figure(WIDTH)
-    labels = [_short(each, 16) for each in classes] if n <= MOST_NAMED else None
-    ConfusionMatrixDisplay(np.asarray(counts), display_labels=labels).plot(
+    ConfusionMatrixDisplay(np.asarray(counts)).plot(
         ax=axes,
         cmap="Blues",
         colorbar=False,
@@ -95,8 +94,10 @@ def confusion_matrix(counts: Any, classes: Sequence[Any]) -> Figure:
         values_format="d",
         text_kw={"fontsize": 10 if n <= 6 else 7.5},
     )
-    if labels is not None:
-        axes.tick_params(axis="x", labelrotation=90)
+    named = range(0, n, math.ceil(n / MOST_NAMED))
+    labels = [_short(classes[i], 16) for i in named]
+    axes.set_xticks(named, labels, rotation=90)
+    axes.set_yticks(named, labels)
     return figure
 
 
@@ -184,11 +185,16 @@ def importances(mean: Array, std: Array, names: Sequence[str], score: str) -> Fi
 
 
 def partial_dependence(
-    estimator: Any, X: Array, columns: Sequence[int], names: Sequence[str]
+    estimator: Any,
+    X: Array,
+    columns: Sequence[int],
+    names: Sequence[str],
+    dates: Sequence[int] = (),
 ) -> Figure:
     """Draw how the mean prediction changes with each of a few columns, the others as they are.
 
     estimator: fitted, of two classes or a regression.  X: (n_samples, n_features).
+    dates: columns in seconds from 1970 in UTC, whose axis shows months.
     """
     figure, all_axes = _figure(2.2 * len(columns), n_rows=len(columns))
     PartialDependenceDisplay.from_estimator(
@@ -199,9 +205,11 @@ def partial_dependence(
         grid_resolution=20,
         ax=all_axes,
     )
-    for axes in all_axes:
+    for axes, column in zip(all_axes, columns, strict=True):
         axes.set_ylabel("mean prediction")
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        if column in dates:
+            axes.xaxis.set_major_formatter(lambda s, _: str(np.datetime64(int(s), "s"))[:7])
     return figure
 
 

@@ -166,8 +166,10 @@ def _inside(experiment: Experiment, rows: Rows, metric: str) -> Pictures:
     ][:MOST_VARIED]
     if numbers and rows.y.ndim == 1 and dataset.n_classes in (None, 2):
         of = "" if dataset.classes is None else f" of class {dataset.classes[1]}"
-        curves = figures.partial_dependence(model, X.astype(np.float64), numbers, names)
-        shown.append((f"Partial dependence{of} on the most important columns", curves))
+        dates = () if dataset.schema is None else dataset.schema.dates
+        curves = figures.partial_dependence(model, X.astype(np.float64), numbers, names, dates)
+        text = f"Partial dependence{of} on the most important columns of numbers and dates"
+        shown.append((text, curves))
     return shown
 
 
