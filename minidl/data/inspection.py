@@ -48,7 +48,7 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
     if found.classes is not None and len(found.classes) == 1:
         raise TableError(f"{path}: the target {target!r} is {found.classes[0]!r} in all rows")
     rest = table.without([target]).taken(found.rows)
-    columns = dict[str, tuple[str, str]]()
+    columns, used = dict[str, tuple[str, str]](), list[ColumnSchema]()
     warnings += found.notes
     for name, column in rest.columns.items():
         try:
@@ -74,15 +74,15 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
             kind, reason = f"date {meant.form}".removesuffix(" iso"), f"{n} dates"
         if kind == "ignore":
             note = f"column {name!r} is left out: {reason}"
-        elif meant.gaps:
-            reason += f", {meant.gaps:.1%} missing"
+        else:
+            used.append(meant)
+            reason += f", {meant.gaps:.1%} missing" if meant.gaps else ""
         warnings += [note] if note else []
         columns[name] = kind, reason
-    if all(kind == "ignore" for kind, _ in columns.values()):
+    if not used:
         said = "; ".join(f"{name!r} {reason}" for name, (_, reason) in list(columns.items())[:5])
         raise TableError(f"{path}: has no column to learn from: {said or 'only the target'}")
-    kinds = {name: kind for name, (kind, _) in columns.items()}
-    schema = Schema.infer(rest, kinds, missing=form.missing, decimal=form.decimal)
+    schema = Schema(tuple(used), form.missing, form.decimal)
     warnings += leaks(schema, schema.encode(rest, Tally()), found.y, found.classes)
     return Inspection(form, found, columns, warnings, table.n_rows)
 
