@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_origin
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def answer(monkeypatch):
     """Lets the test say what OpenML returns; holds the arguments of the call."""
 
     class Answer:
-        arrays: dict[str, np.ndarray]
+        found: dict[str, Any]
         asked: tuple
 
         def fetch(self, *asked):
             inspect.signature(fetch).bind(*asked)
             self.asked = asked
-            return self.arrays
+            return self.found
 
     answer = Answer()
     monkeypatch.setattr("minidl.data.downloads.fetch", answer.fetch)
@@ -144,10 +144,11 @@ def test_every_option_is_a_keyword_with_a_type(name):
 
 
 def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
-    answer.arrays = {
-        "X": np.array([[1, 2], [3, 4], [5, 6]], dtype=np.uint8),
-        "y": np.array(["no", "yes", "maybe"]),
-        "feature_names": np.array(["height", "width"]),
+    answer.found = {
+        "data": np.array([[1.0, 2], [3, 4], [5, 6]]),
+        "target": np.array(["no", "yes", "maybe"], object),
+        "feature_names": ["height", "width"],
+        "target_names": ["rain"],
     }
     data = load_dataset("openml", id="weather", target="rain")
     options = {"name": "weather", "target_column": "rain", "as_frame": False, "parser": "liac-arff"}
@@ -162,14 +163,7 @@ def test_openml_classes_are_numbered_in_the_order_of_their_labels(answer):
 
 def test_openml_may_be_sparse_and_a_regression(answer):
     X = csr_matrix(np.array([[0, 2.5], [3, 0]]))
-    answer.arrays = {
-        "X_data": X.data,
-        "X_indices": X.indices,
-        "X_indptr": X.indptr,
-        "X_shape": np.array(X.shape),
-        "y": np.array([0.5, 1.5]),
-        "feature_names": np.array(["a", "b"]),
-    }
+    answer.found = {"data": X, "target": np.array([0.5, 1.5]), "feature_names": ["a", "b"]}
     data = load_dataset("openml", id="7")
     assert isinstance(data.X, csr_matrix)
     assert (data.X != X).nnz == 0
@@ -178,15 +172,15 @@ def test_openml_may_be_sparse_and_a_regression(answer):
 
 
 def test_openml_with_several_class_targets_asks_for_one(answer):
-    names = np.array(["a"])
-    answer.arrays = {"X": np.eye(1), "y": np.array([["yes", "no"]]), "feature_names": names}
+    target = np.array([["yes", "no"]])
+    answer.found = {"data": np.eye(1), "target": target, "feature_names": ["a"]}
     with pytest.raises(DataError, match=r"^openml:7: has several class targets; name one"):
         load_dataset("openml", id="7")
 
 
 def test_california_is_a_regression(answer):
     X, y = np.arange(16.0).reshape(2, 8), np.array([0.5, 4.526])
-    answer.arrays = {"X": X, "y": y, "feature_names": np.array(["a", "b"] * 4)}
+    answer.found = {"data": X, "target": y, "feature_names": ["a", "b"] * 4}
     data = load_dataset("california")
     assert answer.asked == ("scikit california_housing", "california_housing", {})
     assert data.name == "california" and np.array_equal(data.X, X) and np.array_equal(data.y, y)
@@ -195,10 +189,10 @@ def test_california_is_a_regression(answer):
 
 
 def test_covtype_keeps_the_labels_of_its_source_and_is_half_as_large(answer):
-    X = np.zeros((3, 54), np.float32)
-    answer.arrays = {"X": X, "y": np.array([1, 7, 2], np.int32)}
+    X = np.random.default_rng(0).integers(-173, 7174, (3, 54)).astype(np.float64)
+    answer.found = {"data": X, "target": np.array([1, 7, 2], np.int32)}
     data = load_dataset("covtype")
-    assert data.X is X
+    assert data.X.dtype == np.float32 and np.array_equal(data.X, X)
     assert data.y.tolist() == [0, 2, 1] and data.y.dtype == np.int64
     assert data.classes == (1, 2, 7)
 

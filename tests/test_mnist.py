@@ -127,7 +127,7 @@ def table(places, monkeypatch):
 
     def openml(id):
         asked.append(id)
-        return {"X": x, "y": y.astype(str), "feature_names": np.array(["pixel"] * 784)}
+        return {"data": x.astype(np.float64), "target": y.astype(str).astype(object)}
 
     monkeypatch.setattr("minidl.data.mnist.N_TRAIN", 5)
     monkeypatch.setattr("minidl.data.downloads.openml", openml)
@@ -156,8 +156,8 @@ def test_a_cache_that_cannot_be_written_is_no_failure(places, table):
 
 def test_an_answer_that_is_not_mnist_is_refused(places, monkeypatch):
     monkeypatch.setattr("minidl.data.mnist.N_TRAIN", 5)
-    for X in (np.eye(784), np.zeros((9, 3), np.uint8), np.zeros((5, 784), np.uint8)):
-        answer = {"X": X, "y": np.array(["1"] * len(X))}
+    for X in (np.eye(784) / 2, np.full((9, 784), np.nan), np.zeros((9, 3)), np.zeros((5, 784))):
+        answer = {"data": X, "target": np.array(["1"] * len(X))}
         monkeypatch.setattr("minidl.data.downloads.openml", lambda id, answer=answer: answer)
         with pytest.raises(DataError, match="unexpected contents"):
             load_dataset("mnist")

@@ -68,10 +68,9 @@ def test_a_recipe_that_is_not_measured_says_so_and_trains(name, monkeypatch):
     n, n_features = NOT_MEASURED[name]
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 100, (n, n_features)), rng.integers(1, 8, n)
-    arrays = {"X": X.astype(np.float32), "y": y, "feature_names": np.array(["a"] * n_features)}
-    if name == "california":
-        arrays |= {"X": X.astype(np.float64), "y": y / 2}
-    monkeypatch.setattr("minidl.data.downloads.fetch", lambda *asked: arrays)
+    target = y / 2 if name == "california" else y
+    found = {"data": X.astype(np.float64), "target": target, "feature_names": ["a"] * n_features}
+    monkeypatch.setattr("minidl.data.downloads.fetch", lambda *asked: found)
     file = CONFIGS / f"{name}.yaml"
     assert "\n# Not measured: " in file.read_text()
     experiment = Experiment(load_config(file))

@@ -106,72 +106,59 @@ def fingerprint(dataset: Dataset) -> str:
     return f"{digest.hexdigest()}.{hashlib.sha256(text).hexdigest()}"
 
 
-def arrays_of(found: Any) -> dict[str, np.ndarray]:
-    """Return named arrays, which a file can hold, for a Bunch or a tuple (X, y, ...).
+def dataset_of(name: str, found: Mapping[str, Any] | tuple[Any, Any]) -> Dataset:
+    """Return the data set of (X, y), or of what scikit-learn gives: a Bunch.
 
-    X, or its CSR parts X_data, X_indices, X_indptr and X_shape; y; and where the source has them
-    feature_names, target_names, image_shape, and for a table with text the schema.
+    Texts and whole numbers in y are classes, several columns of whole numbers are labels of which a
+    row may have several; other numbers are a regression's.  A table with texts has a schema.
     """
     if isinstance(found, tuple):
         found = {"data": found[0], "target": found[1]}
-    X, y, arrays = found["data"], found["target"], dict[str, Any]()
-    for name in ("feature_names", "target_names"):
-        if (names := found.get(name)) is not None:
-            whole = np.asarray(names).dtype.kind in "iu"
-            arrays[name] = np.asarray(names if whole else list(map(str, names)))
+    X, y, schema, labels = found["data"], found["target"], None, None
+    features, names = (_names(found.get(key)) for key in ("feature_names", "target_names"))
     if hasattr(X, "tocsr"):
-        X = X.tocsr()
-        arrays |= {"X_data": X.data, "X_indices": X.indices, "X_indptr": X.indptr}
-        arrays["X_shape"] = np.array(X.shape)
+        from scipy.sparse import csr_matrix
+
+        X = csr_matrix(X)
     elif X.dtype == object:
         table = table_of([[_text(cell) for cell in row] for row in X])
-        names = arrays.get("feature_names", [f"column_{j + 1}" for j in range(X.shape[1])])
-        columns = dict(zip(map(str, names), table.columns.values(), strict=True))
-        table = Table(columns, table.n_rows, positional=True)
+        columns = features or [f"column_{j + 1}" for j in range(X.shape[1])]
+        named = dict(zip(columns, table.columns.values(), strict=True))
+        table = Table(named, table.n_rows, positional=True)
         schema = Schema.infer(table)
-        arrays |= {"X": schema.encode(table), "schema": schema.state()}
-    else:
-        arrays["X"] = np.ascontiguousarray(X)
+        X = schema.encode(table)
+    elif isinstance(X, np.ndarray):
+        X = np.ascontiguousarray(X)
+    if X.dtype not in (np.float32, np.uint8):
+        X = X.astype(np.float64)
     y = y.toarray().astype(np.uint8) if hasattr(y, "tocsr") else np.asarray(y)
     if y.dtype == object:
         y = np.array([_text(cell) for cell in y.flat]).reshape(y.shape)
-    arrays["y"] = y
-    if (images := found.get("images")) is not None:
-        arrays["image_shape"] = np.array([*images.shape[1:], 1][:3])
-    return arrays
-
-
-def dataset_of(name: str, arrays: Mapping[str, Any]) -> Dataset:
-    """Return the data set of what `arrays_of` gave.
-
-    Texts and whole numbers in y are classes, several columns of whole numbers are labels of which a
-    row may have several; other numbers are a regression's.
-    """
-    X = arrays.get("X")
-    if X is None:
-        from scipy.sparse import csr_matrix
-
-        parts = arrays["X_data"], arrays["X_indices"], arrays["X_indptr"]
-        X = csr_matrix(parts, shape=tuple(arrays["X_shape"]))
-    if X.dtype not in (np.float32, np.uint8):
-        X = X.astype(np.float64)
-    y, names, labels = arrays["y"], arrays.get("target_names"), None
     if y.ndim == 2 and y.dtype.kind in "iub":
-        labels = tuple(range(y.shape[1]) if names is None else names.tolist())
-        y = y.astype(np.uint8)
+        labels, y = names or tuple(range(y.shape[1])), y.astype(np.uint8)
     elif y.dtype.kind in "iubU":
         if y.ndim != 1:
             raise DataError(f"{name}: has several class targets; name one with data.target")
         different, y = np.unique(y, return_inverse=True)
-        if names is not None and np.array_equal(different, np.arange(len(names))):
-            different = names
         labels, y = tuple(different.tolist()), y.astype(np.int64)
+        if names is not None and np.array_equal(different, np.arange(len(names))):
+            labels = names
     else:
         y = y.astype(np.float64)
-    schema = Schema.restore(arrays["schema"]) if "schema" in arrays else None
-    kept = ("feature_names", "image_shape")
-    known: dict[str, Any] = {key: tuple(arrays[key].tolist()) for key in kept if key in arrays}
-    return Dataset(name, X, y, classes=labels, schema=schema, **known)
+    shape = None
+    if (images := found.get("images")) is not None:
+        shape = (*images.shape[1:], 1)[:3]
+    return Dataset(
+        name, X, y, classes=labels, feature_names=features, image_shape=shape, schema=schema
+    )
+
+
+def _names(given: Any) -> tuple[Any, ...] | None:
+    """Names as texts, or as whole numbers, such as the classes of digits."""
+    if given is None:
+        return None
+    array = np.asarray(given)
+    return tuple(array.tolist() if array.dtype.kind in "iu" else map(str, given))
 
 
 def _text(cell: Any) -> Any:

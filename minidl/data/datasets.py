@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl.data import downloads
-from minidl.data.dataset import Dataset, arrays_of, dataset_of
+from minidl.data.dataset import Dataset, dataset_of
 from minidl.data.files import file
 from minidl.data.mnist import mnist
 from minidl.errors import DataError, ParameterError, require
@@ -80,7 +80,7 @@ def bundled(function: str, **options: Any) -> Dataset:
     """Return a data set that comes with scikit-learn."""
     whole_digits = (function, options) == ("digits", {"n_class": 10})
     found = (whole_digits and _digits()) or _called(f"load_{function}", options)
-    return dataset_of(function, arrays_of(found))
+    return dataset_of(function, found)
 
 
 def made(function: str, **options: Any) -> Dataset:
@@ -106,19 +106,26 @@ def made(function: str, **options: Any) -> Dataset:
         found = found[0], found[2]
     elif function == "hastie_10_2":  # -1.0 and 1.0 are classes
         found = found[0], found[1].astype(np.int64)
-    return dataset_of(function, arrays_of(found))
+    return dataset_of(function, found[:2])
 
 
 def downloaded(function: str, **options: Any) -> Dataset:
     """Return a data set that scikit-learn downloads once.  Raises DataError without a network."""
     try:
-        arrays = downloads.fetch(f"scikit {function}", function, options)
+        found = downloads.fetch(f"scikit {function}", function, options)
     except DataError as error:
         raise DataError(
             f"{error}; scikit-learn downloads this data set once: try again with a connection, or "
             "set SCIKIT_LEARN_DATA to the scikit_learn_data folder of a machine that has it"
         ) from error
-    return dataset_of(SHORTER.get(function, function), arrays)
+    if function == "species_distributions":
+        points = np.concatenate([found["train"], found["test"]])
+        places = np.stack([points["dd long"], points["dd lat"]], axis=1)
+        found = {"data": places.astype(np.float64), "target": points["species"].astype(str)}
+        found["feature_names"] = ["longitude", "latitude"]
+    elif function == "covtype":  # whole numbers that float32 holds exactly, in half of the memory
+        found["data"] = found["data"].astype(np.float32)
+    return dataset_of(SHORTER.get(function, function), found)
 
 
 def _digits() -> Options | None:
@@ -191,10 +198,7 @@ def openml(*, id: str, target: str | None = None) -> Dataset:
     """The data set of openml.org with this name or number; `target` names another target column."""
     named = re.fullmatch(r"[\w.-]*\w[\w.-]*", id, re.ASCII)  # part of a path in the cache
     require("id", repr(id), bool(named), "the name or the number of a data set on openml.org")
-    arrays = downloads.openml(id, target)
-    if "X" in arrays:
-        arrays["X"] = arrays["X"].astype(np.float64)
-    return dataset_of(f"openml:{id}", arrays)
+    return dataset_of(f"openml:{id}", downloads.openml(id, target))
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {

@@ -249,7 +249,7 @@ def _of_arrays(
         targets = targets.astype(np.int64)
     elif targets.ndim == 1 and targets.dtype.kind in "iu" and not few and shape is None:
         targets = targets.astype(np.float64)  # a regression on whole numbers
-    data = dataset_of("file", {"X": X.astype(np.uint8) if X.dtype.kind == "b" else X, "y": targets})
+    data = dataset_of("file", (X.astype(np.uint8) if X.dtype.kind == "b" else X, targets))
     parts = {}
     if X_test is not None and y_test is not None:
         of_kind = X_test if X_test.dtype == data.X.dtype else X_test.astype(data.X.dtype)

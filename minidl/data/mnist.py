@@ -51,9 +51,11 @@ def mnist(*, path: str | None = None) -> Dataset:
             return _read(file)
     try:
         table = downloads.openml("mnist_784")
-        x, y = table.get("X", np.empty(0)), table["y"].astype(np.int64)
-        if x.dtype != np.uint8 or x.shape[1:] != (784,) or len(x) <= N_TRAIN:
-            raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {x.dtype}")
+        given, y = table["data"], table["target"].astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            x = given.astype(np.uint8)
+        if x.shape[1:] != (784,) or len(x) <= N_TRAIN or not np.array_equal(x, given):
+            raise DataError(f"openml mnist_784: unexpected contents, {x.shape} {given.dtype}")
     except DataError as error:
         tried.append(f"{error}")
         raise DataError(f"mnist was not found: tried {', '.join(tried)}; {ADVICE}") from error
