@@ -135,7 +135,6 @@ def test_steps_of_a_list_follow_each_other():
         (lambda: Erasing(p=1.1), "p"),
         (lambda: Erasing(size=0), "size"),
         (lambda: Mixup(0, 3, rng=np.random.default_rng(0)), "alpha"),
-        (lambda: augmentation(Shift(), shape=None), "image_shape"),
         (lambda: augmentation(Shift())(np.zeros((3, 783)), 0), "X"),
     ],
 )

@@ -103,19 +103,17 @@ class ImageAugmentation:
     rows: (n, height * width * channels), left as they are.  first_row: the first one's place in
     the batch.  Warps that are neighbours in the list add up their displacements, so that an image
     is interpolated once; their result is float32, or wider where the rows are.
-    `rng` gives the key of all that is drawn later. Raises ValueError where rows are no images.
+    `rng` gives the key of all that is drawn later.
     """
 
     def __init__(
         self,
         augmentations: Sequence[Augmentation],
-        image_shape: ImageShape | None,
+        image_shape: ImageShape,
         *,
         rng: np.random.Generator | int,
     ) -> None:
         rng = np.random.default_rng(rng)
-        if image_shape is None:
-            raise ValueError("image_shape must be (height, width, channels); rows are no images")
         self.image_shape = image_shape
         self._stages: list[Augment] = []
         for each in augmentations:

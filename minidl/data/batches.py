@@ -115,11 +115,9 @@ class Batches:
         for first in range(first_batch, len(self.bounds), self._per_chunk):
             bounds = self.bounds[first : first + self._per_chunk]
             start, stop = bounds[0][0], bounds[-1][1]
-            wanted = taken = order[start:stop]
-            first_row = 0
-            if self._part is not None:
-                part = self._part(stop - start)
-                wanted, first_row = taken[part], part.start
+            taken = order[start:stop]
+            part = slice(0, None) if self._part is None else self._part(stop - start)
+            wanted = taken[part]
             if isinstance(X, np.ndarray):
                 if self._buffer is None or self._buffer.shape[0] < len(wanted):
                     self._buffer = kernels.zeros((len(wanted), X.shape[1]), X.dtype)
@@ -127,16 +125,13 @@ class Batches:
             else:
                 x = X[wanted]
             if self._augment is not None:
-                x = self._augment(x, first_step + first - first_batch, first_row)
+                x = self._augment(x, first_step + first - first_batch, part.start)
             if self._transform is not None:
                 x = self._transform(x)
             if x.dtype != self._dtype:
                 x = x.astype(self._dtype)
-            y_taken = y.take(taken, axis=0)
-            w_taken = None if weight is None else weight.take(taken)
+            chunk = Rows(x, y.take(taken, axis=0), None if weight is None else weight.take(taken))
             if len(bounds) == 1:
-                yield Rows(x, y_taken, w_taken)
-                continue
-            for a, b in bounds:
-                one = slice(a - start, b - start)
-                yield Rows(x[one], y_taken[one], None if w_taken is None else w_taken[one])
+                yield chunk
+            else:
+                yield from (chunk.select(slice(a - start, b - start)) for a, b in bounds)

@@ -60,7 +60,8 @@ def convert(
     unlimited = (replace(each, low=np.nan, high=np.nan, gaps=1.0) for each in inferred.columns)
     schema, shape = replace(inferred, columns=tuple(unlimited)), (len(found.y), len(inferred.used))
     X_file, meaning_file, y_file = (folder / name for name in FILES)
-    tally, ranges = Tally(), []
+    tally, gaps = Tally(), np.zeros(shape[1])
+    low, high = np.full((2, shape[1]), np.nan)
 
     def write(file: IO[bytes]) -> None:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
@@ -72,8 +73,9 @@ def convert(
             if done > len(kept):
                 break
             X = schema.encode(piece, tally)[rows]
-            low, high = (of.reduce(X, axis=0, initial=np.nan) for of in (np.fmin, np.fmax))
-            ranges.append((low, high, np.isnan(X).sum(axis=0)))
+            np.fmin(low, np.fmin.reduce(X, axis=0, initial=np.nan), out=low)
+            np.fmax(high, np.fmax.reduce(X, axis=0, initial=np.nan), out=high)
+            gaps[:] += np.isnan(X).sum(axis=0)
             file.write(X.astype(dtype).data)
         if done != len(kept):
             raise TableError(f"{path}: has changed while it was read")
@@ -84,12 +86,11 @@ def convert(
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be used as output folder: {error.strerror}") from error
     replace_file(X_file, write)
-    low, high, gaps = map(np.array, zip(*ranges, strict=True))
-    facts = zip(np.fmin.reduce(low), np.fmax.reduce(high), gaps.sum(0) / shape[0], strict=True)
+    facts = zip(low.tolist(), high.tolist(), (gaps / shape[0]).tolist(), strict=True)
     described = list(inferred.columns)
     for j, column in enumerate(described):
         if column.kind != "ignore":
-            least, most, share = map(float, next(facts))
+            least, most, share = next(facts)
             if column.kind != "category":
                 column = replace(column, low=least, high=most)
             described[j] = replace(column, gaps=share)
