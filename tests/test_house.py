@@ -68,7 +68,6 @@ PACKAGE_LINES = 20_600
 # memory and owns them.
 BUILT_FOR_EACH_OTHER = {
     "minidl/data/batches.py": {"_replace"},
-    "minidl/data/downloads.py": {"_exit"},
     "minidl/data/textfiles.py": {"_cells"},
     "minidl/startup.py": {"_exit"},
     "minidl/estimators/callbacks.py": {"_init_callback_context"},
