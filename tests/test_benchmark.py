@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from bench import measurements, results, scaling, users
 from bench.cells import GRID, Cell, Problem, he_normal
+from bench.child import quarter
 from bench.contenders import CONTENDERS, Contender
 from bench.measurements import Plan, take_turns
 from bench.results import benchmark
-from sklearn.naive_bayes import GaussianNB
 
 from minidl import OneCycle
 
@@ -59,7 +59,7 @@ def test_steps_are_written_and_a_later_part_joins_their_tables(tmp_path):
     written = json.loads((tmp_path / "steps.json").read_text())
     assert written["machine"]["cores"] and written["versions"]["numpy"] == np.__version__
     assert abs(written["cores_busy_elsewhere"]) < 1 + written["machine"]["cores"]
-    (settings,) = written["notes"].values()
+    settings = written["notes"]
     assert settings["minidl NumPy only"]["kernels"] == "numpy"
     assert settings["minidl"]["blas"] in text  # name, version and kernel
     (seconds,) = written["results"].values()
@@ -98,11 +98,10 @@ def test_fits_are_the_same_work_for_each_contender():
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=0.1)
 
 
-def test_tables_are_fitted_by_what_is_installed(monkeypatch):
-    monkeypatch.setattr(users, "CatBoostClassifier", GaussianNB)
-    monkeypatch.setattr(users, "RealMLP_TD_Classifier", None)
-    names = ["minidl", "HistGradientBoosting", "CatBoost"]
-    assert [list(calls) for _, calls in users.tables()] == [names] * 3
+def test_an_input_of_the_race_is_the_sum_of_four_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (1001, 28, 28)).astype(np.uint8)
+    sums = images.reshape(-1, 14, 2, 14, 2).sum(axis=(2, 4))
+    assert np.array_equal(quarter(images), sums.reshape(-1, 196))
 
 
 def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
@@ -115,8 +114,9 @@ def test_a_race_ends_when_the_accuracy_is_reached(tmp_path):
     found, ends = measurements.races(Plan(chosen, repeats=1, mnist=file))
     (seconds,) = found.values()
     assert seconds.keys() == ends.keys() == {"minidl", "scikit-learn"}
-    assert all(end["epochs"] <= 2 and end["accuracy"] >= 0.98 for (end,) in ends.values())
-    assert "98%" in results.markdown({"mnist": _part(found, ends)})
+    assert all(end["accuracy"] >= 0.98 for end in ends.values())
+    assert ends["minidl"]["epochs"] == 4 <= ends["scikit-learn"]["epochs"] < 15
+    assert "98 %" in results.markdown({"mnist": _part(found, ends)})
 
 
 def test_ratios_are_medians_of_those_in_each_repeat():
@@ -128,12 +128,12 @@ def test_ratios_are_medians_of_those_in_each_repeat():
         "GEMMs all cores": [2.5e-3, 2.5e-3, 2.5e-3],
     }
     settings = {"minidl": {"blas": "openblas 0.3 Zen"}, "JAX jit": {"blas": "Eigen"}}
-    part = _part({"T 6-3, 8": times, "U 6-3, 8": times}, {"T 6-3, 8": settings})
+    part = _part({"T 6-3, 8": times, "U 6-3, 8": times}, settings)
     text = results.markdown({"steps": part})
     assert "| GEMMs all cores | minidl by the best rival | without JAX scan |" in text
     assert "| T 6-3, 8 | 3 | 6 | 4 | 1 | 2,500 | 3.00 | 0.75 |" in text
     assert "| geometric mean |  |  |  |  |  | 3.00 | 0.75 |" in text
-    assert "Matrix products: minidl: openblas 0.3 Zen; JAX jit: Eigen." in text
+    assert "- minidl: {'blas': 'openblas 0.3 Zen'}\n- JAX jit: {'blas': 'Eigen'}" in text
     assert "Set in the environment: OPENBLAS_CORETYPE=Haswell." in text
     assert "NumPy's BLAS runs the code for SkylakeX." in text
 

@@ -26,6 +26,8 @@ class Problem:
     learning_rate: float
     nesterov: bool = False
     epochs: int | None = None
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0  # in PyTorch and JAX of biases too
 
     momentum = 0.9
 
@@ -69,15 +71,13 @@ class Cell:
         return Problem(X, y, he_normal(self.sizes), self.batch_size, learning_rate=1e-3)
 
 
-def he_normal(sizes: tuple[int, ...], last_gain: float = 1.0) -> tuple[Any, ...]:
-    """Return normal weights with variance 2 / n_in (He et al., 2015); the last are scaled."""
+def he_normal(sizes: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return normal weights with variance 2 / n_in (He et al., 2015)."""
     rng = np.random.default_rng(1)
-    weights = [
+    return tuple(
         rng.standard_normal(pair, dtype=np.float32) * np.float32(np.sqrt(2 / pair[0]))
         for pair in pairwise(sizes)
-    ]
-    weights[-1] *= np.float32(last_gain)
-    return tuple(weights)
+    )
 
 
 GRID = {

@@ -16,6 +16,9 @@ from typing import Any
 
 from minidl.blas import BLAS_VARIABLES
 
+# The modules of a checkout are compiled once, as those of installed packages were.
+COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -45,22 +48,9 @@ class Contender:
         except PackageNotFoundError:
             return None
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start its program, which reads orders and prints answers."""
-        module, *variant = self.program
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        path = os.pathsep.join(filter(None, paths))
-        return subprocess.Popen(
-            [sys.executable, "-m", f"bench.rivals.{module}", *variant, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, **self.environment},
-        )
-
     @contextmanager
     def at_work(self) -> Iterator[Callable[[Any], Any]]:
-        """Start its program; yield what hands it an order of `child.main` and gives the answer.
+        """Start its process; yield what hands it an order of `child.main` and gives the answer.
 
         Between orders it waits for a line and uses no processor.
         """
@@ -72,7 +62,15 @@ class Contender:
                 raise RuntimeError(f"{self.name} ended; its error stands above")
             return json.loads(answer)
 
-        with self.start() as process:
+        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, paths))
+        with subprocess.Popen(
+            [sys.executable, "-m", "bench.child", *self.program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **COMPILED_ONCE, "PYTHONPATH": path, **self.environment},
+        ) as process:
             try:
                 yield ask
             except BaseException:

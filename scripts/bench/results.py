@@ -34,7 +34,6 @@ PARTS: dict[str, tuple[str, float, Callable[[Plan], Results]]] = {
         1e6,
         partial(users.measure, users.predictions),
     ),
-    "tabular": ("Fit of a table, milliseconds", 1e3, partial(users.measure, users.tables)),
     "growth": ("Growth with rows and width", 1.0, measurements.growth),
     "memory": ("Peak memory of a process that trains, MB", 1e-6, measurements.memory),
     "imports": ("Import time, seconds", 1.0, measurements.imports),
@@ -93,13 +92,8 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
     for name, one in found.items():
         title, factor, _ = PARTS[name]
         sections += [f"### {title}", table(one["results"], factor)]
-        if name == "steps":
-            used = next(iter(one["notes"].values()))
-            kernels = (f"{who}: {settings['blas']}" for who, settings in used.items())
-            sections.append(f"Matrix products: {'; '.join(kernels)}.")
-        elif name == "mnist":
-            sections.append("\n".join(f"- {who}: {ends}" for who, ends in one["notes"].items()))
-    return "\n\n".join([*sections, _conditions(found)]) + "\n"
+        sections += ["\n".join(f"- {who}: {note}" for who, note in one["notes"].items())]
+    return "\n\n".join([*filter(None, sections), _conditions(found)]) + "\n"
 
 
 def table(results: Mapping[str, Times], factor: float) -> str:

@@ -16,28 +16,18 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.datasets import load_digits, load_iris
 from sklearn.neural_network import MLPClassifier as Theirs
 
 from bench.measurements import Plan, Results, take_turns
 from minidl import Linear, ReLU, Sequential, SoftmaxCrossEntropy, load, save
 from minidl.estimators import MLPClassifier
 from minidl.export import export_model
-from minidl.tabular import TabularClassifier
 
 try:
     import onnxruntime
 except ImportError:
     onnxruntime = None
-try:
-    from catboost import CatBoostClassifier
-except ImportError:
-    CatBoostClassifier = None
-try:
-    from pytabkit import RealMLP_TD_Classifier
-except ImportError:
-    RealMLP_TD_Classifier = None
 
 SHORTEST = 0.05  # seconds; a call is repeated for at least this long
 Calls = dict[str, Callable[[], Any]]
@@ -71,8 +61,10 @@ def fits() -> Iterator[tuple[str, Calls]]:
     for name, dtype, solver in product(data, ("float64", "float32"), ("adam", "sgd", "lbfgs")):
         (X, y), epochs = data[name]
         options = {"solver": solver, "max_iter": epochs, "tol": 0.0, "random_state": 0}
-        makers = {"minidl": MLPClassifier, "scikit-learn": Theirs}
-        yield f"{name}, {solver}, {dtype}", _fits(makers, options, X.astype(dtype), y)
+        both = {"minidl": MLPClassifier, "scikit-learn": Theirs}
+        rows = X.astype(dtype), y
+        calls = {who: partial(_fit, make, options, *rows) for who, make in both.items()}
+        yield f"{name}, {solver}, {dtype}", calls
 
 
 def predictions(nets: Any = NETS, rows: Any = (1, 1000)) -> Iterator[tuple[str, Calls]]:
@@ -104,23 +96,8 @@ def predictions(nets: Any = NETS, rows: Any = (1, 1000)) -> Iterator[tuple[str, 
             yield f"{n_in}-{n_hidden}-{n_classes}, {n:,} rows", calls
 
 
-def tables() -> Iterator[tuple[str, Calls]]:
-    """Yield fits of tables: the tabular estimator, HistGradientBoosting, and what is installed."""
-    makers = {"minidl": TabularClassifier, "HistGradientBoosting": HistGradientBoostingClassifier}
-    if CatBoostClassifier is not None:
-        makers["CatBoost"] = partial(CatBoostClassifier, verbose=False, allow_writing_files=False)
-    if RealMLP_TD_Classifier is not None:
-        makers["RealMLP"] = RealMLP_TD_Classifier
-    for read in (load_wine, load_breast_cancer, load_digits):
-        name = read.__name__.removeprefix("load_")
-        yield name, _fits(makers, {"random_state": 0}, *read(return_X_y=True))
-
-
-def _fits(makers: dict[str, Any], options: dict[str, Any], X: Any, y: Any) -> Calls:
-    def fit(make: Any) -> Any:
-        return make(**options).fit(X, y)
-
-    return {name: partial(fit, make) for name, make in makers.items()}
+def _fit(make: Any, options: dict[str, Any], X: Any, y: Any) -> Any:
+    return make(**options).fit(X, y)
 
 
 def _seconds(call: Callable[[], Any]) -> float:

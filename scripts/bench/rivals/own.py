@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.cells import Problem
-from bench.child import main, numpy_blas
+from bench.child import numpy_blas
 from minidl import SGD, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.evaluation import predict_outputs
 from minidl.training import Training
@@ -22,8 +22,13 @@ def training_of(problem: Problem, **options: Any) -> Training:
         layer.W[:] = W
     return Training(
         Sequential([each for layer in linear for each in (layer, ReLU())][:-1]),
-        SoftmaxCrossEntropy(),
-        SGD(problem.learning_rate, momentum=problem.momentum, nesterov=problem.nesterov),
+        SoftmaxCrossEntropy(problem.label_smoothing),
+        SGD(
+            problem.learning_rate,
+            momentum=problem.momentum,
+            nesterov=problem.nesterov,
+            weight_decay=problem.weight_decay,
+        ),
         (problem.X, problem.y),
         epochs=problem.epochs or 10**9,
         batch_size=problem.batch_size,
@@ -44,7 +49,3 @@ def prepare(problem: Problem) -> Any:
 
     settings = {"kernels": kernels.name(), "threads": training.blas_threads, "blas": numpy_blas()}
     return run, partial(predict_outputs, training.model), settings
-
-
-if __name__ == "__main__":
-    main(prepare)

@@ -5,7 +5,6 @@ Of its kinds of SGD the fused one is the fastest.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bench.cells import Problem
-from bench.child import main
 
 
-def prepare(problem: Problem) -> Any:
+def prepare(problem: Problem, way: str = "") -> Any:
     """Build the module and the optimizer."""
     torch.manual_seed(0)
     X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
@@ -28,13 +26,19 @@ def prepare(problem: Problem) -> Any:
             linear.bias.zero_()
         layers += [linear, nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
-    recipe = {"momentum": problem.momentum, "nesterov": problem.nesterov, "fused": True}
-    optimizer = torch.optim.SGD(model.parameters(), lr=problem.learning_rate, **recipe)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=problem.learning_rate,
+        momentum=problem.momentum,
+        nesterov=problem.nesterov,
+        weight_decay=problem.weight_decay,
+        fused=True,
+    )
 
     def mean_loss(x: Any, y: Any) -> Any:
-        return cross_entropy(model(x), y)
+        return cross_entropy(model(x), y, label_smoothing=problem.label_smoothing)
 
-    loss = torch.compile(mean_loss) if "compile" in sys.argv else mean_loss
+    loss = torch.compile(mean_loss) if way == "compile" else mean_loss
 
     def run(rates: list[float]) -> None:  # the usual loop; the losses are not read
         batches = torch.randperm(len(X)).split(problem.batch_size)
@@ -49,7 +53,3 @@ def prepare(problem: Problem) -> Any:
     kernel += torch.backends.cpu.get_cpu_capability()
     outputs = torch.inference_mode()(lambda x: model(torch.from_numpy(x)))
     return run, outputs, {"threads": torch.get_num_threads(), "blas": kernel}
-
-
-if __name__ == "__main__":
-    main(prepare)
