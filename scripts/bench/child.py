@@ -1,7 +1,5 @@
 """A contender's process: it answers the orders of the benchmark, one JSON line at a time.
 
-    python -m bench.child RIVAL [ARGUMENT ...]
-
 Times are taken here, so that they do not include the conversation with the parent. Nothing of
 minidl is imported: it would count in the start and the memory of every rival.
 """
@@ -15,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +26,21 @@ WARM_UP = 0.1  # seconds; the system moves threads to free cores only after some
 
 Run = Callable[[list[float]], object]  # shuffles, makes a step with each rate, and waits for them
 Outputs = Callable[[Any], Any]  # of x, (n_samples, n_in)
-Prepare = Callable[[Problem], tuple[Run, Outputs, dict[str, Any]]]  # and settings, as threads
+Prepare = Callable[..., tuple[Run, Outputs, dict[str, Any]]]  # and settings, as threads
 
 
-def main(rival: str, *arguments: str) -> None:
+def main(prepare: Prepare) -> None:
     """Obey the lines of standard input: a cell, a number of its steps, or the file of the race.
 
-    The answers are the rival's settings; the seconds of a step and the most memory that the process
+    prepare: from a problem, and what the command line says.  The answers are the rival's settings; the seconds of a step and the most memory that the process
     has held; the epochs and the accuracy of the race.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    module = import_module(f"bench.rivals.{rival}")
-
-    def prepare(problem: Problem) -> Any:
-        return module.prepare(problem, *arguments)
-
     for order in map(json.loads, sys.stdin):
         if isinstance(order, dict):
             problem = Cell(**order).problem()
-            run, _, answer = prepare(problem)
+            run, _, answer = prepare(problem, *sys.argv[1:])
         elif isinstance(order, str):
             answer = race(prepare, order)
         else:
@@ -111,7 +103,7 @@ def race(prepare: Prepare, file: str) -> dict[str, Any]:
         label_smoothing=0.1,
         weight_decay=3e-4,
     )
-    run, outputs, settings = prepare(problem)
+    run, outputs, settings = prepare(problem, *sys.argv[1:])
     epoch, reached = 0, 0.0
     while reached < ACCURACY and epoch < settings.get("race_epochs", problem.epochs):
         run(problem.rates(epoch * problem.steps_per_epoch, problem.steps_per_epoch))
@@ -129,7 +121,3 @@ def quarter(images: Any) -> Any:
         halves = np.add(images[part, ::2], images[part, 1::2], dtype=np.uint16)
         np.add(halves[:, :, ::2], halves[:, :, 1::2], out=X[part])
     return X.reshape(-1, 196)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -64,8 +64,9 @@ class Contender:
 
         paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
+        module, *arguments = self.program
         with subprocess.Popen(
-            [sys.executable, "-m", "bench.child", *self.program],
+            [sys.executable, "-m", f"bench.rivals.{module}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

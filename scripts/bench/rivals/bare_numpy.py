@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.cells import Problem
-from bench.child import numpy_blas
+from bench.child import main, numpy_blas
 
 
 def prepare(problem: Problem) -> Any:
@@ -34,3 +34,7 @@ def prepare(problem: Problem) -> Any:
                 matmul(a, b, out=out)
 
     return run, None, {"blas": numpy_blas()}
+
+
+if __name__ == "__main__":
+    main(prepare)

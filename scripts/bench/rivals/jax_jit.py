@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.cells import Problem
+from bench.child import main
 
 
 def outputs(params: Any, x: Any) -> Any:
@@ -75,3 +76,7 @@ def prepare(problem: Problem, way: str = "") -> Any:
     compiled = jax.jit(outputs)
     settings = {"blas": "Eigen in XLA, compiled for this processor"}
     return run, lambda x: compiled(state[0], jnp.asarray(x)), settings
+
+
+if __name__ == "__main__":
+    main(prepare)

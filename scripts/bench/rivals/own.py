@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.cells import Problem
-from bench.child import numpy_blas
+from bench.child import main, numpy_blas
 from minidl import SGD, Linear, OneCycle, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.evaluation import predict_outputs
 from minidl.training import Training
@@ -49,3 +49,7 @@ def prepare(problem: Problem) -> Any:
 
     settings = {"kernels": kernels.name(), "threads": training.blas_threads, "blas": numpy_blas()}
     return run, partial(predict_outputs, training.model), settings
+
+
+if __name__ == "__main__":
+    main(prepare)

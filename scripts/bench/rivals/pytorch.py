@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bench.cells import Problem
+from bench.child import main
 
 
 def prepare(problem: Problem, way: str = "") -> Any:
@@ -53,3 +54,7 @@ def prepare(problem: Problem, way: str = "") -> Any:
     kernel += torch.backends.cpu.get_cpu_capability()
     outputs = torch.inference_mode()(lambda x: model(torch.from_numpy(x)))
     return run, outputs, {"threads": torch.get_num_threads(), "blas": kernel}
+
+
+if __name__ == "__main__":
+    main(prepare)

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from bench.cells import Problem
-from bench.child import numpy_blas
+from bench.child import main, numpy_blas
 
 
 def prepare(problem: Problem) -> Any:
@@ -37,3 +37,7 @@ def prepare(problem: Problem) -> Any:
 
     settings = {"blas": numpy_blas(), "race_epochs": 15}
     return run, lambda x: estimator.predict_proba(x), settings
+
+
+if __name__ == "__main__":
+    main(prepare)
