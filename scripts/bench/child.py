@@ -32,8 +32,9 @@ Prepare = Callable[..., tuple[Run, Outputs, dict[str, Any]]]  # and settings, as
 def main(prepare: Prepare) -> None:
     """Obey the lines of standard input: a cell, a number of its steps, or the file of the race.
 
-    prepare: from a problem, and what the command line says.  The answers are the rival's settings; the seconds of a step and the most memory that the process
-    has held; the epochs and the accuracy of the race.
+    The answers are the rival's settings; the seconds of a step and the most memory that the process
+    has held; the epochs and the accuracy of the race. `prepare` is also given the command line's
+    arguments.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
