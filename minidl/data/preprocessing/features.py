@@ -219,7 +219,7 @@ class LookUp:
         plain = clipped(numbers, state["median"], state["scale"])
         parts = [plain, marks, share, np.ones_like(share), known]
         factors: Array = np.concatenate(parts, axis=1, dtype=self._rows.dtype)
-        none = np.zeros((len(X), self._n_plain))
-        beyond: Array = np.hstack((none, bins, bins, np.where(known, labels, 0)))
-        places = self._places + beyond.astype(np.int32)
+        places = np.tile(self._places, (len(X), 1))
+        beyond = [bins, bins, np.where(known, labels, 0).astype(np.int16)]
+        places[:, self._n_plain :] += np.concatenate(beyond, axis=1)
         return kernels.sums_of_rows(factors, places, self._rows, self._b)
