@@ -34,7 +34,7 @@ FLOOR_OF[""] = 2  # `import minidl` itself, which gathers the public names
 # Imports inside functions: what is slow to import, where only some of the work needs it.
 IMPORTED_LATE = {
     "__init__.py": {"minidl"},
-    "data": {"sklearn", "scipy", "polars", "pydantic_core"},
+    "data": {"sklearn", "scipy", "polars"},
     "ranks.py": {"mpi4py"},
     "cli.py": {"minidl"},
     "commands": {"minidl"},

@@ -155,6 +155,7 @@ def _plain_numbers(texts: Sequence[str], decimal: str) -> np.ndarray | None:
         values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
         return None
+    values[np.isnan(values)] = math.nan  # "-nan" has a sign
     whole = bool((np.isnan(values) | (np.floor(values) == values)).all())
     joined = "\n".join(texts)
     if "_" in joined or (whole and _PADDED.search(joined)) or _CODE.search(joined):
