@@ -21,7 +21,7 @@ import minidl
 from minidl.config import Config, document, dump, json_schema, load_config, schema_text
 from minidl.config import settings as sections
 from minidl.config.choices import Choice, Family
-from minidl.config.loading import validate
+from minidl.config.text import validate
 from minidl.errors import ConfigError
 from minidl.layers import LAYERS, Layer
 from minidl.schedules import SCHEDULES

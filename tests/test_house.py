@@ -72,7 +72,7 @@ BUILT_FOR_EACH_OTHER = {
     "minidl/startup.py": {"_exit"},
     "minidl/estimators/callbacks.py": {"_init_callback_context"},
     "minidl/model.py": {"_owner", "_scratch"},
-    "minidl/config/loading.py": {"_document"},
+    "minidl/config/text.py": {"_document"},
 }
 
 AT_THE_ROOT = set(

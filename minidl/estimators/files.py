@@ -30,7 +30,7 @@ class InFiles(BaseEstimator):  # type: ignore[misc]
         X: as for `fit`.
         """
         outputs = self._outputs(X)  # first of all, since it says what is not fitted
-        return self._targets.decide(outputs)
+        return self._targets.decode(self._targets.loss_function.predict_targets(outputs))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle.

@@ -103,10 +103,6 @@ class Targets:
         """Return targets in the form of y, from what `encode` returns or a model predicts."""
         return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
 
-    def decide(self, outputs: Array) -> Any:
-        """Return predictions, in the form of y, for the model's outputs."""
-        return self.decode(self.loss_function.predict_targets(outputs))
-
     def count_outputs(self, targets: Array) -> int:
         """Return the number of outputs that the model needs."""
         return self.loss_function.n_outputs(targets)
