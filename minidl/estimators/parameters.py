@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
-from os import PathLike
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import sklearn.neural_network as theirs
-from sklearn.base import BaseEstimator
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from minidl.config import Config, load_config
-from minidl.estimators.notation import config_of, parameters_from
+from minidl.errors import ConfigError
+from minidl.estimators.notation import OPTIONS, hidden_layers, optimizer_options, reasons
 from minidl.layers.activations import ACTIVATIONS
+from minidl.reprs import plain
 
 Class = TypeVar("Class", bound=type)
+# Parameters that are settings of a config's `train`, and their names there.
+TRAIN = {
+    "max_iter": "epochs",
+    "batch_size": "batch_size",
+    "clip_grad_norm": "clip_grad_norm",
+    "ema": "ema",
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -71,7 +83,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     }
 
     @classmethod
-    def from_config(cls, config: Config | str | PathLike[str]) -> Self:
+    def from_config(cls, config: Config | str | os.PathLike[str]) -> Self:
         """Return an unfitted estimator with the model, loss and training of a config.
 
         config: path of a YAML file, or what `load_config` returns. Its data section says nothing
@@ -80,7 +92,48 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         watched, whatever `train.monitor` says. The dtype is that of the data.
         Raises ConfigError for a config that is wrong, or asks for what the estimators do not have.
         """
-        return cls(**parameters_from(config if isinstance(config, Config) else load_config(config)))
+        config = config if isinstance(config, Config) else load_config(config)
+        train, stopping = config.train, config.train.early_stopping
+        name, options = train.optimizer.name, train.optimizer.options
+        multipliers = set(train.learning_rate_multipliers.model_dump().values())
+        short = stopping is not None and stopping.patience < 2
+        count = stopping is not None and config.data.validation >= 1
+        for path, wrong, reason in (
+            ("train.clip_grad_value", train.clip_grad_value is not None, "have no such parameter"),
+            ("train.max_norm", train.max_norm is not None, "have no such parameter"),
+            ("train.mixup", train.mixup is not None, "have no such parameter"),
+            ("train.learning_rate_multipliers", multipliers != {1.0}, "have none"),
+            ("train.optimizer", name not in ("sgd", "adam", "adamw"), f"have no solver {name!r}"),
+            ("train.early_stopping.patience", short, "wait 2 epochs at least"),
+            ("data.validation", count, "take a share of the rows, below 1"),
+        ):
+            if wrong:
+                raise config.error(path, f"the estimators {reason}")
+        if config.data.augmentation:
+            warnings.warn("data.augmentation is left out: rows are taken as they are", stacklevel=2)
+        if config.evaluation.shifts:
+            warnings.warn(
+                "evaluation.shifts is left out: rows are measured as they are", stacklevel=2
+            )
+        parameters: dict[str, Any] = {
+            "layers": [choice.spec for choice in config.model],
+            "loss": config.loss.spec,
+            "random_state": config.seed,
+            "schedule": train.schedule.spec,
+            "solver": name,
+            **{ours: getattr(train, theirs) for ours, theirs in TRAIN.items()},
+            **{ours: options[theirs] for ours, theirs in OPTIONS.items() if theirs in options},
+        }
+        if stopping is None:
+            parameters["n_iter_no_change"] = math.inf
+        else:
+            parameters |= {
+                "early_stopping": True,
+                "n_iter_no_change": stopping.patience - 1,
+                "tol": stopping.min_delta,
+                "validation_fraction": config.data.validation,
+            }
+        return cls(**parameters)
 
     def to_config(self, data: str | Mapping[str, Any] = "digits") -> Config:
         """Return the config that trains this model in this way on a named data set.
@@ -89,7 +142,49 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         epochs where the estimator, without early_stopping, ends when the training loss no longer
         falls.  Raises ConfigError for what a config cannot express, such as solver="lbfgs".
         """
-        return config_of(self, data)
+        for key, refused in (
+            ("solver", self.solver == "lbfgs"),
+            ("learning_rate", self.learning_rate != "constant"),
+            ("shuffle", not self.shuffle),
+            ("class_weight", getattr(self, "class_weight", None) is not None),
+            ("random_state", not isinstance(self.random_state, Integral | None)),
+        ):
+            if refused:
+                raise ConfigError(f"{key}={getattr(self, key)!r} cannot be expressed in a config")
+        section: dict[str, Any] = {"name": data} if isinstance(data, str) else dict(data)
+        train: dict[str, Any] = {theirs: getattr(self, ours) for ours, theirs in TRAIN.items()}
+        if isinstance(self.batch_size, str):
+            train["batch_size"] = 200
+        optimizer = {"name": self.solver, **optimizer_options(self)}
+        if self.solver != "adamw":
+            optimizer.setdefault("weight_decay", self.alpha / train["batch_size"])
+        train |= {"optimizer": optimizer, "schedule": self.schedule or "constant"}
+        loss, monitor = self.loss, "accuracy"
+        if loss == "log_loss":
+            loss = {"name": "softmax_cross_entropy", "label_smoothing": self.label_smoothing}
+        elif not is_classifier(self):
+            monitor = "r2" if loss in ("squared_error", "poisson") else "loss"
+            loss = "mse" if loss == "squared_error" else loss
+        if self.early_stopping:
+            section.setdefault("validation", self.validation_fraction)
+            train["monitor"] = monitor
+            if np.isfinite(self.n_iter_no_change):
+                patience = self.n_iter_no_change + 1
+                train["early_stopping"] = {"patience": patience, "min_delta": self.tol}
+        if hasattr(self, "coefs_"):
+            train["dtype"] = self.coefs_[0].dtype.name
+        values = {
+            "name": type(self).__name__,
+            "seed": self.random_state or 0,
+            "data": section,
+            "model": list(self.layers or hidden_layers(self)),
+            "loss": loss,
+            "train": train,
+        }
+        try:
+            return Config.model_validate(plain(values), context={"folder": os.getcwd()})
+        except ValidationError as error:
+            raise ConfigError("\n".join(reasons(error))) from None
 
     @property
     def _l2(self) -> float:
