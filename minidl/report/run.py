@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.inspection import permutation_importance
 
-from minidl import kernels
 from minidl.config import dump, load_config
 from minidl.data.batches import Rows
 from minidl.evaluation import class_probabilities
@@ -43,17 +41,11 @@ def write_report(folder: RunFolder, experiment: Experiment | None = None) -> Non
     if experiment is None:
         experiment = Experiment(load_config(folder.config))
         experiment.use_weights_of(folder.model)
-    threads = experiment.config.train.blas_threads
-    with kernels.threads(threads if isinstance(threads, int) else None):
+    with experiment.threads():
         folder.write_text(folder.report, _html(experiment, folder, epochs, results))
 
 
-def _html(
-    experiment: Experiment,
-    folder: RunFolder,
-    epochs: Sequence[Mapping[str, str]],
-    results: Mapping[str, Any],
-) -> str:
+def _html(experiment: Experiment, folder: RunFolder, epochs: Any, results: Any) -> str:
     dataset = experiment.dataset
     source = dataset.name if dataset.path is None else Path(dataset.path).name
     title = ": ".join(dict.fromkeys([experiment.config.name, source]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.best import EarlyStopping
 from minidl.blas import automatic_threads
 from minidl.config import Config, load_config
@@ -102,6 +104,12 @@ class Experiment:
     def outputs(self, X: Any) -> Array:
         """Return the model's outputs for raw rows, as a mean over shifts where there are some."""
         return predict_outputs(self.model, X, transform=self.transform, views=self.views)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Return a block with the threads of the training: the last bits depend on their number."""
+        threads = self.config.train.blas_threads
+        assert threads != "auto"  # of a resolved config
+        return kernels.threads(threads)
 
     def training(self) -> Training:
         """Return a training of this experiment, at its start."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint, kernels
+from minidl import checkpoint
 from minidl.config import Config, differences, dump, parse
 from minidl.data.dataset import fingerprint
 from minidl.errors import CheckpointError, ConfigError, DataError, DivergenceError
@@ -243,17 +243,15 @@ class Run:
             "train_seconds": round(self.train_seconds, 3),
         }
         if test is not None:
-            # With the threads of the training: the last bits depend on their number.
-            threads = experiment.config.train.blas_threads
-            assert isinstance(threads, int)
-            with kernels.threads(threads):
+            loss_function = experiment.loss_function
+            extra = loss_function.extra_metric_names
+            with experiment.threads():
                 outputs = experiment.outputs(test.X)
-                extra = experiment.loss_function.extra_metric_names
-                figures = loss_and_metrics(experiment.loss_function, outputs, test.y, extra=extra)
+                figures = loss_and_metrics(loss_function, outputs, test.y, extra=extra)
             results |= {f"test_{name}": v for name, v in figures.items() if math.isfinite(v)}
             if experiment.dataset.n_classes is not None and test.y.ndim == 1:
                 n = experiment.dataset.n_classes
-                predicted = experiment.loss_function.predict_targets(outputs).reshape(-1)
+                predicted = loss_function.predict_targets(outputs).reshape(-1)
                 pairs = test.y.astype(np.int64) * n + predicted  # a row is a true class
                 matrix = np.bincount(pairs, minlength=n * n).reshape(n, n)
                 results["confusion_matrix"] = matrix.tolist()
