@@ -12,8 +12,6 @@ file says about itself is checked before it is used and before memory is allocat
 Sources: PKWARE's APPNOTE 6.3 (zip), NumPy's `numpy.lib.format` (npy).
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

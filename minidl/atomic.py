@@ -5,8 +5,6 @@ folder is synced.  Source: Pillai et al., "All File Systems Are Not Created Equa
 (what a file system may reorder, and why the folder is synced too).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -4,8 +4,6 @@
 stored under dotted names, "optimizer.velocity" (see `minidl.trees`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

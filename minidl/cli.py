@@ -3,8 +3,6 @@
 Each command is a file in `minidl/commands/` and is imported only when it is asked for.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Where the first number that is not finite came from."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidl.data.batches import Rows

@@ -3,8 +3,6 @@
 `jacobian` computes the derivative of one example from the backward pass.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

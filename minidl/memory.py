@@ -1,7 +1,5 @@
 """The memory of this machine, and a check before a large part of it is taken."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

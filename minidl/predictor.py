@@ -4,8 +4,6 @@ The file holds weights, layers, loss, preprocessing, classes and feature names, 
 or where it was made, so equal runs give equal files. Needs NumPy only.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Mapping, Sequence

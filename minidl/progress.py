@@ -4,8 +4,6 @@ A state comes from a file that somebody may have changed. `check_state` refuses 
 can be in, before any of it is used.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ nothing at all where the code that is being imported ignores it. `minidl/__init_
 module first. Only a process that was started as the command line is changed.
 """
 
-from __future__ import annotations
-
 # Not through the module `signal`, whose own import would be one in which nothing handles Ctrl-C.
 import _signal as signal  # type: ignore[import-not-found]
 import os

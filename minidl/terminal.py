@@ -1,7 +1,5 @@
 """What the command line writes: text without control characters, durations, a progress bar."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """What commands share: a parser with short errors, a config with overrides, a command to copy."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

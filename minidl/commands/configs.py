@@ -1,7 +1,5 @@
 """`minidl configs`: list the shipped configs, or copy one to edit it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`minidl convert`: a table that is too large for memory as files that training reads in pieces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

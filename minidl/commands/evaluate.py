@@ -1,7 +1,5 @@
 """`minidl evaluate`: how a trained model does on rows whose targets are known."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

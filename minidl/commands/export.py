@@ -1,7 +1,5 @@
 """`minidl export`: a trained model as ONNX, C99 or Python."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`minidl init`: look at a table, and write a config that trains on it at once."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`minidl predict`: the rows of a file with what a trained model says of them."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`minidl report` and `minidl compare`: pages about finished runs."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import replace

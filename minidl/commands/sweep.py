@@ -1,7 +1,5 @@
 """`minidl sweep`: several settings, each with several seeds, compared on validation data."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`minidl train` and `minidl gradcheck`: from a config to a run folder, or to a check of it."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 What is written predicts as the model does: it is checked on rows before the file is kept.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

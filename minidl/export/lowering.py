@@ -1,7 +1,5 @@
 """Each layer, preprocessing and loss function as operations of a graph: inference only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist

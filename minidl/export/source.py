@@ -1,7 +1,5 @@
 """A model as source text: one C99 file that needs math.h only, one Python file that needs NumPy."""
 
-from __future__ import annotations
-
 import base64
 from collections import Counter, defaultdict
 from string import Template

@@ -1,7 +1,5 @@
 """ONNX: opset 17 and IR version 8, which older runtimes read too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

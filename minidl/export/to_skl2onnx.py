@@ -5,8 +5,6 @@ register()
 onnx_model = skl2onnx.to_onnx(pipeline, X[:1].astype(np.float32))
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import onnx

@@ -1,12 +1,10 @@
 """Finished runs side by side: their figures, the settings in which they differ, their curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from minidl.config import Config, differences, load_config
 from minidl.errors import ConfigError
@@ -25,7 +23,7 @@ class FinishedRun:
     results: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> FinishedRun:
+    def read(cls, path: Path) -> Self:
         """Read a run folder.
 
         Raises ConfigError for a run that is not finished, CheckpointError for damaged results.

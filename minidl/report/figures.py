@@ -5,8 +5,6 @@ scikit-learn's displays draw what they know. Nothing here uses pyplot's global s
 `minidl[report]`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

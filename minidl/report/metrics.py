@@ -1,7 +1,5 @@
 """Metrics of predictions for rows whose targets are known, with bootstrap intervals."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A report as one HTML file: no script, no request, pictures inside."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,9 +1,7 @@
 """The report of one run: what was trained on what, how well, and pictures of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -171,7 +169,7 @@ class _Model(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, experiment: Experiment, metric: str) -> None:
         self.experiment, self.metric, self.is_fitted_ = experiment, metric, True
 
-    def fit(self, X: Any, y: Any) -> _Model:
+    def fit(self, X: Any, y: Any) -> Self:
         """Return self: the model is trained."""
         return self
 

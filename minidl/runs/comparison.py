@@ -1,7 +1,5 @@
 """The settings of a sweep side by side: means and deviations over the seeds, the best first."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """From a config to data, model, loss and optimizer; nothing is written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -10,8 +10,6 @@ report.html      pictures and figures for people
 lock             held by the process that trains here; a dead process holds none
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json
@@ -21,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from minidl.atomic import is_leftover, remove_leftovers, replace_file, sync_folder
 from minidl.errors import CheckpointError, ConfigError
@@ -58,7 +56,7 @@ class RunFolder:
         self._lock_file: TextIO | None = None
 
     @classmethod
-    def create(cls, directory: str, name: str, out: str | None) -> RunFolder:
+    def create(cls, directory: str, name: str, out: str | None) -> Self:
         """Make and lock the folder `out`, or else directory/name/TIME.
 
         Raises ConfigError for a folder that cannot be made or in which a run has started. A folder
@@ -91,7 +89,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> Self:
         """Lock the folder of a run that has begun; raise ConfigError where there is none."""
         folder, failed = cls(path), "read"
         try:
@@ -144,7 +142,7 @@ class RunFolder:
         remove_leftovers(self.path)
         remove_leftovers(self.checkpoints)
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

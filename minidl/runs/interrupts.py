@@ -1,12 +1,10 @@
 """Signals that end a run: the first one asks, the second one kills."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 # SIGHUP: the terminal was closed. Windows has no SIGHUP, and SIGBREAK for Ctrl-Break.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -25,7 +23,7 @@ class Interrupts:
         self.received: int | None = None
         self._former: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:

@@ -4,8 +4,6 @@ Rank 0 sends the config. All ranks build the experiment from it and compare what
 sends the state to begin with, and then all make the same steps. An error on one rank ends all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The machine of a run: versions, processor, memory, time of day."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

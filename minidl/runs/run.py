@@ -3,14 +3,12 @@
 A run may end between any two steps: its folder holds all that it needs to go on with the same bits.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -75,7 +73,7 @@ class Run:
         if self._ranks is not None:
             self._ranks.asks_to_stop = lambda: self._interrupts.received or 0
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         self._interrupts.__enter__()
         return self
 

@@ -8,8 +8,6 @@ results.json, and the sweep uses these figures for nothing: a table of them woul
 into a second validation part.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess

@@ -1,13 +1,11 @@
 """A trained model applied to files: columns by name, piece by piece, in little memory."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -42,7 +40,7 @@ class Trained:
         self._schema = predictor.schema or Schema.plain(names)
 
     @classmethod
-    def find(cls, path: str) -> Trained:
+    def find(cls, path: str) -> Self:
         """The model of a run folder, or of a model file.
 
         Raises ConfigError where there is none, CheckpointError for a damaged one.
