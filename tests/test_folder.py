@@ -164,19 +164,6 @@ def test_a_line_that_a_crash_cut_short_is_cut(tmp_path):
             assert folder.metrics.path.read_bytes() == whole[:end_of_first]
 
 
-@pytest.mark.parametrize("header", [b"epoch,st\xff\n", b"\n", b"x" * 50 + b"\n"])
-def test_a_damaged_header_loses_no_row(tmp_path, header):
-    with create(tmp_path) as folder:
-        for n in (1, 2):
-            folder.metrics.append(epoch(n))
-        lines = folder.metrics.path.read_bytes().splitlines(keepends=True)
-        folder.metrics.path.write_bytes(b"".join([header, *lines[1:]]))
-        folder.metrics.cut(20)
-        folder.metrics.append(epoch(3))
-        assert [row["step"] for row in folder.metrics.read()] == ["10", "20", "30"]
-        assert folder.metrics.path.read_bytes().splitlines(keepends=True)[:3] == lines
-
-
 def test_the_folders_are_synced_after_something_is_made_in_them(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(
