@@ -105,7 +105,7 @@ def test_runs_are_every_combination_with_every_seed(planned):
         *[("relu", 8, 1), ("relu", 16, 1), ("tanh", 8, 1), ("tanh", 16, 1)],
     ]
     assert {run.config.train.epochs for run in sweep.runs} == {1}
-    assert sweep.runs[1].title == "model.1=relu train.batch_size=16 seed=0"
+    assert sweep.runs[1].title() == "model.1=relu train.batch_size=16 seed=0"
     assert sweep.runs[1].folder == "model.1-relu_train.batch_size-16_seed-0"
     assert [run.config.seed for run in sweep.settings[2]] == [0, 1]
 

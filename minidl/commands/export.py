@@ -15,8 +15,6 @@ from minidl.runs.folder import RunFolder
 from minidl.runs.trained import Trained
 from minidl.terminal import say, warn
 
-SUFFIXES = {"onnx": ".onnx", "c": ".c", "python": ".py"}
-
 
 def export(arguments: Sequence[str]) -> int:
     """Export a trained model."""
@@ -32,7 +30,7 @@ def export(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     predictor, folder = Trained.find(options.model).predictor, RunFolder(Path(options.model))
     stem = folder.model.stem if os.path.isdir(folder.path) else folder.path.stem
-    out = Path(options.out or f"{stem}{SUFFIXES[options.format]}")
+    out = Path(options.out or f"{stem}{FORMATS[options.format]}")
     refuse_existing(out, force=options.force)
     rows = _rows(folder) if os.path.isfile(folder.config) else None
     difference = export_model(predictor, out, options.format, rows)

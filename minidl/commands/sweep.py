@@ -70,7 +70,7 @@ def _write_page(swept: Sweep) -> None:
         from minidl.report.comparison import FinishedRun, comparison_page  # loads matplotlib
 
         runs = [
-            FinishedRun(run.short_title, run.config, run.epochs, run.results)
+            FinishedRun(run.title(short=True), run.config, run.epochs, run.results)
             for setting in swept.best_first
             for run in setting
             if run.code == 0
@@ -86,11 +86,11 @@ def _write_page(swept: Sweep) -> None:
 def outcome_line(place: str, run: SweepRun, width: int | None) -> str:
     """How a run ended: the longest line that fits into `width` columns, if given."""
     if run.code:
-        return terminal.wrapped(f"{place}  {run.title}  {run.status}: {run.reason}", width)
+        return terminal.wrapped(f"{place}  {run.title()}  {run.status}: {run.reason}", width)
     figures = terminal.figures_text(run.results, prefix="validation_")
-    time, short = terminal.duration(run.results["train_seconds"]), run.short_title
+    time, short = terminal.duration(run.results["train_seconds"]), run.title(short=True)
     lines = (
-        [place, run.title, f"validation {figures}", time],
+        [place, run.title(), f"validation {figures}", time],
         [place, short, f"validation {figures}", time],
         [place, short, figures, time],
         [place, short, figures],

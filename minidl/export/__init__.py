@@ -23,7 +23,7 @@ from minidl.export.source import c_source, python_module
 from minidl.kernels import Array
 from minidl.predictor import Predictor
 
-FORMATS = ("onnx", "c", "python")
+FORMATS = {"onnx": ".onnx", "c": ".c", "python": ".py"}  # with the suffixes of their files
 TOLERANCE = 1e-5
 TEST_ROWS = 100
 STRICT = ("-Wall", "-Wextra", "-Werror", "-std=c99", "-O1")

@@ -39,16 +39,10 @@ class SweepRun:
     epochs: Sequence[Mapping[str, str]] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def title(self) -> str:
-        """The setting and the seed, for people."""
-        values = (f"{key}={value}" for key, value in self.values.items())
-        return " ".join([*values, f"seed={self.config.seed}"])
-
-    @property
-    def short_title(self) -> str:
-        """The title, with the last word of each key."""
-        values = (f"{key.split('.')[-1]}={value}" for key, value in self.values.items())
+    def title(self, *, short: bool = False) -> str:
+        """The setting and the seed, for people; short: with the last word of each key."""
+        keys = [key.split(".")[-1] if short else key for key in self.values]
+        values = (f"{key}={value}" for key, value in zip(keys, self.values.values(), strict=True))
         return " ".join([*values, f"seed={self.config.seed}"])
 
     @property
