@@ -1,4 +1,4 @@
-"""What the command line writes: text without control characters, durations, a progress bar."""
+"""What the command line writes: text without control characters, figures, durations."""
 
 import errno
 import io
@@ -6,16 +6,13 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TextIO
-
-from tqdm import tqdm
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TextIO
 
 from minidl.errors import MinidlError
 
 DEFAULT_WIDTH = 80
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
 # Metrics that a line has no room for; metrics.csv and results.json hold them.
 IN_FILES = {"balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier"}
 # Control characters but tab and newline, marks that reorder text, and halves of surrogate pairs.
@@ -32,33 +29,6 @@ class OutputError(MinidlError):
         self.exit_code = exit_code
 
 
-class ProgressBar(tqdm):  # type: ignore[type-arg]
-    """A bar on standard error that follows the width of the terminal and starts no thread.
-
-    Its description comes first, so that a narrow terminal shows it too.  disable: None for a bar
-    in a terminal alone.
-    """
-
-    monitor_interval = 0
-
-    def __init__(self, *, leave: bool = False, **options: Any) -> None:
-        super().__init__(bar_format=BAR, dynamic_ncols=True, leave=leave, **options)
-
-    @staticmethod
-    def status_printer(file: Any) -> Callable[[str], None]:
-        """Return what writes a text over the one before, also where the window became narrower."""
-        length = 0
-
-        def write(text: str) -> None:
-            nonlocal length
-            shown = min(length, (width_of(file) or length + 1) - 1)
-            file.write("\r" + text.ljust(shown))
-            file.flush()
-            length = len(text)
-
-        return write
-
-
 def printable(text: str) -> str:
     """The text with what could control a terminal written as escapes.
 
@@ -70,9 +40,15 @@ def printable(text: str) -> str:
 
 def say(text: str, *, end: str = "\n") -> None:
     """Write a result to standard output, at once. Raises OutputError."""
-    with _output_errors(), tqdm.external_write_mode():
+    with _output_errors(), _bars_cleared():
         sys.stdout.write(printable(text) + end)
         sys.stdout.flush()
+
+
+def _bars_cleared() -> AbstractContextManager[None]:
+    """Take the progress bars away while a line is written; without tqdm there are none."""
+    tqdm = sys.modules.get("tqdm")
+    return nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode()
 
 
 def put_data(text: str) -> None:
@@ -103,7 +79,7 @@ def _output_errors() -> Iterator[None]:
 def warn(text: str) -> None:
     """Write a message to standard error, at once; nothing happens where it cannot be written."""
     try:
-        with tqdm.external_write_mode():
+        with _bars_cleared():
             sys.stderr.write(printable(text) + "\n")
             sys.stderr.flush()
     except OSError:

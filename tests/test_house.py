@@ -20,8 +20,8 @@ PACKAGE = ROOT / "minidl"
 
 # Each room stands on a floor and imports from its own floor and those below.
 FLOORS = {
-    0: "_version startup errors terminal shipped memory reprs labels trees blas kernels _kernels "
-    "atomic archive layers losses groups optimizers schedules data",
+    0: "_version startup errors terminal bar shipped memory reprs labels trees blas kernels "
+    "_kernels atomic archive layers losses groups optimizers schedules data",
     1: "model specs",
     2: "gradcheck evaluation divergence lbfgs progress best ranks parallel training "
     "fitting predictor checkpoint conformal",

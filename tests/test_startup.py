@@ -203,3 +203,11 @@ def test_the_first_step_of_digits_waits_for_no_slow_import(tmp_path):
     run = [sys.executable, "-c", FIRST_STEP, str(tmp_path / "run")]
     imported = set(subprocess.check_output(run, text=True).split())
     assert "minidl" in imported and not imported & {"sklearn", "scipy", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["configs"], ["predict", "--help"]])
+def test_short_commands_wait_for_no_import_that_they_do_not_use(arguments):
+    program = f"import sys; from minidl import cli; cli.main({arguments}); print(*sys.modules)"
+    out = subprocess.check_output([sys.executable, "-c", program], text=True)
+    imported = {name.split(".")[0] for name in out.splitlines()[-1].split()}
+    assert "minidl" in imported and not imported & {"tqdm", "pydantic", "sklearn", "scipy"}

@@ -13,9 +13,10 @@ import threading
 import pytest
 
 from minidl import terminal
+from minidl.bar import ProgressBar
 from minidl.commands.train import epoch_line
 from minidl.progress import Epoch
-from minidl.terminal import ProgressBar, aligned, duration, printable, say, warn, width_of
+from minidl.terminal import aligned, duration, printable, say, warn, width_of
 
 FIGURES = {"loss": 0.12345, "accuracy": 0.98765}
 EPOCH = Epoch(7, 700, 0.1, FIGURES, FIGURES, 1.234, True)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from minidl import terminal
+from minidl.bar import ProgressBar
 from minidl.blas import usable_cores
 from minidl.commands.arguments import Parser, again, count
 from minidl.runs.comparison import SweepRun, table
@@ -42,7 +43,7 @@ def sweep(arguments: Sequence[str]) -> int:
     numbers, n_runs = itertools.count(1), len(swept.runs)
     with (
         swept.open(options.out),
-        terminal.ProgressBar(total=n_runs, unit="runs", disable=None) as bar,
+        ProgressBar(total=n_runs, unit="runs", disable=None) as bar,
     ):
 
         def ended(run: SweepRun) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import terminal
+from minidl.bar import ProgressBar
 from minidl.commands.arguments import Parser, again, is_override
 from minidl.config import dump, load_config, schema_text
 from minidl.errors import CheckpointError, ConfigError
@@ -134,7 +135,7 @@ def _train(run: Run, *, quiet: bool) -> int:
     """Train to the end, or until a signal or a closed output stops the run."""
     go_on = f"go on with the run by\n  {again('train', '--resume', str(run.folder.path))}"
     results, unwritten, training = None, None, run.training
-    bar = terminal.ProgressBar(
+    bar = ProgressBar(
         total=training.epochs * training.steps_per_epoch,
         initial=training.progress["step"],
         disable=quiet or None,

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
+from minidl.bar import ProgressBar
 from minidl.data.batches import Rows
 from minidl.errors import DivergenceError
 from minidl.estimators.callbacks import FitCallbacks
@@ -28,7 +29,6 @@ from minidl.lbfgs import fit_lbfgs
 from minidl.model import Sequential, walk
 from minidl.optimizers import OPTIMIZERS, Optimizer
 from minidl.progress import Epoch
-from minidl.terminal import ProgressBar
 from minidl.training import Training
 
 LEFT_OUT = ("epoch", "step", "seconds", "improved")  # of an epoch's figures in the history
