@@ -49,5 +49,7 @@ def erfc(x: Array) -> Array:
     p -= z * z
     np.exp(p, out=p)
     p *= t
-    np.subtract(2, p, out=p, where=x < 0)
+    sign = np.copysign(1, x)
+    p *= sign  # p where x >= 0, else 2 - p, without a choice
+    p += 1 - sign
     return p
