@@ -107,11 +107,11 @@ def threads(n: int | None) -> Iterator[None]:
     if n is None:
         yield
         return
-    if not has_crew():
+    if blas.NUMPY is None or not has_crew():
         with blas.limited_to(n, blas.NUMPY):
             yield
         return
-    with blas.limited_to(1, blas.NUMPY):
+    with blas.NUMPY.limited_to(1):
         before = _compiled.threads()
         try:
             _compiled.set_threads(min(n, MOST_THREADS))

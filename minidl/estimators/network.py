@@ -231,28 +231,27 @@ class Network(Parameters):
         self.t_ += training.train.X.shape[0]
         self.loss_ = self._keep({key: epoch[key] for key in epoch if key not in LEFT_OUT})
         self.loss_curve_.append(self.loss_)
-        lines = [f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}"]
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
         score, name = None, self._targets.score_name
         if epoch.validation:
             score = epoch.validation[name] * (-1 if name == "loss" else 1)
             self.validation_scores_.append(score)
-            lines.append(f"Validation score: {score:f}")
+            if self.verbose:
+                print(f"Validation score: {score:f}")
         optimizer = training.optimizer
         decision = rule.after(self.loss_, score, optimizer.learning_rate)
         if self.solver == "sgd" and self.learning_rate == "invscaling":
             _change_rate(optimizer, float(self.learning_rate_init / (self.t_ + 1) ** self.power_t))
-        if decision != "continue":
-            follows = "Stopping."
-            if decision == "lower the rate":
-                _change_rate(optimizer, optimizer.learning_rate / 5)
-                follows = f"Setting learning rate to {optimizer.learning_rate:f}"
-            lines.append(
+        if decision == "lower the rate":
+            _change_rate(optimizer, optimizer.learning_rate / 5)
+        if decision != "continue" and self.verbose:
+            rate = f"Setting learning rate to {optimizer.learning_rate:f}"
+            print(
                 f"{'Validation score' if rule.early_stopping else 'Training loss'} did not improve "
                 f"more than tol={rule.tol:f} for {rule.n_iter_no_change} consecutive epochs. "
-                f"{follows}"
+                f"{'Stopping.' if decision == 'stop' else rate}"
             )
-        if self.verbose:
-            print("\n".join(lines))
         return decision == "stop"
 
     def _keep(self, figures: Mapping[str, float]) -> float:
