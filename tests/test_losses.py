@@ -416,12 +416,10 @@ def test_equal_targets_are_centered_only():
     assert fitted(np.zeros((5, 1)), np.full(5, 7.1))[0] < 1e-12
 
 
-def test_targets_of_any_size_that_predictions_can_have_are_scaled():
-    for unit in (1e-308, 1e-200, 1e36):
+def test_targets_of_any_size_are_scaled():
+    for unit in (1e-308, 1e-200, 1e36, 1e200):
         fitted = MSE(scale_targets=True).fitted(np.arange(5) * unit)
         assert fitted.center == [2 * unit] and 0 < fitted.scale[0] <= 4 * unit
-    with pytest.raises(ValueError, match=r"targets must be at most 1e\+37 to be scaled, but row 1"):
-        MSE(scale_targets=True).fitted(np.array([1.0, -1e38]))
 
 
 def test_a_scale_that_is_none_is_refused():

@@ -13,8 +13,6 @@ from minidl.kernels import Array
 from minidl.losses.loss import Loss, Names, Weights, columns, require_targets
 from minidl.losses.metrics import weighted_mean
 
-LARGEST = 1e37  # target that is scaled: predictions are float32, and may go beyond the targets
-
 
 @dataclass(frozen=True)
 class ScaledLoss(Loss):
@@ -53,10 +51,11 @@ class ScaledLoss(Loss):
         if not self.scale_targets:
             return self
         t = columns(targets, np.float64)
-        require_targets(np.abs(t) <= LARGEST, targets, f"must be at most {LARGEST:g} to be scaled")
         spread = np.ptp(t, axis=0)
-        deviations = np.where(spread > 0, t.std(axis=0), 1.0)
-        deviations = np.where(deviations > 0, deviations, spread)  # squares of 1e-200 are 0
+        with np.errstate(over="ignore"):
+            deviations = t.std(axis=0)
+        usable = (deviations > 0) & np.isfinite(deviations)  # squares of 1e-200 are 0
+        deviations = np.where(spread > 0, np.where(usable, deviations, spread), 1.0)
         return replace(self, center=t.mean(axis=0).tolist(), scale=deviations.tolist())
 
     def predict(self, logits: Array) -> Array:

@@ -64,14 +64,14 @@ class Experiment:
                 method=config.data.split,
                 rng=streams["split"],
             )
-        with config.located("loss", "data.name"):
-            self.loss_function: Loss = config.loss.build().fitted(self.train.y)
+        self.loss_function: Loss = config.loss.build().fitted(self.train.y)
         n_outputs = self._n_outputs()
         self.preprocessing = self._fitted_preprocessing()
         self._check_memory(n_outputs)
         self.model = self._built_model(n_outputs, streams["init"], streams["noise"])
         with config.located("loss", "data.name"):
             self.loss_function.check_targets(self.dataset.y, n_outputs)
+        self._check_size_of_targets()
         self.optimizer: Optimizer = settings.optimizer.build(
             groups=self.model.parameter_groups(
                 settings.learning_rate_multipliers.model_dump(), settings.max_norm
@@ -206,6 +206,19 @@ class Experiment:
                 "data.name",
             )
         return preprocessing.fit(self.train.X)
+
+    def _check_size_of_targets(self) -> None:
+        """Refuse targets near the end of what the dtype holds: predictions would be infinite."""
+        if self.loss_function.task != "regression":
+            return
+        dtype, largest = self.config.train.dtype, float(np.abs(self.dataset.y).max())
+        if largest > float(np.finfo(dtype).max) / 100:
+            advice = "divide the target" + ", or set float64" * (dtype == "float32")
+            raise self.config.error(
+                "train.dtype",
+                f"{dtype} is too small for the target, which holds {largest:.3g}; {advice}",
+                "data.name",
+            )
 
     def _check_memory(self, n_outputs: int) -> None:
         """Refuse a model that does not fit into memory with all that its training keeps."""
