@@ -318,7 +318,7 @@ def test_targets_that_float32_cannot_hold_are_refused(build, tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n" + rows)
     text = TEXT.replace("name: iris", "path: a.csv\n  target: y")
     text = text.replace("softmax_cross_entropy", "{name: mse, scale_targets: true}")
-    said = r"train\.dtype: float32 is too small for the target, which holds 5\.95e\+41; divide"
+    said = r"train: dtype float32 is too small for the target, which holds 5\.95e\+41; divide"
     with pytest.raises(ConfigError, match=said):
         build(text)
     assert np.isfinite(build(text, "train.dtype=float64").loss_function.scale).all()

@@ -216,7 +216,7 @@ class Experiment:
             advice = "divide the target" + ", or set float64" * (dtype == "float32")
             raise self.config.error(
                 "train.dtype",
-                f"{dtype} is too small for the target, which holds {largest:.3g}; {advice}",
+                f"dtype {dtype} is too small for the target, which holds {largest:.3g}; {advice}",
                 "data.name",
             )
 
