@@ -217,8 +217,8 @@ class DiskFault:
     def _open(self, path: Any, mode: str = "r", **options: Any) -> Any:
         if set(mode) & set("wxa"):
             self.count()
-            raw = _FaultyRaw(str(path), mode.replace("b", "").replace("+", ""), self)
-            binary = io.BufferedWriter(raw, 4096)
+            raw = _FaultyRaw(str(path), mode.replace("b", ""), self)
+            binary = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, 4096)
             return binary if "b" in mode else io.TextIOWrapper(binary, newline="")
         return builtins.open(path, mode, **options)
 
@@ -295,7 +295,7 @@ def _count_calls(shop: Workshop, probe: DiskFault) -> int:
 def _loads(folder: Path) -> bool:
     """Whether a checkpoint can be read, or there is none yet."""
     try:
-        checkpoint.recover(folder, lambda path, found: None, lambda text: None)
+        checkpoint.recover(folder, lambda *found: None, lambda text: None)
     except CheckpointError:
         return False
     return True
