@@ -143,7 +143,9 @@ class TextTable:
                 data = data.decode(self._encoding).encode()
             if not data.endswith(b"\n"):
                 data += b"\n"
-            cells = np.empty((len(is_text), data.count(b"\n")))
+            # `data.count` takes several times as long.
+            n_lines = np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+            cells = np.empty((len(is_text), n_lines))
             found = _cells.read(data, cells, is_text, *self._marks, self._gaps)
             if found is None:
                 return None
