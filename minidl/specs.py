@@ -39,7 +39,8 @@ class SpecError(ValueError):
 def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
     """Return {"name": in the registry, option: value, ...}, all of plain values.
 
-    Raises ValueError for an object whose class is not in the registry.
+    Raises ValueError for an object whose class is not in the registry, and for an option that
+    could not be read back.
     """
     name = next((name for name, kind in registry.items() if type(thing) is kind), None)
     if name is None:
@@ -47,11 +48,21 @@ def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
             f"{type(thing).__name__} has no name in the registry, so no file can hold it"
         )
     spec: dict[str, Any] = {"name": name}
-    for key, value in arguments_of(thing).items():
+    kept = arguments_of(thing)
+    for key, parameter in parameters_of(type(thing)).items():
+        if key in _NOT_KEPT:
+            continue
+        if key not in kept:
+            raise ValueError(f"no file can hold {name}: it keeps no attribute {key!r}")
         if key == "layers":
-            spec[key] = [spec_of(layer, registry) for layer in value]
-        elif key not in _NOT_KEPT:
-            spec[key] = plain(value)
+            spec[key] = [spec_of(layer, registry) for layer in kept[key]]
+            continue
+        spec[key] = plain(kept[key])
+        if not _fits(spec[key], parameter.annotation):
+            raise ValueError(
+                f"no file can hold {name} with {key}={_brief(kept[key])}: its constructor must "
+                "annotate it as a number, a text, a truth value or a list of these"
+            )
     return spec
 
 

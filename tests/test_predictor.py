@@ -339,3 +339,30 @@ def test_a_file_can_hold_every_layer(tmp_path, name):
     whole.save(tmp_path / "model.npz")
     again = load(tmp_path / "model.npz")
     assert again.predict_proba(ROWS).tobytes() == whole.predict_proba(ROWS).tobytes()
+
+
+def test_an_option_that_could_not_be_read_back_is_refused_before_it_is_saved(tmp_path, monkeypatch):
+    class Sine(ReLU):
+        def __init__(self, k=1.0):
+            self.k = k
+
+    class Wave(ReLU):
+        def __init__(self, k: float = 1.0):
+            self.k = k
+
+    class Forgetful(ReLU):
+        def __init__(self, k: float = 1.0):
+            self.factor = k
+
+    monkeypatch.setitem(LAYERS, "forgetful", Forgetful)
+    monkeypatch.setitem(LAYERS, "sine", Sine)
+    monkeypatch.setitem(LAYERS, "wave", Wave)
+    for layer, said in (
+        (Sine(2.0), r"^no file can hold sine with k=2\.0: its constructor must annotate it"),
+        (Forgetful(2.0), r"^no file can hold forgetful: it keeps no attribute 'k'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            save(Sequential([layer, Linear(4, 3, rng=rng())]), MSE(), tmp_path / "m.npz")
+    assert not (tmp_path / "m.npz").exists()
+    save(Sequential([Wave(2.0), Linear(4, 3, rng=rng())]), MSE(), tmp_path / "m.npz")
+    assert load(tmp_path / "m.npz").model.layers[0].k == 2.0
