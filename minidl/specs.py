@@ -49,7 +49,7 @@ def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
         )
     spec: dict[str, Any] = {"name": name}
     kept = arguments_of(thing)
-    for key, parameter in parameters_of(type(thing)).items():
+    for key, parameter in parameters_of(thing.__class__).items():
         if key in _NOT_KEPT:
             continue
         if key not in kept:
