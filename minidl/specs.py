@@ -42,14 +42,13 @@ def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
     Raises ValueError for an object whose class is not in the registry, and for an option that
     could not be read back.
     """
-    name = next((name for name, kind in registry.items() if type(thing) is kind), None)
+    kind: Any = type(thing)
+    name = next((name for name, known in registry.items() if kind is known), None)
     if name is None:
-        raise ValueError(
-            f"{type(thing).__name__} has no name in the registry, so no file can hold it"
-        )
+        raise ValueError(f"{kind.__name__} has no name in the registry, so no file can hold it")
     spec: dict[str, Any] = {"name": name}
     kept = arguments_of(thing)
-    for key, parameter in parameters_of(thing.__class__).items():
+    for key, parameter in parameters_of(kind).items():
         if key in _NOT_KEPT:
             continue
         if key not in kept:
