@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minidl.config import parse
 from minidl.data.datasets import load_dataset
 from minidl.data.splits import split
 from minidl.errors import DataError
@@ -134,3 +135,12 @@ def test_little_more_than_the_most_frequent_class_is_no_leak(load):
     assert [note.split("'")[1] for note in notes if "alone" in note] == ["copy"]
     few = [f"{a},{b},{int(i == 60)}" for i, (a, b) in enumerate(zip(x[:120], z[:120], strict=True))]
     assert not [note for note in load("\n".join(["x,z,y", *few]), "y").notes if "alone" in note]
+
+
+@pytest.mark.parametrize("name", ["true", "False", "null", "a b", "2019"])
+def test_a_name_that_is_advised_to_be_dropped_is_text(load, name):
+    rows = [f"{i % 7},{i % 2},{i % 2}" for i in range(60)]
+    (told,) = [n for n in load("\n".join([f"x,{name},y", *rows]), "y").notes if "alone" in n]
+    text = f"data: {{path: a.csv, target: y, {told.partition('set data.')[2]}}}"
+    config = parse(text + "\nmodel: [linear: auto]\ntrain: {epochs: 1}", "c.yaml")
+    assert config.data.dataset.options["drop"] == (name,)

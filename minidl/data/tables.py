@@ -223,4 +223,5 @@ def listed(names: Sequence[str]) -> str:
 
 def yaml_key(name: str) -> str:
     """Return a name as a key in a config, in quotes where it needs them."""
-    return name if name.isidentifier() and not is_missing(name) else json.dumps(name)
+    plain = name.isidentifier() and not is_missing(name) and name.lower() not in ("true", "false")
+    return name if plain else json.dumps(name)
