@@ -465,6 +465,9 @@ def test_errors_within_layers_of_layers_are_located(nesting, errors):
         "override 'model.1.around.3.linear=auto': model.1.around.3.linear: "
         "auto is for the last linear layer only"
     ]
+    assert errors("data: digits\nmodel: [residual: [], linear: auto]") == [
+        "c.yaml:2:19: model.0.residual: layers must not be empty"
+    ]
 
 
 def test_augmentations_are_a_list_of_choices(load, errors):

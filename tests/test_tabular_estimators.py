@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -500,6 +501,16 @@ def test_copies_and_files_predict_the_same(kind, y, fitted, tmp_path):
     other = {TabularClassifier: TabularRegressor, TabularRegressor: TabularClassifier}[kind]
     with pytest.raises(CheckpointError, match="not saved by"):
         other.load(tmp_path / "model.npz")
+
+
+def test_a_number_that_is_too_large_in_a_file_is_one_clear_error(fitted, tmp_path):
+    predictor = fitted[id(VALUES)].predictor()
+    fitted[id(VALUES)].save(tmp_path / "model.npz")
+    notes = dict(minidl.load(tmp_path / "model.npz").notes)
+    notes["fitted"] = {**notes["fitted"], "center": {"list": [10**400]}}
+    replace(predictor, notes=notes).save(tmp_path / "model.npz")
+    with pytest.raises(CheckpointError, match="not a usable estimator"):
+        TabularRegressor.load(tmp_path / "model.npz")
 
 
 def test_attributions_are_those_of_a_fine_sum_over_the_path():

@@ -143,7 +143,7 @@ class Choice(Settings):
     @model_validator(mode="after")
     def _try(self) -> Choice:
         """Call the constructor once with tiny sizes, for the ranges that only it knows."""
-        if not self.trial or "layers" in self.options:  # those layers have been tried one by one
+        if not self.trial or self.options.get("layers"):  # those have been tried one by one
             return self
         tiny = SUPPLIED | SIZES
         n_out = self.options.get("n_out", 0)

@@ -70,7 +70,7 @@ class InFiles(BaseEstimator):  # type: ignore[misc]
                 raise ValueError("it has a preset, which is gone; read it by minidl.load")
             self = cls(**parameters)
             self._take(predictor, fitted)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"{path}: not a usable estimator: {error}") from error
         return self
 
