@@ -152,7 +152,6 @@ BAD = {
     "missing": (b"age,colour\n1,red\n", "missing: income, joined"),
     "date": (b"age,income,colour,joined\n1,2,red,soon\n", "bad.csv:2: column 'joined'"),
     "infinite": (b"age,income,colour,joined\n1,inf,red,2020-01-01\n", "finite"),
-    "encoding": (b"age,income,colour,joined\n1,2,gr\xfcn,2020-01-01\n", "not utf-8"),
 }
 
 
@@ -345,3 +344,35 @@ def test_a_model_of_a_table_with_decimal_commas_predicts_one_with_points(minidl)
     code, expected, err = minidl("predict run german.csv --proba")
     assert (code, err) == (0, "")
     assert minidl("predict run plain.csv --proba") == (0, expected, "")
+
+
+FORMS = [("cp1252", ";", ","), ("utf-8", ",", "."), ("utf-8", ";", ","), ("utf-16", "\t", ".")]
+
+
+@pytest.mark.parametrize("trained", FORMS[:3])
+@pytest.mark.parametrize("names", [["größe", "stadt", "preis"], ["size", "town", "price"]])
+def test_a_file_may_be_written_otherwise_than_the_training_file(minidl, trained, names):
+    def put(encoding, delimiter, decimal):
+        lines = [names, *([f"{i}{decimal}5", ["Köln", "Málaga"][i % 2], str(i)] for i in range(40))]
+        text = "\n".join(map(delimiter.join, lines))
+        Path("table.csv").write_text(text, encoding=encoding)
+
+    put(*trained)
+    assert minidl(f"init table.csv --target {names[2]} --out config.yaml --force")[0] == 0
+    assert minidl("train config.yaml train.epochs=1 --quiet --out run")[0] == 0
+    expected = minidl("predict run table.csv"), minidl("evaluate run table.csv")
+    assert [found[::2] for found in expected] == [(0, ""), (0, "")]
+    for form in FORMS:
+        put(*form)
+        assert (minidl("predict run table.csv"), minidl("evaluate run table.csv")) == expected
+
+
+def test_numbers_that_any_decimal_mark_reads_keep_that_of_the_training_file(minidl):
+    lines = ["a;b;y", *(f"{i},5;{i}.000;{i}" for i in range(40))]
+    Path("table.csv").write_text("\n".join(lines))
+    assert minidl("init table.csv --target y --out config.yaml --force")[0] == 0
+    assert minidl("train config.yaml train.epochs=1 --quiet --out run")[0] == 0
+    Path("groups.csv").write_text("a;b\n1;1.000\n")
+    Path("points.csv").write_text("a;b\n1.0;1000\n")
+    expected = minidl("predict run groups.csv")
+    assert expected[::2] == (0, "") and minidl("predict run points.csv") == expected

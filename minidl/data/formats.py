@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -97,7 +98,7 @@ def detect_format(path: str, target: str | None = None) -> Format:
             data = file.read(SAMPLE)
             if len(data) == SAMPLE:
                 data = data[: data.rfind(b"\n") + 1] or data
-        encoding = _encoding(path, data)
+        encoding = encoding_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     lines = data.decode(encoding, "replace").lstrip("\ufeff").splitlines()
@@ -107,12 +108,7 @@ def detect_format(path: str, target: str | None = None) -> Format:
     if not (rows := rows_of(lines[n_comments(lines, delimiter) :], delimiter)):
         raise DataError(f"{path}: is no text of rows and columns")
     cells = [cell for row in rows[1:] for cell in row]
-
-    def n_with(mark: str, other: str) -> int:
-        marked = (cell for cell in cells if mark in cell and signed_number(cell, other) is None)
-        return sum(signed_number(cell, mark) is not None for cell in marked)
-
-    decimal = "," if delimiter != "," and n_with(",", ".") > n_with(".", ",") else "."
+    decimal = "." if delimiter == "," else decimal_of(cells, ".")
 
     def is_plain(j: int) -> bool:
         return all(number(row[j], decimal) is not None for row in rows[:20] if j < len(row))
@@ -121,17 +117,39 @@ def detect_format(path: str, target: str | None = None) -> Format:
     return Format(delimiter, encoding, header, decimal)  # type: ignore[arg-type]
 
 
-def _encoding(path: str, data: bytes) -> str:
+def decimal_of(cells: Sequence[str], usual: str) -> str:
+    """Tell the decimal mark from cells that are numbers with one only; `usual` if they do not."""
+
+    def n_with(mark: str, other: str) -> int:
+        marked = (cell for cell in cells if mark in cell and signed_number(cell, other) is None)
+        return sum(signed_number(cell, mark) is not None for cell in marked)
+
+    commas, points = n_with(",", "."), n_with(".", ",")
+    return usual if commas == points else "," if commas > points else "."
+
+
+def encoding_of(path: str, usual: str = "utf-8") -> str:
+    """Tell the encoding of a text file: UTF-8 or UTF-16 where it is that for sure, else `usual`.
+
+    Where `usual` is one of those two and the file is not, it is cp1252 or latin-1.
+    """
+    with open_data(path) as file:
+        data = file.read(SAMPLE)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if b"\0" in data:
-        return "utf-8"  # reading names the line
+        return usual  # reading names the line
+    is_unicode = "a".encode(usual) != b"a" or codecs.lookup(usual).name.startswith("utf-8")
+    if data.isascii() and not is_unicode:
+        return usual
     with open_data(path) as file:
         text = io.TextIOWrapper(file, "utf-8")
         try:
             while text.read(2**20):
                 pass
         except UnicodeDecodeError:
+            if not is_unicode:
+                return usual
             odd = {*data} & {*range(0x80, 0xA0)}  # in Latin-1 these are no characters
             return "cp1252" if odd and not odd & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "latin-1"
     return "utf-8"

@@ -242,7 +242,8 @@ class TextTable:
             raise DataError(f"{where}: two columns are named {twice[0]!r}: rename one")
 
     def _advice(self) -> str:
-        return f"; where cells are not divided by {self._form.delimiter!r}, set data.delimiter"
+        mark = repr(self._form.delimiter)
+        return f"; where cells are not divided by {mark}, set data.delimiter in a config"
 
     def _read(self, size: int) -> bytes:
         """Read so many bytes and the rest of the line; `_checked` raises what goes wrong."""
@@ -273,7 +274,8 @@ class TextTable:
             line = self._line + data.count(b"\n", 0, error.start) + 1
             raise DataError(
                 f"{self._source}:{line}: byte {data[error.start]:#04x} is not "
-                f"{self._form.encoding} text; set data.encoding, for example to latin-1"
+                f"{self._form.encoding} text; set data.encoding in a config, for example to "
+                "latin-1, or convert the file"
             ) from error
 
     def _read_line(self) -> str:

@@ -10,7 +10,15 @@ from typing import IO, Any, Self
 import numpy as np
 
 from minidl.data.cells import number, text_of
-from minidl.data.formats import COMMENTS, DELIMITERS, Format, open_data
+from minidl.data.formats import (
+    COMMENTS,
+    DELIMITERS,
+    Format,
+    decimal_of,
+    encoding_of,
+    open_data,
+    rows_of,
+)
 from minidl.data.kinds import ColumnSchema, Tally
 from minidl.data.readers import pieces_of, tables_of
 from minidl.data.schema import Schema
@@ -136,11 +144,13 @@ class Trained:
         return pieces_of(path, form, **options)
 
     def _form(self, file: IO[bytes], path: str) -> Format:
-        """How a file is written: as the training table was, with the delimiter that fits."""
+        """How a file is written: as the training table was, unless it shows something else."""
         options = {key: self.data[key] for key in FORMAT if self.data.get(key) is not None}
         options.setdefault("decimal", self._schema.decimal)
         options["missing"] = tuple(options.get("missing", self._schema.missing))
         encoding = options.get("encoding", "utf-8")
+        if path != STANDARD_INPUT:
+            encoding = options["encoding"] = encoding_of(path, encoding)
         start = file.peek(2**16).decode(encoding, "replace") if hasattr(file, "peek") else ""
         lines = start.lstrip("\ufeff").splitlines()
         n = next((i for i, line in enumerate(lines, 1) if not line.startswith(COMMENTS)), 1)
@@ -156,6 +166,12 @@ class Trained:
         options["delimiter"] = max([given, *DELIMITERS], key=n_known)
         if options["delimiter"] == options["decimal"]:  # as pandas writes what was read from Excel
             options["decimal"] = "."
+        if options["delimiter"] != ",":
+            titles, *rows = rows_of(lines[n - 1 :], options["delimiter"]) or [[]]
+            numbers = {column.name for column in self._schema.columns if column.kind == "number"}
+            places = [j for j, name in enumerate(titles) if name in numbers]
+            cells = [row[j] for row in rows for j in places if j < len(row)]
+            options["decimal"] = decimal_of(cells, options["decimal"])
         if not n_known(options["delimiter"]):  # rather a row of numbers than names
             row = lines[n - 1].replace(options["decimal"], ".").split(options["delimiter"])
             options["header"] = any(number(cell) is None for cell in row)
