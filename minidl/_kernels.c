@@ -456,10 +456,10 @@ static PyObject *call(const Kernel *kernel, PyObject *const *args, Py_ssize_t n_
 #define AN_EXPONENTIAL 16 /* additions that take as long */
 #define AT_ONCE 65536 /* elements whose sum is kept in the type of the array */
 
-/* exp(x) - less for x <= 0 to within 2 units in the last place, NaN for NaN; less: 0 or 1. 2**n times
- * a polynomial in the rest, as in Cephes by S. L. Moshier. Below -87, exp(x) is 0. GCC makes vectors
- * of this as long as no part is calculated for one case only: hence the forms of the choices, and
- * -fno-tree-pre. */
+/* exp(x) - less for x <= 0 to within 2 units in the last place, NaN for NaN; less: 0 or 1. 2**n
+ * times a polynomial in the rest, as in Cephes by S. L. Moshier. Below -87, exp(x) is 0. GCC makes
+ * vectors of this as long as no part is calculated for one case only: hence the forms of the
+ * choices, and -fno-tree-pre. */
 static inline float exp_less_float(float x, float less) {
     float c = x > -87.0f ? x : -87.0f; /* NaN has no place in an exponent */
     float n = (float)(int)(c * 1.44269504f - 0.5f);

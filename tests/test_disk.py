@@ -75,6 +75,15 @@ def test_numbers_of_rows_that_are_not_there_are_refused(saved):
         assert rows[np.array([], np.int64)].shape == (0, 8)
 
 
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="there is no reading at a given place")
+def test_reading_leaves_the_position_of_the_file_which_threads_and_forks_share(saved):
+    X, path = saved
+    rows = npy_rows(path)
+    before = rows._file.tell()
+    assert np.array_equal(rows[17:60], X[17:60]) and np.array_equal(rows[np.array([3])], X[[3]])
+    assert rows._file.tell() == before
+
+
 def test_images_are_flattened(tmp_path):
     X = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
     np.save(tmp_path / "X.npy", X)

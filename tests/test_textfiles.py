@@ -186,3 +186,10 @@ def test_cells_of_several_lines_may_pass_from_block_to_block(monkeypatch):
         pieces = [*tables_of(io.BytesIO(f"a,b\n{rows}".encode()), Format(), rows=1)]
         assert len(pieces) > 2 and joined(pieces).lines.tolist() == expected.lines.tolist()
         assert joined(pieces).columns["b"].texts == expected.columns["b"].texts
+
+
+def test_short_lines_below_a_long_header_take_no_memory_for_cells_that_are_not_there():
+    header = ",".join(f"c{j}" for j in range(textfiles.MAX_COLUMNS))
+    data = (header + "\n" + "a\n" * 500_000).encode()  # as many rows would be 400 GB
+    with pytest.raises(DataError, match=f"^f:2: 1 cells, but {textfiles.MAX_COLUMNS} columns"):
+        next(tables_of(io.BytesIO(data), Format(), "f"))

@@ -1,7 +1,7 @@
 """Rows that stay on the disk: read in blocks when they are asked for, shuffled by blocks.
 
-Files are read into buffers, not mapped: a file that is cut short is then an error and
-not the end of the process.
+Files are read into buffers, not mapped: a file that is cut short is then an error and not the end
+of the process.
 """
 
 from __future__ import annotations
@@ -141,8 +141,11 @@ class DiskRows:
         view, at = rows.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
         while view:
             try:
-                self._file.seek(at)
-                n = self._file.readinto(view)
+                if hasattr(os, "preadv"):  # threads and forked processes share the file's position
+                    n = os.preadv(self._file.fileno(), [view], at)
+                else:
+                    self._file.seek(at)
+                    n = self._file.readinto(view)
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
             if not n:

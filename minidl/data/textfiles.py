@@ -145,6 +145,8 @@ class TextTable:
                 data += b"\n"
             # `data.count` takes several times as long.
             n_lines = np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+            if len(is_text) * n_lines > len(data):  # most lines are too short
+                return None
             cells = np.empty((len(is_text), n_lines))
             found = _cells.read(data, cells, is_text, *self._marks, self._gaps)
             if found is None:
