@@ -59,8 +59,8 @@ def spec_of(thing: object, registry: Mapping[str, type]) -> dict[str, Any]:
         spec[key] = plain(kept[key])
         if not _fits(spec[key], parameter.annotation):
             raise ValueError(
-                f"no file can hold {name} with {key}={_brief(kept[key])}: its constructor must "
-                "annotate it as a number, a text, a truth value or a list of these"
+                f"no file can hold {name} with {key}={_brief(kept[key])}: options are numbers up "
+                "to 1e300, texts, truth values and lists of these, annotated by the constructor"
             )
     return spec
 
