@@ -1,7 +1,5 @@
 """A progress bar, apart from `terminal.py`: tqdm's import takes a fifth of a short command."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

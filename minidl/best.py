@@ -1,7 +1,5 @@
 """Which weights a training keeps: averages over its steps, the best epoch, and when to stop."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

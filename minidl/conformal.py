@@ -8,8 +8,6 @@ Wasserman, Least Ambiguous Set-Valued Classifiers, 2019, for sets; Lei et al., D
 Predictive Inference for Regression, 2018, section 5.2, for errors divided by their usual size.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 A command that is ended by one of these prints its message and no traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """What a model gives for rows that it is not trained on: its outputs, its loss and its metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """`fit`: the training loop as one call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """The flat vector in groups, by what decays, is scaled or bounded, and in blocks to walk over."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ waits for one of its threads on a busy core loses whole time slices. Here one sm
 does both. Each thread calls NumPy's own BLAS for its part of a product.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

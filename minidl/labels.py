@@ -1,7 +1,5 @@
 """Class labels: as an array to index, and as plain values for a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

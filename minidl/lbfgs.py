@@ -5,8 +5,6 @@ rate. It needs an objective that gives the same value for the same weights, so i
 that draw noise or look at the statistics of a batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ An optimizer owns its running averages and nothing else. In NumPy it walks the v
 stay in the cache, so that its few passes read memory once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ a step; who computes a shard changes no bit. Several cores within a process are 
 `minidl.kernels`, whose threads share the work of each shard.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from operator import is_

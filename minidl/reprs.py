@@ -3,8 +3,6 @@
 Layers and preprocessings keep each argument of their constructor under its own name.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from functools import cache

@@ -4,8 +4,6 @@ A schedule has no state, so a resumed run needs nothing but the number of its st
 gives the name of each in a YAML file.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The configs that come with minidl: recipes found by name, wherever the command is started."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ registry, and the options are checked against the annotations of the constructor
 can make nothing else. NumPy only.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Mapping, Sequence
 from functools import partial

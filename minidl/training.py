@@ -3,8 +3,6 @@
 `fit`, runs, estimators and the benchmark all drive its one generator, `Training.steps`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial

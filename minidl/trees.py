@@ -4,8 +4,6 @@ What may be long is stored as an array under its dotted path, "optimizer.velocit
 texts, and lists of texts or numbers. So the document is small for any tree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import inf
 from typing import Any

@@ -5,8 +5,6 @@ It is derived from the models that validate, and ships as minidl/config.schema.j
 Reference: https://json-schema.org/draft/2020-12.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

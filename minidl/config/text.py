@@ -3,8 +3,6 @@
 What is wrong with a file is one error that lists all of it, and where.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

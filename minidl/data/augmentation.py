@@ -4,8 +4,6 @@ What is drawn for a row depends on the seed, the training step and the row's pla
 and on nothing else: a resumed run, or one on more threads, sees the same images.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from abc import ABC, abstractmethod

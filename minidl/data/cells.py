@@ -5,8 +5,6 @@ same thing from each. `text_of` turns any cell into text, and `key` maps texts t
 ("10.50" and "10.5", "TRUE" and "true", a date with and without midnight) to one text.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A table that is too large for memory, as a pair of .npy files that training reads in pieces."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

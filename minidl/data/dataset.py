@@ -1,7 +1,5 @@
 """A data set: arrays and what is known about them; made of what scikit-learn's functions return."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ names of scikit-learn's sets are its own without load_, make_ and fetch_; tables
 makes a set and with which defaults. scikit-learn is imported by the functions that use it.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable

@@ -5,8 +5,6 @@ each failure.  So a thread fetches, and is left alone once nothing arrives any m
 download stays in scikit-learn's cache: it happens once.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

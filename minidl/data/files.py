@@ -1,7 +1,5 @@
 """From a file to a data set: tables, arrays in .npz and .npy, IDX images, and sparse rows."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """How a text file writes a table: given, or told from its first lines."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """What a text file looks like before anyone has said: its format, its columns, and what is odd."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ The kind of a column is told from all its cells, or given by the user. A column 
 other texts in it is an error, never silently a category.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -3,8 +3,6 @@
 LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files as tables, whole or in pieces: text, and Parquet and Arrow, which polars reads."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace

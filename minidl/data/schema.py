@@ -4,8 +4,6 @@ A schema is inferred from the training table, goes into the model file, and turn
 into the same numbers: `schema.encode(frame)`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import warnings

@@ -1,7 +1,5 @@
 """A data set is checked, and cut into a training, a validation and a test part."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import numpy as np

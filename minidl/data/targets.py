@@ -1,7 +1,5 @@
 """The target column of a table as class numbers or as numbers, and columns that tell it alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal

@@ -4,8 +4,6 @@ A block that is written plainly is read at once, in C (`_cells.c`). Python's `cs
 and says what is wrong with them; where no C compiler was present, it reads all of them, slowly.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

@@ -3,8 +3,6 @@
 A warp is drawn once for several rows and steps, as a table of which pixels make which.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """scikit-learn's callbacks (1.9 and newer), told of each epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

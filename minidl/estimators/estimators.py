@@ -1,7 +1,5 @@
 """The two estimators: labels in and out, whatever they are; one or several numbers a row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real

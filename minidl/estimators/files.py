@@ -1,7 +1,5 @@
 """An estimator in a model file: its parameters and what it fitted, beside the model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a user calls on both estimators, in reading order: fit, predict, file, weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self

@@ -4,8 +4,6 @@ The rules of stopping, of the adaptive learning rate and of the row order are sc
 that the same `random_state` gives the same model; the steps are those of `minidl.training`.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The notation of layers, losses and schedules is that of a config.
 """
 
-from __future__ import annotations
-
 from dataclasses import fields
 from itertools import pairwise
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """The parameters of both estimators: defaults, ranges, configs, and their documentation, once."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import os

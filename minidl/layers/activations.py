@@ -4,8 +4,6 @@ All are stable far from 0: no overflow, no loss of the tails. `ACTIVATIONS` give
 in a YAML file.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal
 

@@ -8,8 +8,6 @@ polynomial serves everywhere. Its coefficients are an interpolation at Chebyshev
 that of Press et al., Numerical Recipes, 3rd edition, 2007, section 6.2.2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidl.kernels import Array

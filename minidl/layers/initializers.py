@@ -5,8 +5,6 @@ the same variance. Sources: Glorot and Bengio 2010 (glorot); LeCun et al. 1998, 
 (lecun); He et al. 2015 (he); Saxe et al. 2014 (orthogonal).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

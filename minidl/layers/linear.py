@@ -134,8 +134,6 @@ layers are only one, with the weights W1 W2 and the bias b1 W2 + b2, and depth g
 True
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Layers with noise in training, which depends on where a row stands and on nothing else."""
 
-from __future__ import annotations
-
 from functools import cache
 from statistics import NormalDist
 

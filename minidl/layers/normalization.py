@@ -1,7 +1,5 @@
 """Layers that bring features to a common scale, and the learned scale itself."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Layers around which the input is carried past."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

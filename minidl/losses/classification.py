@@ -1,7 +1,5 @@
 """Losses for classes: one of several, or yes and no."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

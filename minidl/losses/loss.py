@@ -1,7 +1,5 @@
 """What every loss function promises, and what losses share."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 

@@ -1,7 +1,5 @@
 """Metrics of predicted classes and scores, with NumPy alone; they agree with scikit-learn's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

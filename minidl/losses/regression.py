@@ -1,7 +1,5 @@
 """Losses for numbers, and the unit in which their outputs count."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self

@@ -1,7 +1,5 @@
 """`TableEncoder`: a raw table as inputs for a network, as a transformer of scikit-learn's kind."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self

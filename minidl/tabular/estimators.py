@@ -1,7 +1,5 @@
 """The two estimators of raw tables: calibrated probabilities, and numbers with intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -5,8 +5,6 @@ m is the mean of the training inputs. Those of all inputs add up to f(x) - f(m).
 Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, 2017.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A member's number of epochs is chosen on the fold that it has not seen, and its 
 fold are an honest prediction of each row.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import suppress

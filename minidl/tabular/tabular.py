@@ -1,7 +1,5 @@
 """What both estimators do: fit, predict, explain, save and load, in reading order."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real

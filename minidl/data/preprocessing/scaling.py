@@ -1,7 +1,5 @@
 """What every preprocessing promises, and those that shift and scale, all features or each."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self

@@ -4,8 +4,6 @@ Each puts the numbers first, encoded in its own way, then a mark for each that h
 then the categories.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
