@@ -125,7 +125,8 @@ def predict_encoded(
     same = isinstance(preprocessing, Unchanged) and encoded.dtype == model.dtype
     transform = None if same else partial(preprocessing.transform, dtype=model.dtype)
     many = encoded.shape[0] >= ROWS_AT_ONCE and kernels.name() == "compiled"
-    if many and isinstance(preprocessing, TableFeatures) and type(first) is Linear:
+    dense = isinstance(encoded, np.ndarray)  # `transform` refuses others
+    if many and dense and isinstance(preprocessing, TableFeatures) and type(first) is Linear:
         look_up = preprocessing.look_up(first.W, first.b if first.bias else None)
         if look_up is not None:
             return predict_outputs(model, encoded, transform=look_up, n_done=1)

@@ -285,6 +285,9 @@ def test_many_rows_are_predicted_by_looking_up():
     found = predictor.predict_proba(table)
     assert np.allclose(found[:700], expected, rtol=0, atol=1e-5)
     assert not np.array_equal(found[:700], expected) or kernels.name() != "compiled"
+    for n in (9, 1500):
+        with pytest.raises(ValueError, match="^X must be dense for preprocessing table_features"):
+            predictor.predict(csr_matrix((n, len(table.columns))))
 
 
 def test_features_refuse_the_arrays_of_others():
