@@ -110,6 +110,9 @@ def test_arrays_by_their_names(tmp_path):
         load_dataset("file", path=path, features="X", target="z")
     with pytest.raises(DataError, match="must be rows of numbers"):
         load_dataset("file", path=path, features="names", target="y")
+    np.savez(path, X=X, y=3)
+    with pytest.raises(DataError, match=r"rows of numbers, got \(20, 3\) float64 and \(\)$"):
+        load_dataset("file", path=path)
     np.savez(path, a=X, b=y)
     with pytest.raises(ValueError, match=r"^features and target must name arrays of .*: a, b$"):
         load_dataset("file", path=path)

@@ -286,7 +286,7 @@ def test_many_rows_are_predicted_by_looking_up():
     assert np.allclose(found[:700], expected, rtol=0, atol=1e-5)
     assert not np.array_equal(found[:700], expected) or kernels.name() != "compiled"
     for n in (9, 1500):
-        with pytest.raises(ValueError, match="^X must be dense for preprocessing table_features"):
+        with pytest.raises(ValueError, match=r"^X must be dense for preprocessing table_features"):
             predictor.predict(csr_matrix((n, len(table.columns))))
 
 

@@ -227,21 +227,21 @@ def _of_arrays(
     path: str, X: Any, y: Any, X_test: Any = None, y_test: np.ndarray | None = None
 ) -> Dataset:
     """Return the data set of arrays; X of 3 or 4 dimensions is images."""
-    n_rows, targets = y.shape[0], y if y_test is None else np.concatenate([y, y_test])
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
     dims = X.row_shape if isinstance(X, DiskRows) else X.shape[1:]
     shape = (*dims, 1)[:3] if len(dims) in (2, 3) else None
     if shape and isinstance(X, np.ndarray):
         X = X.reshape(len(X), -1)
     if shape and isinstance(X_test, np.ndarray):
         X_test = X_test.reshape(len(X_test), -1)
-    fit = X.ndim == 2 and X.dtype.kind in "biuf" and X.shape[0] == n_rows
-    if not fit or targets.ndim not in (1, 2):
+    are_rows = X.ndim == 2 and X.dtype.kind in "biuf" and y.ndim in (1, 2)
+    if not are_rows or X.shape[0] != len(y):
         raise DataError(
             f"{path}: features and target must be rows of numbers, got {X.shape} "
             f"{X.dtype} and {y.shape}"
         )
+    n_rows, targets = len(y), y if y_test is None else np.concatenate([y, y_test])
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
     few = targets.ndim == 1 and len(np.unique(targets)) <= 20
     if few and targets.dtype.kind == "f" and bool((targets == np.round(targets)).all()):
         targets = targets.astype(np.int64)
