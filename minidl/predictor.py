@@ -20,7 +20,7 @@ from minidl.data.augmentation import ShiftedViews
 from minidl.data.preprocessing import PREPROCESSINGS
 from minidl.data.preprocessing.scaling import Preprocessing, Scaling, Unchanged
 from minidl.data.schema import Schema
-from minidl.data.tables import listed, table_of
+from minidl.data.tables import as_frame, listed, table_of
 from minidl.errors import CheckpointError, require, require_instance
 from minidl.evaluation import class_probabilities, decided, is_usable, predict_encoded
 from minidl.kernels import Array
@@ -171,12 +171,13 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
         """Return rows as numbers: those of a table by its schema, or else the preprocessing's."""
         if hasattr(X, "tocsr"):
             return X
-        framed, labels = hasattr(X, "columns"), self.preprocessing.labels
-        if not framed:
+        X = as_frame(X)
+        has_names, labels = hasattr(X, "columns"), self.preprocessing.labels
+        if not has_names:
             X = np.asarray(X)
         if self.schema is not None:
             schema, known = self.schema, {column.name for column in self.schema.columns}
-        elif not framed and X.dtype.kind in "biuf" and not any(labels):
+        elif not has_names and X.dtype.kind in "biuf" and not any(labels):
             return X
         else:
             X = table_of(X)
@@ -185,7 +186,7 @@ class Predictor(conformal.LabelSets, conformal.Intervals):
             names = [name.strip() for name in self.feature_names or X.columns]
             schema, known = Schema.plain(names, labels, self.preprocessing.dates), set(names)
         values = schema.encode(X, warn_at=5)
-        columns = X.columns if framed else ()
+        columns = X.columns if has_names else ()
         unused = sorted({str(name).strip() for name in columns} - known)
         if len(unused) < len(columns) and not self._reported.issuperset(unused):
             self._reported.update(unused)

@@ -13,6 +13,8 @@ import pytest
 from minidl import cli, load
 from minidl.predictor import Predictor
 
+pyarrow = pytest.importorskip("pyarrow")
+
 CONFIG = """
 data: {path: t.csv, target: y, preprocessing: smooth_clip, validation: 0.2, test: 0}
 model: [linear: 16, relu, linear: auto]
@@ -50,6 +52,7 @@ def test_whoever_reads_the_cells(name, tmp_path, monkeypatch):
         pd.read_csv(io.StringIO(text), dtype=str),
         pd.read_csv(io.StringIO(text)).convert_dtypes(dtype_backend="numpy_nullable"),
         pl.read_csv(io.StringIO(text), try_parse_dates=True),
+        pyarrow.Table.from_pandas(pd.read_csv(io.StringIO(text))),
     ]
     with pytest.warns(UserWarning, match="columns that the model does not use: y"):
         first = model.predict(frames[0])

@@ -103,11 +103,13 @@ def test_any_kind_of_frame_gives_the_same_model(kind, y, fitted):
     as_text = X.assign(code=X["code"].astype(str).astype("category"))
     nullable = X.assign(number=X["number"].astype("Float64"), colour=X["colour"].astype("string"))
     tables = [as_polars, as_text, nullable]
-    if pytest.importorskip("pyarrow"):
+    if arrow := pytest.importorskip("pyarrow"):
         tables.append(nullable.assign(number=nullable["number"].astype("double[pyarrow]")))
+        tables.append(arrow.Table.from_pandas(X))
     for table in tables:
         assert np.array_equal(outputs(fitted[id(y)], table), expected)
-    assert np.array_equal(outputs(quick(kind).fit(as_polars, y), as_polars), expected)
+    for table in (as_polars, tables[-1]):
+        assert np.array_equal(outputs(quick(kind).fit(table, y), table), expected)
 
 
 def test_columns_are_taken_by_name(fitted):

@@ -114,12 +114,13 @@ class Table:
 
 
 def table_of(X: Any, words: Sequence[str] = ()) -> Table:
-    """Return the table of a data frame (pandas, polars), an array, or a sequence of rows.
+    """Return the table of a data frame (pandas, polars, pyarrow), an array, or a sequence of rows.
 
     words: further texts that mark a gap.  Raises TableError for what is no table.
     """
     if isinstance(X, Table):
         return X
+    X = as_frame(X)
     if hasattr(X, "columns"):
         names = [str(name).strip() for name in X.columns]
         if len(set(names)) < len(names):
@@ -139,6 +140,11 @@ def table_of(X: Any, words: Sequence[str] = ()) -> Table:
         for name, each in zip(names, cells, strict=True)
     }
     return Table(columns, len(X), positional=positional)
+
+
+def as_frame(X: Any) -> Any:
+    """Return a table of pyarrow, whose `columns` are no names, as a frame; all else as it is."""
+    return X.to_pandas() if hasattr(X, "column_names") else X
 
 
 def column_of(cells: Any, words: Sequence[str] = (), framed: bool = True) -> Column:

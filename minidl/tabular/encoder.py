@@ -57,7 +57,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        X : data frame (pandas, polars, pyarrow) or array-like of shape (n_samples, n_features)
         y : array-like of numbers, (n_samples,) or (n_samples, n), default=None
             What categories of many labels are coded by.
 

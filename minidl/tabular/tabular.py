@@ -90,7 +90,7 @@ class Tabular(InFiles):
 
         Parameters
         ----------
-        X : data frame (pandas, polars) or array-like of shape (n_samples, n_features)
+        X : data frame (pandas, polars, pyarrow) or array-like of shape (n_samples, n_features)
             The raw table; values may be missing. Predictions take the columns of a frame by name
             and ignore others.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
