@@ -253,6 +253,22 @@ def test_what_cannot_be_begun_is_one_line(capsys):
         inspect("i.csv", "y")
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.NPY", "a.svm.gz"])
+def test_a_name_that_training_reads_otherwise_is_refused(name):
+    FRAME.to_csv(name, index=False, compression=None)
+    with pytest.raises(DataError, match=rf"{name}: is no table by its name"):
+        inspect(name, "y: z")
+
+
+def test_na_is_a_class_beside_a_single_other_label(capsys):
+    pd.DataFrame({"x": RNG.normal(size=N), "y": ["NA", "z"] * (N // 2)}).to_csv("a.csv")
+    assert cli.main(["init", "a.csv", "--target", "y"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 classes, NA, z" in out and "if it marks a gap, set data.missing: [NA]" in err
+    assert cli.main(["train", "a.yaml", "--out", "run", "--quiet", "train.epochs=1"]) == 0
+    assert load("run/model.npz").classes == ["NA", "z"]
+
+
 def test_a_hostile_header_stays_a_comment():
     name = "a\x1b[31m # b: [c]"
     frame = pd.DataFrame({name: RNG.normal(size=40), "null": range(40), "y": [0, 1] * 20})

@@ -15,7 +15,7 @@ import numpy as np
 from minidl.archive import read_arrays
 from minidl.data.dataset import Dataset, dataset_of
 from minidl.data.disk import DiskRows, npy_rows
-from minidl.data.formats import FRAMES, Format, open_data
+from minidl.data.formats import FRAMES, SVMLIGHT, Format, open_data
 from minidl.data.kinds import Tally
 from minidl.data.readers import read_table
 from minidl.data.schema import Schema
@@ -71,7 +71,7 @@ def file(
         data = _npz(path, features, target)
     elif name.endswith(".npy"):
         data = _npy(path, target)
-    elif name.endswith((".svm", ".svmlight", ".libsvm")):
+    elif name.endswith(SVMLIGHT):
         data = _svmlight(path)
     elif not name.endswith(FRAMES) and _is_idx(path):
         data = _idx(path)

@@ -15,6 +15,8 @@ from minidl.data.cells import number, signed_number
 from minidl.errors import DataError, require
 
 FRAMES = (".parquet", ".pq", ".arrow", ".feather", ".ipc")  # files that are no text
+SVMLIGHT = (".svm", ".svmlight", ".libsvm")
+NO_TABLES = (".npz", ".npy", *SVMLIGHT)  # as the endings of files tell
 SAMPLE = 2**18  # bytes from which the format of a file is told
 LINES = 1000  # of the sample, at most
 DELIMITERS = ",;\t|"

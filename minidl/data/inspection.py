@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minidl.data.cells import is_code, is_padded, is_word, number, signed_number, text_of
-from minidl.data.formats import Format, detect_format
+from minidl.data.formats import NO_TABLES, Format, detect_format
 from minidl.data.kinds import ColumnSchema, Tally, first_cell, hardly_repeat
 from minidl.data.readers import read_table
 from minidl.data.schema import Schema
 from minidl.data.tables import Table, TableError
 from minidl.data.targets import MAX_CLASSES, Target, Task, column_of_target, leaks, target_of
+from minidl.errors import DataError
 
 MOST_WORDS = 3  # a column of numbers has at most as many texts that mark a gap
 BAD, MOST_BAD = 0.1, 20  # or so many different ones, in this share of its cells
@@ -34,6 +35,8 @@ class Inspection:
 
 def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
     """Look at a file and tell what it holds.  Raises DataError for what is no table."""
+    if path.lower().removesuffix(".gz").endswith(NO_TABLES):
+        raise DataError(f"{path}: is no table by its name; name a text file .csv, for example")
     form = detect_format(path, target)
     table = read_table(path, form, literal=(target,))
     given, words, warnings = _odd_cells(table, target, form.decimal)
@@ -44,7 +47,9 @@ def inspect(path: str, target: str, task: Task = "auto") -> Inspection:
         task = "regression"
     found = target_of(table, target, task, form, drop_missing=True)
     if found.classes is not None and len(found.classes) == 1:
-        raise TableError(f"{path}: the target {target!r} is {found.classes[0]!r} in all rows")
+        raise TableError(
+            f"{path}: the target {target!r} is {found.classes[0]!r} in all rows that have it"
+        )
     rest = table.without([target]).taken(found.rows)
     columns, used = dict[str, tuple[str, str]](), list[ColumnSchema]()
     warnings += found.notes
@@ -94,6 +99,8 @@ def _odd_cells(
     """
     kinds, texts = dict[str, str](), column_of_target(table, target).texts or ()
     words = {text for text in texts if is_word(text) and text.lower() != "none"}
+    if len(texts) - len(words) < 2:  # what would be left is no more than one class
+        words = set()
     notes = [
         f"the target {target!r} holds {text!r}: taken for a gap, as data.missing says; if it is a "
         "class, take it out there"
