@@ -190,12 +190,16 @@ def test_data_that_cannot_be_learnt_from_is_refused(data, message):
     ("sizes", "method", "message"),
     [
         ((20, 20), "random", "nothing is left for training: 40 rows, 20 for validation, 20"),
-        ((0.5, 19), "stratified", "1 rows are left for training, but 2 classes"),
+        (
+            (0.5, 19),
+            "stratified",
+            "training would keep 1 of 40 rows, fewer than the 2 classes",
+        ),
         ((0, 20), "last", "no row of class 'b' is left for training"),
     ],
 )
 def test_a_training_part_that_cannot_be_learnt_from_is_refused(sizes, method, message):
     data = labelled([20, 20])
-    data = replace(data, y=np.sort(data.y))
-    with pytest.raises(DataError, match=message):
+    data = replace(data, y=np.sort(data.y), path="/data/a.csv")
+    with pytest.raises(DataError, match=f"^/data/a.csv: {message}"):
         split(data, validation=sizes[0], test=sizes[1], method=method, rng=rng())

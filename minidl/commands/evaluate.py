@@ -60,7 +60,7 @@ def _test_part(trained: Trained, path: str) -> tuple[str, Array, Array]:
     experiment = Experiment(load_config(folder.config))
     if (test := experiment.test) is None:
         raise ConfigError(f"{path}: the run set no test part aside; name a file with rows")
-    source = Path(experiment.dataset.path or experiment.dataset.name).name
+    source = Path(experiment.dataset.source).name
     what = f"the {len(test.y)} test rows of {source}"
     return what, trained.predictor.outputs(test.X), test.y
 

@@ -51,6 +51,11 @@ class Dataset:
             object.__setattr__(self, "feature_names", self.schema.names)
 
     @property
+    def source(self) -> str:
+        """What messages call it: the file, or the name where there is none."""
+        return self.path or self.name
+
+    @property
     def is_classification(self) -> bool:
         """Whether y holds class numbers."""
         return self.classes is not None

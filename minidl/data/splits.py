@@ -41,7 +41,7 @@ def split(
     n_validation = _count("validation", validation, n_samples)
     if n_validation + n_test >= n_samples:
         raise DataError(
-            f"{dataset.name}: nothing is left for training: {n_samples} rows, "
+            f"{dataset.source}: nothing is left for training: {n_samples} rows, "
             f"{n_validation} for validation, {n_test} for test"
         )
 
@@ -68,8 +68,8 @@ def split(
         absent &= np.bincount(train.y, minlength=len(absent)) == 0
         if absent.any():
             raise DataError(
-                f"{dataset.name}: no row of class {dataset.classes[absent.argmax()]!r} is left for "
-                "training: split with method stratified, or hold fewer rows back"
+                f"{dataset.source}: no row of class {dataset.classes[absent.argmax()]!r} is left "
+                "for training: split with method stratified, or hold fewer rows back"
             )
     if own_test:
         test_part = Rows(dataset.X_test, dataset.y_test)  # type: ignore[arg-type]
@@ -92,7 +92,8 @@ def _stratified(
     n_train = len(dataset.y) - n_validation - n_test
     if n_train < len(labels):
         raise DataError(
-            f"{dataset.name}: {n_train} rows are left for training, but {len(labels)} classes"
+            f"{dataset.source}: training would keep {n_train} of {len(dataset.y)} rows, fewer than "
+            f"the {len(labels)} classes"
         )
     # A row of each class stays for training, and one for validation where that can have them all.
     reserved = np.minimum(1 + (n_validation >= len(labels)), np.maximum(counts - 1, 1))
@@ -126,7 +127,7 @@ def _share_out(n_rows: int, counts: np.ndarray, limit: np.ndarray) -> np.ndarray
 
 def _check(dataset: Dataset) -> None:
     """Raise DataError where nothing could be learnt, or where a number is not finite."""
-    name, n_samples = dataset.name, len(dataset.y)
+    name, n_samples = dataset.source, len(dataset.y)
     if n_samples == 0:
         raise DataError(f"{name}: there is no row")
     if dataset.X.shape[0] != n_samples:
@@ -166,6 +167,6 @@ def _check_finite(dataset: Dataset, array_name: str, array: Any, first_row: int 
         names = dataset.feature_names if is_input else None
         where += f", column {column[0]}" + (f" ({names[column[0]]})" if names else "")
     raise DataError(
-        f"{dataset.name}: {array_name} holds {value} at {where}: "
+        f"{dataset.source}: {array_name} holds {value} at {where}: "
         + ("fill in or drop what is missing" if np.isnan(value) else "every value must be finite")
     )

@@ -45,7 +45,7 @@ def write_report(folder: RunFolder, experiment: Experiment | None = None) -> Non
 
 def _html(experiment: Experiment, folder: RunFolder, epochs: Any, results: Any) -> str:
     dataset = experiment.dataset
-    source = dataset.name if dataset.path is None else Path(dataset.path).name
+    source = Path(dataset.source).name
     title = ": ".join(dict.fromkeys([experiment.config.name, source]))
     n_classes, n_epochs = dataset.n_classes, results.get("epochs", len(epochs))
     kind = f"{n_classes} classes" if dataset.is_classification else "regression"
