@@ -180,6 +180,7 @@ def test_a_bad_file_is_said_in_a_line_and_nothing_is_written(run, name, out):
         ("predict run train.csv --out gone/p.csv", 5, "cannot write gone/p.csv"),
         ("evaluate run gone.csv", 3, "gone.csv: no such file"),
         ("evaluate run train.csv --target byes", 3, "did you mean 'buys'?"),
+        ("evaluate run train.csv --target buys --target age", 2, "the model predicts one target"),
         ("evaluate run/model.npz", 2, "has no test part"),
         ("evaluate run gaps.csv", 3, "the target 'buys' is missing in all rows"),
         ("evaluate run other.csv", 3, "labels that the model does not know, such as 'perhaps'"),

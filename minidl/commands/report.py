@@ -24,7 +24,10 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
     with RunFolder.open(parser.parse_args(arguments).run) as folder:
         if not folder.is_finished():
-            raise ConfigError(f"{folder.path}: the run is not finished: there is no model yet")
+            raise ConfigError(
+                f"{folder.path}: the run is not finished by its run.json, or lacks model.npz or "
+                "results.json"
+            )
         write_report(folder)
     say(f"report: {folder.report}")
     return 0

@@ -103,6 +103,8 @@ class Trained:
 
     def target_names(self, given: Sequence[str]) -> list[str]:
         """The columns that hold the targets, if none are given: one, or of several labels each."""
+        if len(given) > 1 and self.classes is not None and not self.predictor.has_several_labels:
+            raise ConfigError("the model predicts one target: give --target once")
         if given or self.predictor.has_several_labels:
             return list(given or self.classes or ())
         if (name := self.data.get("target")) is None:
