@@ -227,6 +227,14 @@ def test_categories_and_dates(tmp_path, name):
             assert found is None or found < 1e-5
 
 
+def test_equal_models_are_equal_files(tmp_path):
+    (one, _), (other, _) = with_dates("table_features"), with_dates("table_features")
+    for format in FORMATS:
+        export_model(one, tmp_path / "one", format)
+        export_model(other, tmp_path / "other", format)
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes(), format
+
+
 @pytest.mark.parametrize("name", ["smooth_clip", "quantile", "piecewise_linear", "table_features"])
 def test_categories_alone(tmp_path, name):
     X = np.random.default_rng(0).integers(0, 3, (50, 1)).astype(np.float64)

@@ -1,9 +1,13 @@
 """Representations that can be read and pasted, and messages for a class given for an object."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import minidl
+import minidl.estimators
+import minidl.tabular
 from minidl import (
     MSE,
     SGD,
@@ -35,6 +39,14 @@ X, y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
 )
 def test_representations_are_calls(thing, text):
     assert repr(thing) == text
+
+
+@pytest.mark.parametrize("room", [minidl, minidl.estimators, minidl.tabular])
+def test_annotations_of_all_that_is_public_are_types(room):
+    for name in room.__all__:
+        thing = getattr(room, name)
+        if callable(thing) and not (inspect.isclass(thing) and issubclass(thing, Exception)):
+            inspect.signature(thing, eval_str=True)
 
 
 def test_a_model_and_a_predictor_show_their_layers(tmp_path):

@@ -89,7 +89,7 @@ def c_source(
         else:
             declared[name] = f"{kind} {name}[{value.width}];"
         statements.append(_statement(value, names, kind))
-        for each in set(value.inputs):
+        for each in dict.fromkeys(value.inputs):  # a set has no order that repeats
             uses[each] -= value.inputs.count(each)
             if uses[each] == 0 and each.op != "constant":
                 free[each.width, each.dtype].append(names[each])
