@@ -377,3 +377,13 @@ def test_numbers_that_any_decimal_mark_reads_keep_that_of_the_training_file(mini
     Path("points.csv").write_text("a;b\n1.0;1000\n")
     expected = minidl("predict run groups.csv")
     assert expected[::2] == (0, "") and minidl("predict run points.csv") == expected
+
+
+def test_an_encoding_that_is_no_extension_of_ascii_is_that_of_the_training_file(minidl):
+    lines = ["a,b,y", *(f"{i},{'pq'[i % 2]},{i}" for i in range(40))]
+    Path("table.csv").write_text("\n".join(lines))
+    assert minidl("init table.csv --target y --out config.yaml --force")[0] == 0
+    Path("table.csv").write_text("\n".join(lines), encoding="cp037")
+    run = "train config.yaml train.epochs=1 data.encoding=cp037 --quiet --out run"
+    assert minidl(run)[0] == 0
+    assert minidl("predict run table.csv")[::2] == (0, "")

@@ -139,7 +139,7 @@ def encoding_of(path: str, usual: str = "utf-8") -> str:
         return "utf-16"
     if b"\0" in data:
         return usual  # reading names the line
-    is_unicode = "a".encode(usual) != b"a" or codecs.lookup(usual).name.startswith("utf-8")
+    is_unicode = codecs.lookup(usual).name.startswith(("utf-8", "utf-16"))
     if data.isascii() and not is_unicode:
         return usual
     with open_data(path) as file:
