@@ -3,11 +3,9 @@
  *
  * A function returns None, and has done nothing, for arrays that it is not made for. Work is cut
  * into as many parts as there are threads; the cut depends on the sizes alone, so the bits of a
- * result depend on the number of threads (products, the loss of softmax) or on nothing (all else),
+ * result depend on the number of threads (products, the losses) or on nothing (all else),
  * never on timing. Each Python thread has a number of its own; all share one crew. No
  * multiplication is contracted with an addition, so elementwise results have NumPy's bits.
- *
- * What depends on the type of the numbers, float32 or float64, stands once, in _passes.h.
  *
  * The interpreter's lock is released around all long work. Threads look out for new work for a
  * fraction of a millisecond before they sleep: waking takes as long as a small step. */
@@ -19,7 +17,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#include <tgmath.h> /* sqrt and log of either type */
+#include <tgmath.h> /* sqrt, log and log1p of either type */
 
 #define MAX_THREADS 32
 #define LONG 16384         /* elements: shorter arrays are one part, with the lock held */
@@ -61,6 +59,12 @@ static pthread_cond_t has_work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t is_done = PTHREAD_COND_INITIALIZER;
 static pthread_rwlock_t no_fork = PTHREAD_RWLOCK_INITIALIZER;
 
+static void wake(pthread_cond_t *who_waits) {
+    pthread_mutex_lock(&mutex);
+    pthread_cond_broadcast(who_waits);
+    pthread_mutex_unlock(&mutex);
+}
+
 /* Run parts of the present task until none is left. Each thread begins with the part of its own
  * number, whose rows it is likely to have in its cache, and then takes what is left: a thread that
  * another process keeps off its core holds up nobody. */
@@ -71,11 +75,7 @@ static void take_parts(int me) {
         if (!atomic_compare_exchange_weak(&offer, &seen, seen & ~(1u << part))) continue;
         /* With a part in hand, the task stays the present one until that part is finished. */
         task(task_work, part, task_parts);
-        if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) {
-            pthread_mutex_lock(&mutex);
-            pthread_cond_signal(&is_done);
-            pthread_mutex_unlock(&mutex);
-        }
+        if (atomic_fetch_sub(&n_unfinished, 1) == 1 && atomic_load(&caller_asleep)) wake(&is_done);
         seen = atomic_load(&offer);
     }
 }
@@ -101,12 +101,10 @@ static void *help(void *number) {
 }
 
 static void start_threads(int wanted) {
-    pthread_attr_t detached;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    for (pthread_t thread; n_started < wanted; n_started++)
-        if (pthread_create(&thread, &detached, help, (void *)(intptr_t)n_started)) break;
-    pthread_attr_destroy(&detached);
+    for (pthread_t thread; n_started < wanted; n_started++) {
+        if (pthread_create(&thread, NULL, help, (void *)(intptr_t)n_started)) break;
+        pthread_detach(thread);
+    }
 }
 
 static void run_with_crew(Task function, Work *work, int parts) {
@@ -116,11 +114,7 @@ static void run_with_crew(Task function, Work *work, int parts) {
     task_parts = parts;
     atomic_store(&n_unfinished, parts);
     atomic_store(&offer, ~0u >> (MAX_THREADS - parts));
-    if (atomic_load(&n_asleep)) {
-        pthread_mutex_lock(&mutex);
-        pthread_cond_broadcast(&has_work);
-        pthread_mutex_unlock(&mutex);
-    }
+    if (atomic_load(&n_asleep)) wake(&has_work);
     take_parts(0);
     for (int i = 0; i < LOOKS && atomic_load(&n_unfinished); i++) LOOK_AGAIN();
     if (atomic_load(&n_unfinished)) {
@@ -242,7 +236,7 @@ static int borrow(PyObject *object, char kind, Array *array) {
         return 0;
     }
     array->span = view->len;
-    int fits = is_real(view) && (!strided || has_lines(array));
+    int fits = kind == 'b' ? view->itemsize > 0 : is_real(view) && (!strided || has_lines(array));
     if (bytes) fits = view->itemsize == bytes && strchr("ilq", *view->format) && view->ndim == 1;
     if (fits) {
         array->data = view->buf;
@@ -269,8 +263,8 @@ enum { MOST_ARRAYS = 7, MOST_SETTINGS = 9, MOST_WORKS = 64, NO = -1 };
 
 /* kinds: a letter for each argument. r: an array that is read, w: written, o: read, or None; m: a
  * matrix that is read, M: written, whose rows or columns are contiguous; i: integers of 64 bits in
- * a row, j: of 32 bits; d: a number. Arrays of the first five are all of floats or all of doubles.
- * What is written shares no memory with anything else.
+ * a row, j: of 32 bits; b: an array of anything; d: a number. Arrays of the first five are all of
+ * floats or all of doubles. What is written shares no memory with anything else.
  * length: elements, or what takes as long; NO where the arrays do not fit.
  * answers: what Python is told. DONE: True, or None where a sum of a part is not 0. FINITE: whether
  * all sums are 0. SUM: their sum. */
@@ -345,7 +339,7 @@ typedef struct {
 } Recording;
 
 static const char CAPSULE[] = "minidl._kernels.recording";
-static const Kernel a_batch = {"a batch", "ri", NULL, NULL, NULL, DONE};
+static const Kernel a_batch = {"a batch", "rb", NULL, NULL, NULL, DONE};
 static _Thread_local Recording *recording; /* what this Python thread records now */
 
 static void forget(Recording *r) {
@@ -363,7 +357,7 @@ static PyObject *py_record(PyObject *self, PyObject *nothing) {
     Py_RETURN_NONE;
 }
 
-/* End a recording. It is of use where all that was asked for was done here, with x and y. */
+/* End a recording. It is of use where all was done here, with x and with y, which lie apart. */
 static PyObject *py_recorded(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     Recording *r = recording;
     int n_read[2] = {0}, n_losses = 0;
@@ -371,7 +365,7 @@ static PyObject *py_recorded(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (r == NULL) Py_RETURN_NONE;
     recording = NULL;
     r->batch.kernel = &a_batch;
-    int fits = take(&r->batch, args) == 1 && !r->failed;
+    int fits = take(&r->batch, args) == 1 && !r->failed && !meet(&r->batch.a[0], &r->batch.a[1]);
     for (Work *w = r->works; fits && w < r->works + r->n_works; w++) {
         n_losses += w->kernel->answers == SUM;
         for (Array *a = w->a; a < w->a + w->n_arrays; a++)
@@ -397,7 +391,8 @@ static PyObject *py_replay(PyObject *self, PyObject *const *args, Py_ssize_t n_a
     double loss = 0.0;
     int fits = take(&batch, args + 1) == 1 && !r->busy;
     for (int i = 0; fits && i < 2; i++)
-        fits = same_shape(&batch.a[i], &r->batch.a[i]) && batch.a[i].span == r->batch.a[i].span;
+        fits = same_shape(&batch.a[i], &r->batch.a[i]) &&
+               !strcmp(batch.a[i].view.format, r->batch.a[i].view.format);
     Work *end = r->works + r->n_works;
     for (Work *w = r->works; fits && w < end; w++) {
         for (Array *a = w->a; a < w->a + w->n_arrays; a++)
@@ -408,7 +403,7 @@ static PyObject *py_replay(PyObject *self, PyObject *const *args, Py_ssize_t n_a
         r->busy = 1; /* other Python threads may run meanwhile */
         for (Work *w = r->works; w < end; w++) {
             double sum = run_work(w);
-            if (w->kernel->answers == SUM) loss = sum * w->settings[1];
+            if (w->kernel->answers == SUM) loss = sum * w->settings[0];
         }
         r->busy = 0;
     }
@@ -596,7 +591,7 @@ static Py_ssize_t take_rows_length(const Work *w) {
 }
 KERNEL(take_rows, take_rows_length, "riw", take_rows_part, take_rows_part, DONE)
 
-/* ---- softmax cross-entropy ---- */
+/* ---- cross-entropy ---- */
 
 static Py_ssize_t softmax_length(const Work *w) {
     const Array *z = &w->a[0];
@@ -605,6 +600,7 @@ static Py_ssize_t softmax_length(const Work *w) {
     return fits ? z->size * AN_EXPONENTIAL : NO;
 }
 TYPED_KERNEL(softmax, softmax_length, "riwdd", SUM)
+TYPED_KERNEL(sigmoid_loss, costly_length, "rrwd", SUM)
 
 static Py_ssize_t probabilities_length(const Work *w) {
     return w->a[0].view.ndim == 2 && w->a[0].size > 0 ? costly_length(w) : NO;
@@ -632,8 +628,8 @@ static Py_ssize_t matmul_length(const Work *w) {
     const Array *a = &w->a[0], *b = &w->a[1], *c = &w->a[2], *bias = &w->a[3], *mask = &w->a[4];
     if (gemm_float == NULL) return NO;
     if (a->rows != c->rows || b->columns != c->columns || a->columns != b->rows) return NO;
-    /* A product with a single row or column is no gemm. NumPy has a fast way for the other ones. */
-    if (c->rows == 0 || (c->rows == 1 ? b->trans : c->columns == 1)) return NO;
+    /* A product with a single row is no gemm. NumPy has a fast way where b is transposed. */
+    if (c->rows == 0 || (c->rows == 1 && b->trans)) return NO;
     if ((bias->data && !is_row(bias, c->columns)) || (mask->data && !same_shape(mask, c)))
         return NO;
     for (const Array *m = a; narrow && m <= c; m++)
@@ -646,15 +642,17 @@ static Py_ssize_t matmul_length(const Work *w) {
 TYPED_KERNEL(matmul, matmul_length, "mmMood", DONE)
 
 static PyObject *py_use_blas(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
-    void *addresses[4];
-    if (n_args != 5) return PyErr_Format(PyExc_TypeError, "use_blas takes four addresses, narrow");
-    for (int i = 0; i < 4; i++) addresses[i] = PyLong_AsVoidPtr(args[i]);
-    narrow = PyObject_IsTrue(args[4]);
+    void *addresses[6];
+    if (n_args != 7) return PyErr_Format(PyExc_TypeError, "use_blas takes six addresses, narrow");
+    for (int i = 0; i < 6; i++) addresses[i] = PyLong_AsVoidPtr(args[i]);
+    narrow = PyObject_IsTrue(args[6]);
     if (PyErr_Occurred()) return NULL;
     gemm_float = addresses[0];
     gemm_double = addresses[1];
-    blas_threads = (int (*)(void))addresses[2];
-    set_blas_threads = (void (*)(int))addresses[3];
+    gemv_float = addresses[2];
+    gemv_double = addresses[3];
+    blas_threads = (int (*)(void))addresses[4];
+    set_blas_threads = (void (*)(int))addresses[5];
     Py_RETURN_NONE;
 }
 
@@ -671,18 +669,17 @@ static PyMethodDef methods[] = {
     FAST(relu), FAST(relu_backward), FAST(sigmoid), FAST(sigmoid_backward),
     FAST(tanh), FAST(tanh_backward), FAST(silu), FAST(silu_backward),
     FAST(batch_norm), FAST(batch_norm_backward),
-    FAST(softmax), FAST(probabilities),
+    FAST(softmax), FAST(sigmoid_loss), FAST(probabilities),
     FAST(add_l2), FAST(sgd), FAST(adam),
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_kernels", "Threads and single passes.", -1, methods,
-    NULL, NULL, NULL, NULL};
+    PyModuleDef_HEAD_INIT, "_kernels", "Threads and single passes.", -1, methods};
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *created = PyModule_Create(&module);
-    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 10)) return NULL;
+    if (created == NULL || PyModule_AddIntConstant(created, "VERSION", 11)) return NULL;
     pthread_atfork(wait_for_tasks, go_on, forget_threads);
     return created;
 }

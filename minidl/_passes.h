@@ -68,16 +68,15 @@ ELEMENTWISE(tanh_backward, first * (1 - x * x))
 ELEMENTWISE(silu, x * TYPED(logistic)(x))
 ELEMENTWISE(silu_backward, first * TYPED(silu_slope)(x))
 
-VECTORISED static void TYPED(rectify)(REAL *y, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] = y[i] < 0 ? 0 : y[i];
+/* What a ReLU beside a product does: y becomes max(y, 0), or 0 where it has kept nothing. */
+VECTORISED static void TYPED(finish)(int rectifies, const REAL *kept, REAL *y, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; rectifies && i < n; i++) y[i] = y[i] < 0 ? 0 : y[i];
+    for (Py_ssize_t i = 0; kept && i < n; i++) y[i] = kept[i] > 0 ? y[i] : 0;
 }
 
-VECTORISED static void TYPED(mask)(const REAL *to_keep, REAL *y, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] = to_keep[i] > 0 ? y[i] : 0;
-}
-
-VECTORISED static void TYPED(add)(REAL *restrict y, const REAL *restrict b, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] += b[i];
+VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *restrict x,
+                                         Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
 VECTORISED static void TYPED(finite_part)(Work *w, int part, int parts) {
@@ -93,7 +92,7 @@ static void TYPED(sum_rows_part)(Work *w, int part, int parts) {
     bounds(n, part, parts, &start, &stop);
     for (Py_ssize_t i = start; i < stop; i++) *AT(w->a[1], i) = 0;
     for (Py_ssize_t row = 0; row < rows; row++)
-        TYPED(add)(AT(w->a[1], start), AT(w->a[0], row * n + start), stop - start);
+        TYPED(add_scaled)(AT(w->a[1], start), 1, AT(w->a[0], row * n + start), stop - start);
 }
 
 /* ---- batch normalization ---- */
@@ -161,13 +160,13 @@ VECTORISED static void TYPED(batch_norm_backward_part)(Work *w, int part, int pa
     }
 }
 
-/* ---- softmax cross-entropy ---- */
+/* ---- cross-entropy ---- */
 
 /* The exponentials of some rows are taken together. */
 VECTORISED static void TYPED(softmax_part)(Work *w, int part, int parts) {
     const Py_ssize_t n_rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
     const Py_ssize_t stop = n_rows * (part + 1) / parts;
-    const REAL smoothing = (REAL)w->settings[0], share = (REAL)w->settings[1];
+    const REAL share = (REAL)w->settings[0], smoothing = (REAL)w->settings[1];
     const REAL rest = smoothing / (REAL)n;
     REAL fits[ROWS];
     int64_t classes[ROWS], *labels = w->a[1].data;
@@ -203,6 +202,21 @@ VECTORISED static void TYPED(softmax_part)(Work *w, int part, int parts) {
     w->sums[part] = losses;
 }
 
+/* log(1 + exp(z)) - t z, without an overflow, and its slope. */
+VECTORISED static void TYPED(sigmoid_loss_part)(Work *w, int part, int parts) {
+    const REAL *z = w->a[0].data, *t = w->a[1].data, share = (REAL)w->settings[0];
+    REAL *d = w->a[2].data;
+    double losses = 0.0;
+    Py_ssize_t i, stop;
+    bounds(w->a[0].size, part, parts, &i, &stop);
+    for (; i < stop; i++) {
+        const REAL e = TYPED(exp_less)(z[i] < 0 ? z[i] : -z[i], 0);
+        losses += (double)((z[i] > 0 ? z[i] : 0) - t[i] * z[i] + log1p(e));
+        d[i] = (TYPED(logistic)(z[i]) - t[i]) * share;
+    }
+    w->sums[part] = losses;
+}
+
 /* p = exp(z - the largest of its row), which sums to 1 in each row. */
 VECTORISED static void TYPED(probabilities_part)(Work *w, int part, int parts) {
     const Py_ssize_t n_rows = w->a[0].view.shape[0], n = w->a[0].view.shape[1];
@@ -225,14 +239,15 @@ VECTORISED static void TYPED(probabilities_part)(Work *w, int part, int parts) {
 /* ---- products ---- */
 
 /* The CBLAS interface, with sizes of 64 bits (NumPy's wheels) or of 32 (most other libraries). */
-#define GEMM(name, size)                                                                      \
-    typedef void (*TYPED(name))(int order, int trans_a, int trans_b, size m, size n, size k,  \
+#define BLAS(Gemm, Gemv, size)                                                                \
+    typedef void (*TYPED(Gemm))(int order, int trans_a, int trans_b, size m, size n, size k,  \
                                 REAL alpha, const REAL *a, size lda, const REAL *b, size ldb, \
-                                REAL beta, REAL *c, size ldc);
-GEMM(Gemm, int64_t)
-GEMM(NarrowGemm, int32_t)
-#undef GEMM
-static void *TYPED(gemm);
+                                REAL beta, REAL *c, size ldc);                                \
+    typedef void (*TYPED(Gemv))(int order, int trans, size m, size n, REAL alpha, const REAL *a, \
+                                size lda, const REAL *x, size incx, REAL beta, REAL *y, size incy);
+BLAS(Gemm, Gemv, int64_t)
+BLAS(NarrowGemm, NarrowGemv, int32_t)
+static void *TYPED(gemm), *TYPED(gemv);
 
 /* y += x @ W.  x: (k,), its elements `apart`.  W: (k, n), its rows ld apart. */
 VECTORISED static void TYPED(add_row_times)(const REAL *x, Py_ssize_t apart, const REAL *W,
@@ -269,31 +284,29 @@ static void TYPED(matmul_part)(Work *w, int part, int parts) {
     /* What BLAS adds to may as well be the bias: otherwise it would fill c with zeros first. */
     for (Py_ssize_t i = row; bias && i < end; i++)
         memcpy(TYPED(place)(c, i, column), bias + column, width * sizeof(REAL));
-    if (c->rows > 1) {
-#define CALL(Gemm)                                                                         \
-    ((TYPED(Gemm))TYPED(gemm))(ROW_MAJOR, a->trans ? TRANS : NO_TRANS,                     \
-                               b->trans ? TRANS : NO_TRANS, end - row, width, k, 1, from_a, \
-                               a->ld, from_b, b->ld, bias ? 1 : 0, to, c->ld)
-        narrow ? CALL(NarrowGemm) : CALL(Gemm);
-#undef CALL
-    } else {
+    const int trans_a = a->trans ? TRANS : NO_TRANS, trans_b = b->trans ? TRANS : NO_TRANS;
+    if (c->rows == 1) {
         if (!bias) memset(to, 0, width * sizeof(REAL));
         TYPED(add_row_times)(from_a, a->trans ? a->ld : 1, from_b, b->ld, to, k, width);
+    } else if (n == 1) {
+#define CALL_GEMV(Gemv)                                                                        \
+    ((TYPED(Gemv))TYPED(gemv))(ROW_MAJOR, trans_a, a->trans ? k : end - row,                   \
+                               a->trans ? end - row : k, 1, from_a, a->ld, from_b,             \
+                               b->trans ? 1 : b->ld, bias ? 1 : 0, to, c->ld)
+        narrow ? CALL_GEMV(NarrowGemv) : CALL_GEMV(Gemv);
+    } else {
+#define CALL_GEMM(Gemm)                                                                        \
+    ((TYPED(Gemm))TYPED(gemm))(ROW_MAJOR, trans_a, trans_b, end - row, width, k, 1, from_a,    \
+                               a->ld, from_b, b->ld, bias ? 1 : 0, to, c->ld)
+        narrow ? CALL_GEMM(NarrowGemm) : CALL_GEMM(Gemm);
     }
     /* While this part is in the cache. */
-    for (Py_ssize_t i = row; i < end && (w->settings[0] != 0 || to_keep); i++) {
-        REAL *y = TYPED(place)(c, i, column);
-        if (w->settings[0] != 0) TYPED(rectify)(y, width);
-        if (to_keep) TYPED(mask)(to_keep + i * n + column, y, width);
-    }
+    for (Py_ssize_t i = row; i < end && (w->settings[0] != 0 || to_keep); i++)
+        TYPED(finish)(w->settings[0] != 0, to_keep ? to_keep + i * n + column : NULL,
+                      TYPED(place)(c, i, column), width);
 }
 
 /* ---- products of a sparse matrix ---- */
-
-VECTORISED static void TYPED(add_scaled)(REAL *restrict y, REAL a, const REAL *restrict x,
-                                         Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) y[i] += a * x[i];
-}
 
 /* For each number in row i of x, in column c: into[c] += number * from[i] if `transposed`, else
  * into[i] += number * from[c]. Of both, it is `width` columns from `first` on. Returns whether a
@@ -326,8 +339,8 @@ static void TYPED(sparse_part)(Work *w, int part, int parts) {
         REAL *y = AT(a[4], i * n);
         memset(y, 0, n * sizeof(REAL));
         w->sums[part] += TYPED(add_row)(a, i, 0, 0, n);
-        if (a[5].data) TYPED(add)(y, a[5].data, n);
-        if (w->settings[0] != 0) TYPED(rectify)(y, n);
+        if (a[5].data) TYPED(add_scaled)(y, 1, a[5].data, n);
+        TYPED(finish)(w->settings[0] != 0, NULL, y, n);
     }
 }
 
@@ -400,7 +413,3 @@ VECTORISED static void TYPED(adam_part)(Work *w, int part, int parts) {
     FOR_ALL_ELEMENTS(w->a[0].size)
 #undef STEP
 }
-
-#undef AT
-#undef ELEMENTWISE
-#undef FOR_ALL_ELEMENTS

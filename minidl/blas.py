@@ -62,22 +62,22 @@ class OpenBLAS:
     """An OpenBLAS library with threads of its own, loaded in this process.
 
     narrow: whether its sizes have 32 bits, not 64.  core: the processor that its code is for.
-    addresses: of its functions sgemm, dgemm, get_num_threads and set_num_threads.
+    addresses: of its functions sgemm, dgemm, sgemv, dgemv, get_num_threads and set_num_threads.
     """
 
     def __init__(self, library: ctypes.CDLL, prefix: str, suffix: str) -> None:
         def function(name: str) -> Any:
             return library[f"{prefix}{name}{suffix}"]
 
-        names = ("cblas_sgemm", "cblas_dgemm", "openblas_get_num_threads")
-        functions = [function(name) for name in (*names, "openblas_set_num_threads")]
+        products = [function(f"cblas_{name}") for name in ("sgemm", "dgemm", "sgemv", "dgemv")]
+        self._get, self._set = (function(f"openblas_{what}_num_threads") for what in ("get", "set"))
+        functions = [*products, self._get, self._set]
         self.addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in functions]
         self.narrow = not suffix
         get_core = function("openblas_get_corename")
         get_core.restype = ctypes.c_char_p
         self.core = get_core().decode()
         self.uses_openmp = function("openblas_get_parallel")() == _OPENMP
-        self._get, self._set = functions[2:]
         self._wanted: dict[tuple[int, object], int] = {}  # by Python thread and request
         self._before = 1
         self._held: int | None = None  # what it was last set to, while there are requests

@@ -7,9 +7,9 @@ and `layers/activations.py`. The C extension is optional: it is built where a C 
 when minidl is installed, and the environment variable `MINIDL_KERNELS=numpy` turns it off.
 
 C and NumPy give the same bits, with these exceptions. A product is split among threads and starts
-from the bias. Softmax, sigmoid, tanh and SiLU have an exponential of their own. NumPy adds a single
-column pairwise. A zero may have the other sign. A parameter whose square overflows is not finite
-for NumPy only.
+from the bias. Softmax, sigmoid, tanh, SiLU and both cross-entropies have an exponential of their
+own. NumPy adds a single column pairwise. A zero may have the other sign. A parameter whose square
+overflows is not finite for NumPy only.
 
 Why not NumPy and the threads of its BLAS: NumPy's elementwise passes use one core, and a BLAS that
 waits for one of its threads on a busy core loses whole time slices. Here one small crew of threads
@@ -38,7 +38,7 @@ Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Replay = Callable[[Array, Array], float | None]  # see `record`
 
 MOST_THREADS = 32  # of the C extension; a task has no more parts
-_VERSION = 10  # of the functions in C; an extension left over from another checkout is not used
+_VERSION = 11  # of the functions in C; an extension left over from another checkout is not used
 
 
 class _Numpy:
@@ -129,18 +129,18 @@ def threads_are_set() -> bool:
     return has_crew() and _compiled.threads() > 0
 
 
-def record(step: Callable[[], float], x: Array, labels: Array) -> tuple[float, Replay | None]:
-    """Run a training step; return its loss, and what repeats its kernels: (x, labels) -> loss.
+def record(step: Callable[[], float], x: Array, y: Array) -> tuple[float, Replay | None]:
+    """Run a training step; return its loss, and what repeats its kernels: (x, y) -> loss.
 
-    step: only calls functions of this module, with arrays that stay, but for x and labels. Nothing
-    repeats it where one of them had no compiled kernel, or used no x or labels. A replay returns
+    step: only calls functions of this module, with arrays that stay, but for x and y. Nothing
+    repeats it where one of them had no compiled kernel, or used no x or y. A replay returns
     None, and has done nothing, for a batch that is not like the recorded one.
     """
     _compiled.record()
     try:
         loss = step()
     finally:
-        recording = _compiled.recorded(x, labels)
+        recording = _compiled.recorded(x, y)
     return loss, None if recording is None else partial(_compiled.replay, recording)
 
 
@@ -288,10 +288,19 @@ def softmax_cross_entropy(
     None: there is no compiled kernel for these arrays.
     """
     dlogits = np.empty_like(logits)
-    loss = _compiled.softmax(logits, labels, dlogits, smoothing, share)
+    loss = _compiled.softmax(logits, labels, dlogits, share, smoothing)
     if loss is None and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
         # They are not of 64 bits, or without a sign.
-        loss = _compiled.softmax(logits, labels.astype(np.int64), dlogits, smoothing, share)
+        loss = _compiled.softmax(logits, labels.astype(np.int64), dlogits, share, smoothing)
+    return None if loss is None else (loss, dlogits)
+
+
+def sigmoid_cross_entropy(
+    logits: Array, targets: Array, share: float
+) -> tuple[float, Array] | None:
+    """Return (sum of the losses, dlogits) as `SigmoidCrossEntropy` defines them, or None."""
+    dlogits = np.empty_like(logits)
+    loss = _compiled.sigmoid_loss(logits, targets, dlogits, share)
     return None if loss is None else (loss, dlogits)
 
 

@@ -16,13 +16,14 @@ from minidl import kernels
 from minidl.data.batches import Rows
 from minidl.kernels import Array, Replay
 from minidl.layers import Identity, Layer, Linear, ReLU, Sigmoid, SiLU, Tanh
-from minidl.losses import Loss, SoftmaxCrossEntropy
+from minidl.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from minidl.model import Sequential, walk
 from minidl.optimizers import Optimizer
 from minidl.ranks import Ranks, block_size, half_of, shard_bounds
 
 # Whose steps are kernels alone, for dense arrays.
-KERNELS_ALONE = {Sequential, Linear, Identity, ReLU, Tanh, Sigmoid, SiLU, SoftmaxCrossEntropy}
+KERNELS_ALONE = {Sequential, Linear, Identity, ReLU, Tanh, Sigmoid, SiLU}
+KERNELS_ALONE |= {SoftmaxCrossEntropy, SigmoidCrossEntropy}
 
 
 class Differentiation:

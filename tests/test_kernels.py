@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from minidl import SGD, Adam, AdamW, Linear, ReLU, Sequential, SoftmaxCrossEntropy, kernels
 from minidl.groups import ParameterGroup
 from minidl.layers import BatchNorm, Sigmoid, SiLU, Tanh
+from minidl.losses import SigmoidCrossEntropy
 from minidl.training import Training
 
 compiled = pytest.mark.skipif(
@@ -195,8 +196,10 @@ FOUR, ROW = (4, 3), (3,)  # the shapes of rows and of one number a column
         ("batch_norm", [FOUR, ROW, ROW, FOUR, FOUR, (3, 3)], (1e-3,)),
         ("batch_norm_backward", [FOUR, FOUR, ROW, ROW, FOUR, ROW, ROW], ()),
         ("probabilities", [FOUR, FOUR], ()),
+        ("sigmoid_loss", [FOUR] * 3, (0.5,)),
         ("matmul", [(4, 5), (5, 3), FOUR], (None, None, False)),
         ("matmul", [(1, 5), (5, 3), (1, 3)], (np.ones(3), None, False)),
+        ("matmul", [(4, 5), (5, 1), (4, 1)], (None, None, False)),
         ("add_l2", [ROW, ROW], (0.1,)),
         ("sgd", [ROW, ROW, ROW], (0.1, 0.9, 0.0, 1.0, False)),
         ("adam", [ROW, ROW, ROW, ROW], (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
@@ -231,6 +234,7 @@ def test_arrays_that_do_not_fit_are_left_to_numpy(dtype, name, shapes, more):
         *((name, "rw", ()) for name in ("relu", "sigmoid", "tanh", "silu")),
         *((f"{name}_backward", "rrw", ()) for name in ("relu", "sigmoid", "tanh", "silu")),
         ("matmul", "rrw", (None, None, False)),
+        ("sigmoid_loss", "rrw", (0.5,)),
         ("add_l2", "wr", (0.1,)),
         ("sgd", "wrw", (0.1, 0.9, 0.0, 1.0, False)),
         ("adam", "wrww", (0.1, 0.9, 0.99, 1e-8, 0.0, 1.0, 1.0, 0.1, 0.01)),
@@ -409,6 +413,48 @@ def test_softmax_agrees_with_longer_numbers(dtype, shape, scale, smoothing, refe
 
 
 @compiled
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 1), (5, 7), (200, 1), (100_003, 1)])
+@both_types
+def test_sigmoid_cross_entropy_agrees_with_longer_numbers(dtype, shape, scale, reference):
+    rng = np.random.default_rng(1)
+    logits = (scale * rng.standard_normal(shape)).astype(dtype)
+    targets = rng.integers(0, 2, shape).astype(dtype)
+    targets[::3] = rng.random(targets[::3].shape)
+    before = logits.copy(), targets.copy()
+    loss_function = SigmoidCrossEntropy()
+    exact_loss, exact = reference(loss_function, logits.astype(np.longdouble), targets)
+    numpy_loss, numpy_dlogits = reference(loss_function, logits, targets)
+    eps = float(np.finfo(dtype).eps)
+    for n_threads in THREADS:
+        with kernels.threads(n_threads):
+            assert kernels.sigmoid_cross_entropy(logits, targets, 1.0) is not None
+            loss, dlogits = loss_function(logits, targets)
+        assert np.array_equal(logits, before[0]) and np.array_equal(targets, before[1])
+        assert dlogits.dtype == dtype
+        assert loss == pytest.approx(float(exact_loss), rel=4 * eps + 1e-13, abs=eps)
+        assert loss == pytest.approx(numpy_loss, rel=16 * eps + 1e-13, abs=eps)
+        assert np.abs(dlogits - exact).max() < 4 * eps / shape[0]
+        assert np.abs(dlogits - numpy_dlogits).max() < 4 * eps / shape[0]
+
+
+@compiled
+@both_types
+def test_the_ends_of_sigmoid_cross_entropy_are_numpys(dtype, reference):
+    loss_function = SigmoidCrossEntropy()
+    for z in (0, -0.0, 1e-30, 88, -88, 710, -710, 1e4, -1e4, np.inf, -np.inf, np.nan):
+        for t in (0, 1, 0.25, np.nan):
+            logits, targets = np.array([[z]], dtype), np.array([t], dtype)
+            with np.errstate(invalid="ignore"):
+                expected, slope = reference(loss_function, logits, targets)
+            loss, dlogits = loss_function(logits, targets)
+            close = {"rtol": 4 * np.finfo(dtype).eps, "atol": 1e-37, "equal_nan": True}
+            assert np.allclose(loss, expected, **close), (z, t)
+            assert np.allclose(dlogits, slope, **close), (z, t)
+    assert loss_function(logits[:0], targets[:0])[0] == 0
+
+
+@compiled
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 10), (1000, 3), (40, 1000)])
 @both_types
@@ -479,7 +525,16 @@ def test_softmax_leaves_other_arrays_to_numpy():
 
 
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 1, 1), (128, 784, 256), (16, 100, 1000), (300, 20, 70), (64, 300, 3000)]
+    ("m", "k", "n"),
+    [
+        (1, 1, 1),
+        (128, 784, 256),
+        (16, 100, 1000),
+        (300, 20, 70),
+        (64, 300, 3000),
+        (33, 7, 1),
+        (1001, 777, 1),
+    ],
 )
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 @both_types
@@ -502,7 +557,8 @@ def test_products(m, k, n, transposed, dtype):
 
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 3, 2), (128, 784, 256), (1024, 54, 512), (64, 300, 3000)]
+    ("m", "k", "n"),
+    [(1, 3, 2), (128, 784, 256), (1024, 54, 512), (64, 300, 3000), (37, 61, 1), (1001, 777, 1)],
 )
 @both_types
 def test_affine_maps_and_what_is_fused_with_them(m, k, n, n_threads, dtype):
@@ -534,6 +590,24 @@ def test_products_without_rows_or_terms(m, k, n, dtype):
         assert np.array_equal(kernels.affine(a, b, bias, out), np.ones((m, n)))
         assert np.array_equal(kernels.matmul(a, b, out), np.zeros((m, n)))
         assert np.array_equal(kernels.matmul(a.T.copy().T, b, out), np.zeros((m, n)))
+
+
+@compiled
+@pytest.mark.parametrize("n_threads", THREADS)
+@both_types
+def test_products_with_a_single_column_of_a_matrix(dtype, n_threads):
+    rng = np.random.default_rng(0)
+    x, W, whole = floats(rng, 1001, 400, dtype=dtype), floats(rng, 400, 3), np.zeros((1001, 3))
+    W, whole, b = W.astype(dtype), whole.astype(dtype), np.ones(1, dtype)
+    mask = floats(rng, 1001, 1, dtype=dtype)
+    exact = x.astype(np.longdouble) @ W[:, 1:2]
+    arguments = x, W[:, 1:2], whole[:, 1:2]
+    with kernels.threads(n_threads):
+        assert kernels._compiled.matmul(*arguments, b, None, True)
+        assert np.abs(whole[:, 1:2] - np.maximum(exact + 1, 0)).max() < 1e-3
+        assert kernels._compiled.matmul(*arguments, None, mask, False)
+        assert np.abs(whole[:, 1:2] - np.where(mask > 0, exact, 0)).max() < 1e-3
+    assert not whole[:, ::2].any()
 
 
 def test_products_into_parts_of_arrays():

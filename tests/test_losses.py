@@ -575,3 +575,17 @@ def test_roc_auc_with_ties_is_scikit_learns(weighted):
     expected = metrics.roc_auc_score(positive, scores, sample_weight=w)
     assert roc_auc(scores, positive, w) == pytest.approx(expected, rel=1e-12)
     assert np.isnan(roc_auc(scores, np.ones(100, bool), w))
+
+
+class Doubled(SigmoidCrossEntropy):
+    def _elementwise(self, z, t):
+        losses, slopes = super()._elementwise(z, t)
+        return 2 * losses, 2 * slopes
+
+
+def test_a_subclass_of_sigmoid_cross_entropy_has_its_own_formula():
+    logits, targets = np.array([[0.5], [-2.0]]), np.array([1.0, 0.0])
+    loss, dlogits = SigmoidCrossEntropy()(logits, targets)
+    found, slopes = Doubled()(logits, targets)
+    assert found == pytest.approx(2 * loss)
+    assert np.allclose(slopes, 2 * dlogits)

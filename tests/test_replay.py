@@ -23,7 +23,7 @@ from minidl import (
 )
 from minidl.errors import DivergenceError
 from minidl.layers import ELU, Sigmoid, SiLU
-from minidl.losses import MSE
+from minidl.losses import MSE, SigmoidCrossEntropy
 from minidl.training import Training
 
 pytestmark = pytest.mark.skipif(
@@ -38,11 +38,12 @@ def net(*sizes, dtype=np.float32, bias=True):
     return layers[:-1]
 
 
-def training(layers, loss=None, optimizer=None, X=None, weight=(), **settings):
+def training(layers, loss=None, optimizer=None, X=None, y=None, weight=(), **settings):
     model, rng = Sequential(copy.deepcopy(layers)), np.random.default_rng(3)
     if X is None:
         X = rng.standard_normal((203, model.input_size)).astype(model.dtype)
-    y = rng.integers(0, model.output_size(X.shape[1]), 203)
+    if y is None:
+        y = rng.integers(0, model.output_size(X.shape[1]), 203)
     settings = {"epochs": 3, "batch_size": 32, "rng": 0, "blas_threads": 1, **settings}
     loss, optimizer = loss or SoftmaxCrossEntropy(), optimizer or SGD(0.05, 0.9)
     return Training(model, loss, optimizer, (X, y, *weight), **settings)
@@ -93,7 +94,9 @@ def outcomes(monkeypatch, make):
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", [(7, 5), (64, 32, 10), (30, 300, 200, 3), (9, 2, 9, 2, 9, 4)])
+@pytest.mark.parametrize(
+    "sizes", [(7, 5), (8, 1, 3), (64, 32, 10), (30, 300, 200, 3), (9, 2, 9, 2, 9, 4)]
+)
 def test_repeated_steps_have_the_bits_of_ordinary_ones(
     sizes, dtype, n_threads, replays, monkeypatch
 ):
@@ -102,6 +105,77 @@ def test_repeated_steps_have_the_bits_of_ordinary_ones(
     assert found == expected
     # Of seven steps the second is recorded, and the last, with fewer rows, in the second epoch.
     assert replays == [True] * (4 + 6 + 7)
+
+
+def yes_and_no(layers, dtype, columns=(1,), **settings):
+    """A training of SigmoidCrossEntropy, whose targets are of the type of the inputs."""
+    y = np.random.default_rng(1).random((203, *columns)) ** 4
+    y = np.where(y < 0.2, np.round(y), y).astype(dtype)  # also probabilities
+    return training(layers, SigmoidCrossEntropy(), y=y, **settings)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("sizes", "columns"),
+    [
+        ((7, 1), [1]),
+        ((1, 1), []),
+        ((64, 32, 1), []),
+        ((30, 300, 200, 1), [1]),
+        ((9, 2, 9, 1, 9, 1), [1]),
+        ((8, 16, 3), [3]),
+    ],
+)
+def test_steps_of_yes_and_no_are_repeated(sizes, columns, dtype, n_threads, replays, monkeypatch):
+    def make():
+        return yes_and_no(layers, dtype, columns, blas_threads=n_threads)
+
+    layers = net(*sizes, dtype=dtype, bias=sizes[0] != 9)
+    found, expected = outcomes(monkeypatch, make)
+    assert found == expected
+    assert replays == [True] * (4 + 6 + 7)
+
+
+def test_steps_of_large_products_with_one_column_are_repeated(replays, monkeypatch):
+    X = np.random.default_rng(0).standard_normal((203, 4000)).astype(np.float32)
+    found, expected = outcomes(
+        monkeypatch,
+        lambda: yes_and_no(net(4000, 1), np.float32, X=X, batch_size=100, blas_threads=2),
+    )
+    assert found == expected
+    assert replays == [True] * 5
+
+
+def test_targets_that_are_the_inputs_are_not_taken_for_them(replays, monkeypatch):
+    X = np.random.default_rng(0).random((203, 6)).astype(np.float32)
+
+    def make():
+        return training(net(6, 4, 6), SigmoidCrossEntropy(), X=X, y=X)
+
+    found, expected = outcomes(monkeypatch, make)
+    assert found == expected
+    assert replays == [True] * (4 + 6 + 7)  # the batches are copies
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.astype(np.float64),
+        lambda y: y.astype(np.int64),
+        lambda y: y.view(np.int32),
+        lambda y: y.reshape(-1),
+        lambda y: np.repeat(y, 2, axis=0)[::2],
+        lambda y: np.full_like(y, np.nan),
+    ],
+)
+def test_targets_of_yes_and_no_that_differ_are_an_ordinary_step(change, replays, monkeypatch):
+    def late(rows, step):
+        return rows if step % 7 < 3 else rows._replace(y=change(rows.y))
+
+    found, expected = outcomes(monkeypatch, lambda: yes_and_no(net(8, 16, 1), np.float32, mix=late))
+    assert found == expected
+    assert replays[0]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -149,7 +223,6 @@ class MyLinear(Linear):
         ([Linear(8, 3, rng=0), ELU(), Linear(3, 3, rng=1)], {}),
         ([Linear(8, 3, rng=0), BatchNorm(3), Linear(3, 3, rng=1)], {}),
         ([Dropout(0.5, rng=0), Linear(8, 3, rng=1)], {}),
-        (net(8, 1, 3), {}),  # a product with a single column is NumPy's
         (net(8, 3), {"weight": [np.linspace(0.5, 1, 203)]}),
         (net(8, 3), {"shards": 2}),
         (net(8, 3), {"loss": SoftmaxCrossEntropy(class_weight=[1.0, 2.0, 3.0])}),
@@ -252,7 +325,7 @@ def arrays():
 def step_of(x, W, z, dz, labels):
     def step():
         kernels.matmul(x, W, z)
-        return (kernels._compiled.softmax(z, labels, dz, 0.0, 0.5) or 0.0) * 0.5
+        return (kernels._compiled.softmax(z, labels, dz, 0.5, 0.0) or 0.0) * 0.5
 
     return step
 
@@ -317,6 +390,33 @@ def test_a_recording_refuses_other_batches():
     assert kernels._compiled.recorded(x, labels) is None  # nothing was begun
 
 
+def test_a_recording_refuses_targets_that_are_not_like_its_own():
+    x, W, z, dz, _ = arrays()
+    t = np.linspace(0, 1, 18, dtype=np.float32).reshape(6, 3)
+
+    def step():
+        kernels.matmul(x, W, z)
+        return kernels._compiled.sigmoid_loss(z, t, dz, 0.5) * 0.5
+
+    loss, replay = kernels.record(step, x, t)
+    assert replay(x, t) == loss
+    assert replay(x, 1 - t) != loss
+    others = [t.view(np.int32), t.astype(np.float64), t.ravel(), t[:5], t.T, t.view("V4"), None]
+    for wrong in (*others, np.empty((6, 3), "V0"), np.empty((6, 3), "O")):
+        assert replay(x, wrong) is None
+    assert kernels.record(step, x, np.empty((6, 3), "V0"))[1] is None
+
+
+def test_a_step_whose_targets_share_memory_with_its_inputs_is_not_recorded():
+    x, z, dz = np.ones((6, 3), np.float32), *np.empty((2, 6, 3), np.float32)
+
+    def step():
+        kernels.matmul(x, np.eye(3, dtype=np.float32), z)
+        return kernels._compiled.sigmoid_loss(z, x, dz, 1.0)
+
+    assert kernels.record(step, x, x)[1] is None
+
+
 def test_a_view_of_more_rows_than_the_batch_is_not_the_batch():
     wide = np.ones((12, 4), np.float32)
     x, W, _, dz, labels = wide[:6], *arrays()[1:]
@@ -324,7 +424,7 @@ def test_a_view_of_more_rows_than_the_batch_is_not_the_batch():
 
     def step():
         kernels.matmul(wide, W, z)
-        return kernels._compiled.softmax(z[:6], labels, dz, 0.0, 1.0)
+        return kernels._compiled.softmax(z[:6], labels, dz, 1.0, 0.0)
 
     assert kernels.record(step, x, labels)[1] is None
 

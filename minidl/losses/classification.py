@@ -45,21 +45,6 @@ class SoftmaxCrossEntropy(Loss):
             usable = factors.ndim == 1 and bool(np.all((factors >= 0) & (factors < np.inf)))
             require("class_weight", self.class_weight, usable, "one number >= 0 for each class")
 
-    def __call__(
-        self,
-        logits: Array,
-        targets: Array,
-        sample_weight: Array | None = None,
-        total_weight: float | None = None,
-    ) -> tuple[float, Array]:
-        """Return the mean loss and its gradient with respect to the logits."""
-        if sample_weight is None and self.class_weight is None:
-            share = 1.0 / (len(logits) if total_weight is None else total_weight)
-            fused = kernels.softmax_cross_entropy(logits, targets, self.label_smoothing, share)
-            if fused is not None:
-                return fused[0] * share, fused[1]
-        return super().__call__(logits, targets, sample_weight, total_weight)
-
     def predict(self, logits: Array) -> Array:
         """Return the probability of each class, (n_samples, n_classes)."""
         return kernels.softmax(logits)
@@ -123,6 +108,9 @@ class SoftmaxCrossEntropy(Loss):
         factors = np.asarray(self.class_weight, np.float64)
         by_class = factors[targets] if targets.ndim == 1 else targets @ factors
         return by_class if weights is None else weights * by_class
+
+    def _in_c(self, logits: Array, targets: Array, share: float) -> tuple[float, Array] | None:
+        return kernels.softmax_cross_entropy(logits, targets, self.label_smoothing, share)
 
     def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
         n, k = logits.shape
@@ -220,6 +208,11 @@ class SigmoidCrossEntropy(Loss):
             errors = self.predict(logits.astype(np.float64)) - columns(targets, np.float64)
             figures["brier"] = weighted_mean(np.mean(errors * errors, axis=1), sample_weight)
         return figures
+
+    def _in_c(self, logits: Array, targets: Array, share: float) -> tuple[float, Array] | None:
+        if type(self) is not SigmoidCrossEntropy:  # a subclass may have another `_elementwise`
+            return None
+        return kernels.sigmoid_cross_entropy(logits, columns(targets, logits.dtype), share)
 
     def _elementwise(self, z: Array, t: Array) -> tuple[Array, Array]:
         # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)), and for t = 1 nothing is lost near 0
