@@ -358,6 +358,20 @@ def test_a_run_is_checked_on_its_own_rows(tmp_path, capsys):
     assert "made-up" not in capsys.readouterr().err
 
 
+def test_numbers_that_float32_cannot_hold_are_told(tmp_path, capsys):
+    lines = ["x,y", *(f"{5e6 + i / 64},{i}" for i in range(60))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    run, config = str(tmp_path / "run"), tmp_path / "c.yaml"
+    config.write_text(
+        "data: {path: a.csv, target: y}\nmodel: [linear: auto]\nloss: mse\ntrain: {epochs: 3}\n"
+    )
+    assert main(["train", str(config), "--out", run, "--quiet"]) == 0
+    for name, said in (("onnx", "ONNX takes numbers in float32: rounding"), ("python", "")):
+        assert main(["export", run, "--format", name, "--out", str(tmp_path / name)]) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(said) and err.count("\n") == bool(said)
+
+
 def test_losses_of_all_kinds(tmp_path):
     for name in LOSSES:
         loss = made_from({"name": name}, LOSSES)

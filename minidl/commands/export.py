@@ -1,6 +1,7 @@
 """`minidl export`: a trained model as ONNX, C99 or Python."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def export(arguments: Sequence[str]) -> int:
     out = Path(options.out or f"{stem}{FORMATS[options.format]}")
     refuse_existing(out, force=options.force)
     rows = _rows(folder) if os.path.isfile(folder.config) else None
-    difference = export_model(predictor, out, options.format, rows)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        difference = export_model(predictor, out, options.format, rows)
+    for warning in caught:
+        warn(str(warning.message))
     if difference is None:
         warn(f"{out} is not checked: there is no C compiler")
     else:
