@@ -583,9 +583,21 @@ class Doubled(SigmoidCrossEntropy):
         return 2 * losses, 2 * slopes
 
 
-def test_a_subclass_of_sigmoid_cross_entropy_has_its_own_formula():
-    logits, targets = np.array([[0.5], [-2.0]]), np.array([1.0, 0.0])
-    loss, dlogits = SigmoidCrossEntropy()(logits, targets)
-    found, slopes = Doubled()(logits, targets)
+class DoubledRows(SoftmaxCrossEntropy):
+    def _rows(self, logits, targets, share):
+        losses, dlogits = super()._rows(logits, targets, share)
+        return 2 * losses, 2 * dlogits
+
+
+@pytest.mark.parametrize(
+    ("own", "logits", "targets"),
+    [
+        (Doubled(), [[0.5], [-2.0]], np.array([1.0, 0.0])),
+        (DoubledRows(), [[0.5, 1.0], [-2.0, 0.0]], np.array([1, 0])),
+    ],
+)
+def test_a_subclass_of_a_cross_entropy_has_its_own_formula(own, logits, targets):
+    loss, dlogits = type(own).__base__()(np.array(logits), targets)
+    found, slopes = own(np.array(logits), targets)
     assert found == pytest.approx(2 * loss)
     assert np.allclose(slopes, 2 * dlogits)

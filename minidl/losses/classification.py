@@ -110,6 +110,8 @@ class SoftmaxCrossEntropy(Loss):
         return by_class if weights is None else weights * by_class
 
     def _in_c(self, logits: Array, targets: Array, share: float) -> tuple[float, Array] | None:
+        if type(self) is not SoftmaxCrossEntropy:  # a subclass may have another `_rows`
+            return None
         return kernels.softmax_cross_entropy(logits, targets, self.label_smoothing, share)
 
     def _rows(self, logits: Array, targets: Array, share: Share) -> tuple[Array, Array]:
