@@ -185,7 +185,7 @@ def test_a_finished_run_without_its_run_json_is_told_so(minidl):
     assert minidl("train config.yaml --quiet --out run")[0] == 0
     Path("run/run.json").unlink()
     code, _, err = minidl("report run")
-    assert code == 2 and err.startswith("run: the run is not finished by its run.json, or lacks")
+    assert code == 2 and err.startswith("run: is not a finished run, which has model.npz")
 
 
 def test_no_report_where_none_is_wanted(minidl):

@@ -25,8 +25,8 @@ def report(arguments: Sequence[str]) -> int:
     with RunFolder.open(parser.parse_args(arguments).run) as folder:
         if not folder.is_finished():
             raise ConfigError(
-                f"{folder.path}: the run is not finished by its run.json, or lacks model.npz or "
-                "results.json"
+                f"{folder.path}: is not a finished run, which has model.npz, results.json and a "
+                "run.json that says so"
             )
         write_report(folder)
     say(f"report: {folder.report}")
