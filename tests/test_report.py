@@ -181,6 +181,23 @@ def test_a_run_without_its_metrics_gets_no_report(minidl):
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.report
+def test_columns_without_a_partial_dependence_do_not_cost_the_report(minidl):
+    rng = np.random.default_rng(0)
+    lines = ["east,x,y"]
+    for x in rng.normal(size=300):  # east: percentiles close to each other beside their size
+        lines.append(f"{5_400_000 + 30 * rng.random():.3f},{x:.3f},{'yes' if x > 0 else 'no'}")
+    Path("table.csv").write_text("\n".join(lines))
+    document = (
+        "data: {path: table.csv, target: y}\nmodel: [linear: 8, relu, linear: auto]\n"
+        "train: {epochs: 2, optimizer: {name: sgd, learning_rate: 0.1}}\noutput: {report: true}\n"
+    )
+    Path("config.yaml").write_text(document)
+    code, _, err = minidl("train config.yaml --out run")
+    assert code == 0 and "not written" not in err
+    assert "Partial dependence" in Path("run/report.html").read_text()
+
+
 def test_a_finished_run_without_its_run_json_is_told_so(minidl):
     assert minidl("train config.yaml --quiet --out run")[0] == 0
     Path("run/run.json").unlink()

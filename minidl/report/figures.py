@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats.mstats import mquantiles
 from sklearn.calibration import CalibrationDisplay
 from sklearn.inspection import PartialDependenceDisplay
 from sklearn.metrics import (
@@ -33,6 +34,7 @@ MOST_NAMED, MOST_COUNTED = 20, 12  # classes of a confusion matrix with names, a
 MOST_POINTS = 2000  # of a scatter plot
 MOST_IMAGES = 24
 MOST_BARS = 20
+GRID = 20  # points of a partial dependence
 WIDTH, HEIGHT = 4.4, 3.0  # inches: on a telephone, text of 10 points is then as large as there
 
 Row = Mapping[str, Any]  # of metrics.csv, or an `Epoch`
@@ -182,6 +184,17 @@ def importances(mean: Array, std: Array, names: Sequence[str], score: str) -> Fi
     return figure
 
 
+def has_dependence(values: Array) -> bool:
+    """Whether `partial_dependence` can draw this column, (n_samples,) of float64.
+
+    scikit-learn draws between the percentiles 5 and 95, and refuses a column, such as one that is
+    mostly 0, where these are close to each other.
+    """
+    n_different = len(np.unique(values))
+    ends = mquantiles(values, prob=(0.05, 0.95))
+    return 2 < n_different < GRID or (n_different >= GRID and not np.allclose(*ends))
+
+
 def partial_dependence(
     estimator: Any,
     X: Array,
@@ -200,7 +213,7 @@ def partial_dependence(
         X,
         list(columns),
         feature_names=[_short(name, 30) for name in names],
-        grid_resolution=20,
+        grid_resolution=GRID,
         ax=all_axes,
     )
     for axes, column in zip(all_axes, columns, strict=True):

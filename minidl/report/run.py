@@ -148,16 +148,16 @@ def _inside(experiment: Experiment, rows: Rows, metric: str) -> Pictures:
     text = f"Permutation importance, {REPEATS} shuffles of each column; {names[mean.argmax()]}"
     bars = figures.importances(mean, std, names, metric_name(metric))
     shown: Pictures = [(f"{text} is the first", bars)]
-    labels = dataset.categories or ((),) * n_columns
+    labels, X = dataset.categories or ((),) * n_columns, X.astype(np.float64)
     numbers = [
         j
         for j in np.argsort(-mean, kind="stable").tolist()
-        if not labels[j] and np.isfinite(X[:, j]).all() and len(np.unique(X[:, j])) > 2
+        if not labels[j] and np.isfinite(X[:, j]).all() and figures.has_dependence(X[:, j])
     ][:MOST_VARIED]
     if numbers and rows.y.ndim == 1 and dataset.n_classes in (None, 2):
         of = "" if dataset.classes is None else f" of class {dataset.classes[1]}"
         dates = () if dataset.schema is None else dataset.schema.dates
-        curves = figures.partial_dependence(model, X.astype(np.float64), numbers, names, dates)
+        curves = figures.partial_dependence(model, X, numbers, names, dates)
         text = f"Partial dependence{of} on the most important columns of numbers and dates"
         shown.append((text, curves))
     return shown
