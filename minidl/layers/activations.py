@@ -91,11 +91,10 @@ class SinglePass(Activation):
     def forward(self, x: Array, train: bool = True) -> Array:
         """Return f(x)."""
         y = self._empty("y", x.shape, x.dtype) if train else np.empty_like(x)
-        saved = x if self.saves_x else y
         if not kernels.elementwise(self.kernel, x, y):
-            y, saved = self._function(x)
+            return super().forward(x, train)
         if train:
-            self.save(saved)
+            self.save(x if self.saves_x else y)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
